@@ -1,0 +1,396 @@
+"""The study's configuration: one YAML file per profile, checked before anything runs.
+
+A misspelt key or a value out of range stops with the file, the path of the field and what is
+allowed. Sections are immutable; what a rule reads is hashed by section (:func:`digest`), so a
+change in one section reruns only the rules that read it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from faithdiff.errors import ConfigError
+
+Positive = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Group = Literal["lq_encoder", "alignment", "unet"]
+
+
+class Section(BaseModel):
+    """A part of a config file: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SceneSet(Section):
+    """Procedural scenes, drawn from keyed seeds."""
+
+    source: Literal["scenes"]
+    count: Positive
+    size: Positive  # side in pixels
+
+
+class PhotoSet(Section):
+    """Crops of the photographs that ship inside scikit-image and scikit-learn."""
+
+    source: Literal["photos"]
+    count: Positive
+    size: Positive
+
+
+class FolderSet(Section):
+    """A folder of HQ images; ``captions.csv`` (name,caption) in it is read where present."""
+
+    source: Literal["folder"]
+    path: Path
+
+
+Dataset = Annotated[SceneSet | PhotoSet | FolderSet, Field(discriminator="source")]
+
+
+class Data(Section):
+    scale: Literal[1, 2, 4, 8]
+    levels_file: Path
+    levels: Annotated[list[Name], Field(min_length=1)]  # of the test sets
+    train_level: Name
+    train: Dataset
+    test: Annotated[dict[Name, Dataset], Field(min_length=1)]
+
+
+class Vae(Section):
+    patch_size: Positive  # pixel-unshuffle before the first convolution; 1 is the usual VAE
+    latent_channels: Positive
+    block_out_channels: list[Positive]
+    layers_per_block: Positive
+
+
+class Unet(Section):
+    block_out_channels: list[Positive]
+    layers_per_block: Positive
+    attention_levels: list[Natural]  # indices of the levels that have cross-attention
+    head_dim: Positive
+    norm_groups: Positive
+    time_id_dim: Positive
+
+
+class TextEncoder(Section):
+    vocabulary: Positive
+    length: Positive  # tokens
+    width: Positive
+    layers: Positive
+    heads: Positive
+
+
+class Optimiser(Section):
+    betas: tuple[float, float]
+    eps: Rate
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Rate
+    warmup: Natural  # updates with a linearly rising rate
+    hold: Probability  # share of the updates at the full rate before the cosine falls
+
+
+class VaeTraining(Section):
+    steps: Positive
+    batch_size: Positive
+    crop: Positive  # pixels
+    learning_rate: Rate
+    kl_weight: Annotated[float, Field(ge=0)]
+    latent_noise: Annotated[float, Field(ge=0)]  # decoder robustness: up to this much extra noise
+
+
+class UnetTraining(Section):
+    steps: Positive
+    batch_size: Positive
+    crop: Positive  # pixels
+    learning_rate: Rate
+    ema_decay: Probability
+    text_dropout: Probability
+
+
+class PriorTraining(Section):
+    data: Dataset
+    optimiser: Optimiser
+    vae: VaeTraining
+    unet: UnetTraining
+
+
+class Prior(Section):
+    source: Literal["shipped", "train"]
+    path: Path  # read where source is `shipped`
+    prediction_type: Literal["epsilon", "v_prediction"]
+    vae: Vae
+    unet: Unet
+    text_encoder: TextEncoder
+    training: PriorTraining
+
+
+class Phase(Section):
+    """One optimisation of stage 2: what it trains, and towards what."""
+
+    train: Annotated[list[Group], Field(min_length=1)]
+    objective: Literal["denoising", "feature-matching"] = "denoising"
+
+
+class Stage1(Section):
+    """A stage-1 recipe, shared by the variants that name it; trains the alignment alone."""
+
+    features: Literal["penultimate", "moments"]
+    alignment: Literal["transformer", "concat"]
+    attention: Literal["released", "spatial"]
+
+
+class Variant(Section):
+    label: str
+    recipe: Name  # a key of `recipes`
+    pretrain: bool  # False: skip stage 1
+    phases: Annotated[list[Phase], Field(min_length=1)]
+
+
+class Alignment(Section):
+    norm: Literal["group", "standardise"]
+    blocks: Positive
+    heads: Positive
+    mlp_ratio: Positive
+
+
+class LearningRates(Section):
+    lq_encoder: Rate
+    alignment: Rate
+    unet: Rate
+
+
+class HeldOut(Section):
+    """The held-out denoising loss: fixed noise and fixed timesteps on the test sets."""
+
+    timesteps: Annotated[list[Natural], Field(min_length=1)]
+    images: Positive  # per test set and level
+
+
+class Training(Section):
+    loss: Literal["l1", "mse"]
+    crop: Positive  # pixels of the HQ crop
+    batch_size: Positive  # images per update
+    micro_batch: Positive  # images per forward pass; mixed by `attention: released`
+    stage1_steps: Natural
+    stage1_learning_rate: Rate
+    stage2_steps: Positive
+    learning_rates: LearningRates
+    optimiser: Optimiser
+    noise_offset: Annotated[float, Field(ge=0)]
+    text_dropout: Probability
+    ema_decay: Probability
+    weights: Literal["raw", "ema"]  # which of the two is the trained model
+    heldout: HeldOut
+    log_every: Positive
+    checkpoint_every: Positive
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> Training:
+        if self.batch_size % self.micro_batch:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}"
+            )
+        return self
+
+
+class Baseline(Section):
+    label: str
+    implementation: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]  # module:Class
+    settings: dict[str, Any] = {}  # checked by the class's own schema
+
+
+class Restore(Section):
+    scheduler: Literal["ddim", "euler"]
+    steps: Positive  # of the whole schedule from the last training timestep
+    guidance_scale: Annotated[float, Field(ge=1)]
+    negative_prompt: str
+    start_point: Literal["noise", "lq"]
+    start_timestep: Annotated[int, Field(ge=0, le=999)]  # read where start_point is `lq`
+    color_fix: Literal["none", "adain", "wavelet"]
+    wavelet_levels: Positive
+    tile: Positive  # latent pixels
+    tile_stride: Positive  # latent pixels
+    batch_size: Positive  # images of equal size sampled together
+
+    @model_validator(mode="after")
+    def _tiles_overlap(self) -> Restore:
+        if self.tile_stride > self.tile:
+            raise ValueError(f"tile_stride {self.tile_stride} is larger than tile {self.tile}")
+        return self
+
+
+class Score(Section):
+    protocols_file: Path
+    protocols: Annotated[list[Name], Field(min_length=1)]
+    metrics: Annotated[list[str], Field(min_length=1)]
+    weights: Path  # folder of metric weights, see config/artifacts.yaml
+
+
+class Report(Section):
+    protocol: Name  # of the tables and figures
+    main: Annotated[list[Name], Field(min_length=1)]  # rows of the main table
+    ablation: Annotated[list[Name], Field(min_length=1)]  # first row is the reference
+    bootstrap: Positive  # resamples
+    panel_images: Positive  # rows of the qualitative figure per test set
+
+
+class Profile(Section):
+    """A whole profile, as resolved: see ``config/mini.yaml`` for what each key does."""
+
+    profile: Name
+    seed: Natural
+    seeds: Annotated[list[Natural], Field(min_length=1)]
+    device: Literal["cpu", "cuda"]
+    data: Data
+    prior: Prior
+    alignment: Alignment
+    recipes: Annotated[dict[Name, Stage1], Field(min_length=1)]
+    variants: dict[Name, Variant]
+    training: Training
+    baselines: dict[Name, Baseline]
+    restore: Restore
+    score: Score
+    report: Report
+    deviations: dict[str, str] = {}  # dotted path of a setting -> why it is not the paper's
+
+    @property
+    def methods(self) -> dict[str, Baseline | Variant]:
+        """Every method by name, in table order."""
+        return {**self.baselines, **self.variants}
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Profile:
+        if both := set(self.baselines) & set(self.variants):
+            raise ValueError(f"variants and baselines share the names {sorted(both)}")
+        for name, variant in self.variants.items():
+            _known(f"variants.{name}.recipe", variant.recipe, self.recipes)
+        for table in ("main", "ablation"):
+            for name in getattr(self.report, table):
+                _known(f"report.{table}", name, self.methods)
+        _known("report.protocol", self.report.protocol, self.score.protocols)
+        return self
+
+
+def _known(where: str, name: str, allowed: Any) -> None:
+    if name not in allowed:
+        raise ValueError(f"{where}: {name!r} is not one of {', '.join(allowed)}")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_profile(file: Path) -> Profile:
+    """Read a profile.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or does not fit the schema.
+    """
+    return load_yaml(file, Profile)
+
+
+def load_yaml(file: Path, model: type[Model]) -> Model:
+    """Read a YAML file into a model; ``extends: other.yaml`` fills in what the file leaves out.
+
+    Raises:
+        ConfigError: Names the file, the path of the field, the value and what is allowed.
+    """
+    return parse(_read(file, ()), model, str(file))
+
+
+def parse(data: Any, model: type[Model], where: str) -> Model:
+    """Check plain data against a model; `where` opens each message (a file, or file and path)."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        messages = [_explain(item, model) for item in error.errors()]
+        raise ConfigError("\n".join(f"{where}: {message}" for message in messages)) from None
+
+
+def _read(file: Path, seen: tuple[Path, ...]) -> Any:
+    if file.resolve() in seen:
+        raise ConfigError(f"{file}: extends itself")
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: is not valid YAML: {error}") from None
+    if isinstance(data, dict) and "extends" in data:
+        base = _read(file.parent / str(data.pop("extends")), (*seen, file.resolve()))
+        return _merge(base, data)
+    return data
+
+
+def _merge(base: Any, over: Any) -> Any:
+    # A null removes an inherited key; a discriminated data set is replaced, not mixed.
+    if not (isinstance(base, dict) and isinstance(over, dict)) or "source" in over:
+        return over
+    merged = {**base, **{key: _merge(base.get(key), value) for key, value in over.items()}}
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def _explain(item: Any, model: type[BaseModel]) -> str:
+    path = _dotted(item["loc"])
+    if item["type"] == "extra_forbidden":
+        allowed = _siblings(model, item["loc"])
+        close = difflib.get_close_matches(str(item["loc"][-1]), allowed, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"{path}: unknown key{hint} (allowed: {', '.join(allowed)})"
+    if item["type"] == "missing":
+        return f"{path}: is missing"
+    if item["type"] == "literal_error":
+        return f"{path}: {item['input']!r} is not one of {item['ctx']['expected']}"
+    message = item["msg"].removeprefix("Value error, ")
+    if not path:
+        return message
+    return f"{path}: {message}" + ("" if item["type"] == "value_error" else f", not {item['input']!r}")
+
+
+def _dotted(location: tuple[str | int, ...]) -> str:
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
+    return "".join(parts).lstrip(".")
+
+
+def _siblings(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+    """Names allowed beside the last part of a location, found through the JSON schema."""
+    schema = model.model_json_schema()
+    node: Any = schema
+    for part in location[:-1]:
+        node = _step(schema, node, part)
+    return list(_deref(schema, node).get("properties", {}))
+
+
+def _step(schema: Any, node: Any, part: str | int) -> Any:
+    node = _deref(schema, node)
+    if "discriminator" in node:
+        return {"$ref": node["discriminator"]["mapping"].get(part, "")}
+    if isinstance(part, int):
+        return node.get("items", {})
+    if part in node.get("properties", {}):
+        return node["properties"][part]
+    # dict[Name, X]: a constrained key becomes patternProperties
+    return next(iter(node.get("patternProperties", {}).values()), {})
+
+
+def _deref(schema: Any, node: Any) -> Any:
+    while isinstance(node, dict) and "$ref" in node:
+        node = schema["$defs"].get(node["$ref"].rsplit("/", 1)[-1], {})
+    return node if isinstance(node, dict) else {}
+
+
+def digest(*parts: Any) -> str:
+    """Hash config sections (or any plain values): equal digests mean equal settings."""
+    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

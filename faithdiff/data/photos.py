@@ -1,0 +1,137 @@
+"""Real test photographs without a download: crops of those inside two scientific wheels.
+
+scikit-image and scikit-learn ship a few photographs under free licences. Sixteen square crops that
+barely overlap are named here with their licence and origin; motorcycle_left/right are left out
+because no licence is stated for them. The first eight are the most varied ones, as small profiles
+take a prefix. The reduction from crop to test size makes the pictures sharp.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from faithdiff.data.images import read_image
+from faithdiff.errors import UserError
+
+_FOLDERS = {"skimage": ("scikit-image", "data"), "sklearn": ("scikit-learn", "datasets/images")}
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A square crop of a bundled photograph.
+
+    ``box`` is (left, top, side) in pixels of the source; resizing the crop to the test size is the
+    only reduction, so its factor is ``side / size``.
+    """
+
+    name: str
+    package: Literal["skimage", "sklearn"]
+    file: str
+    box: tuple[int, int, int]
+    caption: str
+    licence: str
+    source: str
+
+
+_RECORDS: dict[str, tuple[Literal["skimage", "sklearn"], str, str]] = {
+    "astronaut.png": ("skimage", "public domain", "NASA, https://flic.kr/p/r9qvLn"),
+    "chelsea.png": ("skimage", "CC0 1.0", "Stefan van der Walt"),
+    "coffee.png": ("skimage", "CC0 1.0", "Rachel Michetti, courtesy of Pikolo Espresso Bar"),
+    "rocket.jpg": (
+        "skimage",
+        "public domain",
+        "SpaceX, https://www.flickr.com/photos/spacexphotos/16511594820",
+    ),
+    "hubble_deep_field.jpg": (
+        "skimage",
+        "public domain",
+        "NASA, http://hubblesite.org/newscenter/archive/releases/2012/37/image/a/",
+    ),
+    "retina.jpg": (
+        "skimage",
+        "CC0 1.0",
+        "Mikael Häggström, Wikimedia Commons: Fundus_photograph_of_normal_left_eye.jpg",
+    ),
+    "ihc.png": (
+        "skimage",
+        "no known copyright restrictions",
+        "Center for Microscopy And Molecular Imaging (CMMI)",
+    ),
+    "china.jpg": (
+        "sklearn",
+        "CC BY 2.0",
+        "danielbuechele, https://www.flickr.com/photos/danielbuechele/6061409035",
+    ),
+    # The wheel's README credits danielbuechele for this one too, but links vultilion's page.
+    "flower.jpg": (
+        "sklearn",
+        "CC BY 2.0",
+        "vultilion, https://www.flickr.com/photos/vultilion/6056698931",
+    ),
+}
+
+
+def _photo(name: str, file: str, box: tuple[int, int, int], caption: str) -> Photo:
+    package, licence, source = _RECORDS[file]
+    return Photo(name, package, file, box, caption, licence, source)
+
+
+PHOTOS: tuple[Photo, ...] = (
+    _photo("astronaut_face", "astronaut.png", (125, 5, 190), "the face of a smiling astronaut"),
+    _photo("pagoda_roof", "china.jpg", (95, 20, 220), "the roofs of a Chinese pagoda"),
+    _photo("cat_face", "chelsea.png", (105, 20, 260), "the face of a tabby cat with green eyes"),
+    _photo("flower", "flower.jpg", (160, 75, 290), "an orange dahlia in bloom"),
+    _photo("coffee_cup", "coffee.png", (150, 0, 260), "a cup of espresso on a red saucer"),
+    _photo(
+        "mission_patch",
+        "astronaut.png",
+        (105, 320, 140),
+        "a round mission patch with lettering on an orange space suit",
+    ),
+    _photo("rocket", "rocket.jpg", (190, 120, 300), "a rocket on its launch pad at dusk"),
+    _photo("tissue", "ihc.png", (210, 270, 240), "stained tissue with a gland under a microscope"),
+    _photo("helmet", "astronaut.png", (262, 322, 188), "a black space helmet with a white rim"),
+    _photo("lake_trees", "china.jpg", (340, 130, 290), "trees before a hazy lake"),
+    _photo("optic_disc", "retina.jpg", (60, 400, 500), "blood vessels and optic disc of a retina"),
+    _photo("galaxies", "hubble_deep_field.jpg", (620, 360, 260), "distant galaxies in the dark"),
+    _photo("tissue_folds", "ihc.png", (200, 0, 240), "folds of brown and blue stained tissue"),
+    _photo("spoon", "coffee.png", (320, 235, 165), "a metal spoon on a red saucer"),
+    _photo("lamps", "rocket.jpg", (20, 247, 180), "bright lamps between steel towers at dusk"),
+    _photo("pagoda_floors", "china.jpg", (80, 240, 185), "carved floors of a Chinese pagoda"),
+)
+
+
+def load_photo(photo: Photo, size: int) -> NDArray[np.uint8]:
+    """Return a crop as ``(size, size, 3)`` uint8 RGB, resized by an antialiased Lanczos filter.
+
+    Raises:
+        UserError: The wheel that holds the file is not installed, or lacks the file.
+    """
+    left, top, side = photo.box
+    crop = read_image(_locate(photo))[top : top + side, left : left + side]
+    resized = Image.fromarray(crop).resize((size, size), Image.Resampling.LANCZOS)
+    return np.asarray(resized, np.uint8)
+
+
+def _locate(photo: Photo) -> Path:
+    distribution, folder = _FOLDERS[photo.package]
+    # find_spec, not an import: scikit-learn takes a second to import and is needed for nothing.
+    spec = importlib.util.find_spec(photo.package)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"photo {photo.name!r}: {distribution} is not installed but ships {photo.file}; "
+            f"run `pip install {distribution}`"
+        )
+    path = Path(spec.origin).parent / folder / photo.file
+    if not path.is_file():
+        raise UserError(
+            f"photo {photo.name!r}: {path} is missing from {distribution}; reinstall it"
+        )
+    return path

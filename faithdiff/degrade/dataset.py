@@ -1,0 +1,105 @@
+"""Degrade a whole data set at one level, and log every parameter that was drawn.
+
+One line of ``degradation.jsonl`` suffices to remake its image on its own:
+``apply(read_image(hq), json.loads(line)["parameters"])`` gives the bytes that were written.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from faithdiff import seeds
+from faithdiff.data.images import read_image, sha256_file, write_png
+from faithdiff.degrade.levels import Level
+from faithdiff.degrade.pipeline import apply, draw
+from faithdiff.errors import ImageError
+from faithdiff.files import write_text_atomic
+
+LOG = "degradation.jsonl"
+
+
+def degrade_dataset(
+    hq_dir: Path,
+    index: Path,
+    level_name: str,
+    level: Level,
+    scale: int,
+    master_seed: int,
+    dataset: str,
+    out_dir: Path,
+    progress: bool = True,
+) -> None:
+    """Write ``out_dir/<name>.png`` for each row of `index`, then ``degradation.jsonl``, last.
+
+    Every image is seeded by (data set, level, name), so order, subset and sharding change no byte.
+    A killed run starts over: an image costs milliseconds, and without the log nothing counts.
+
+    Args:
+        hq_dir: Holds ``<name>.png``, uint8 RGB.
+        index: CSV with a column ``name``.
+        level_name: Key of `level` in levels.yaml; part of the seed and of each log line.
+        level: What may be drawn.
+        scale: HQ side / LQ side.
+        master_seed: The ``seed`` of the profile.
+        dataset: Name of the data set; part of the seed.
+        out_dir: Created where missing.
+        progress: Show a bar with images per second on stderr.
+
+    Raises:
+        ImageError: The index names no image, one twice, or one that cannot be read or is too small.
+        RunError: The output cannot be written.
+    """
+    names = _names(index)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / LOG).unlink(missing_ok=True)  # a log must never stand beside newer images
+    lines = []
+    for name in tqdm(
+        names, desc=f"degrade {dataset} {level_name}", unit="img", disable=not progress
+    ):
+        seed = seeds.seed(master_seed, "degrade", dataset, level_name, name)
+        source, target = hq_dir / f"{name}.png", out_dir / f"{name}.png"
+        parameters = _degrade(source, target, level, seed, scale)
+        lines.append(
+            {
+                "name": name,
+                "level": level_name,
+                "seed": seed,
+                "hq_sha256": sha256_file(source),
+                "lq_sha256": sha256_file(target),
+                "parameters": parameters,
+            }
+        )
+    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    write_text_atomic(text, out_dir / LOG)
+
+
+def _degrade(source: Path, target: Path, level: Level, seed: int, scale: int) -> dict[str, Any]:
+    hq = read_image(source)
+    try:
+        parameters = draw(level, seed, (hq.shape[0], hq.shape[1]), scale)
+    except ImageError as error:
+        raise ImageError(f"{source}: {error}") from None
+    write_png(apply(hq, parameters), target)
+    return parameters
+
+
+def _names(index: Path) -> list[str]:
+    try:
+        with index.open(newline="", encoding="utf-8") as file:
+            names = sorted(row["name"] for row in csv.DictReader(file))
+    except OSError as error:
+        raise ImageError(f"{index}: cannot be read ({error.strerror})") from None
+    except KeyError:
+        raise ImageError(f"{index}: has no column 'name'") from None
+    if not names:
+        raise ImageError(f"{index}: lists no image; prepare the data set first")
+    twice = [name for name, following in pairwise(names) if name == following]
+    if twice:
+        raise ImageError(f"{index}: names {twice[0]!r} more than once")
+    return names

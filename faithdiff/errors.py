@@ -1,0 +1,40 @@
+"""The exceptions of the suite.
+
+    FaithDiffError            base class; never raised itself
+    ├── UserError             something the caller can mend: a config, a file, a flag (exit code 2)
+    │   ├── ConfigError       a YAML file that does not fit its schema
+    │   ├── ImageError        an image that cannot be read or written
+    │   └── CheckpointError   weights that are missing, truncated or of another shape
+    └── RunError              a run that began well and failed: NaN loss, full disk (exit code 1)
+
+Messages say what is wrong, where (file and field), and what to do next; the CLI prints them
+without a traceback.
+"""
+
+
+class FaithDiffError(Exception):
+    """Base class of every error that the suite raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(FaithDiffError):
+    """The caller gave something that cannot work and can be mended."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A config file does not fit its schema."""
+
+
+class ImageError(UserError):
+    """An image cannot be read, or is not an image."""
+
+
+class CheckpointError(UserError):
+    """Weights are missing, damaged, or do not fit the model."""
+
+
+class RunError(FaithDiffError):
+    """A run failed half way for a reason outside of its inputs."""

@@ -1,0 +1,27 @@
+"""Writes small files so that no reader ever meets half of one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from faithdiff.errors import RunError
+
+
+def write_text_atomic(text: str, path: Path) -> None:
+    """Write UTF-8 text under its final name in one step.
+
+    Raises:
+        RunError: The disk is full or the folder cannot be written; no partial file stays behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from None

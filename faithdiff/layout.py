@@ -1,0 +1,65 @@
+"""Where everything of a profile lies on disk: the one place that builds these paths.
+
+Paths are relative to the directory of the run, so that Snakemake, DVC and the manifests name the
+same files on every machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders of one profile."""
+
+    profile: str
+
+    @property
+    def results(self) -> Path:
+        """Tables, figures, scores and manifest: small, in git."""
+        return Path("results", self.profile)
+
+    def dataset(self, dataset: str) -> Path:
+        """``hq/``, ``lq/<level>/`` and ``index.csv`` of a data set; `train` is one of them."""
+        return Path("data", self.profile, dataset)
+
+    def lq(self, dataset: str, level: str) -> Path:
+        """LQ images of one level, with ``degradation.jsonl``."""
+        return self.dataset(dataset) / "lq" / level
+
+    @property
+    def train_cache(self) -> Path:
+        """HQ latents, LQ pixels and text embeddings of the training set."""
+        return self.dataset("train") / "cache.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        return Path("checkpoints", self.profile)
+
+    @property
+    def trained_prior(self) -> Path:
+        return self.checkpoints / "prior"
+
+    def stage1(self, recipe: str, seed: int) -> Path:
+        return self.checkpoints / f"stage1-{recipe}" / f"seed{seed}"
+
+    def checkpoint(self, method: str, seed: int) -> Path:
+        return self.checkpoints / method / f"seed{seed}"
+
+    def work(self, job: str) -> Path:
+        """Where a running training job keeps its resumable state, outside declared outputs."""
+        return self.checkpoints / ".work" / job
+
+    @property
+    def store(self) -> Path:
+        """Finished restorations by key: what makes a killed job resume at the image."""
+        return Path("restored", self.profile, ".store")
+
+    def restored(self, method: str, seed: int) -> Path:
+        return Path("restored", self.profile, method, f"seed{seed}")
+
+    def restoration(self, method: str, seed: int, dataset: str, level: str) -> Path:
+        """PNGs of one method on one test set and level; ``manifest.json`` is written last."""
+        return self.restored(method, seed) / dataset / level

@@ -1,0 +1,12 @@
+"""Networks of the study; importing any of them first repairs the torchvision import."""
+
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from faithdiff import compat as compat
+
+# Both libraries warn about the extra config keys of a subclassed VAE and draw their own progress
+# bars while loading; real trouble arrives as an exception.
+diffusers_logging.set_verbosity_error()
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()

@@ -1,0 +1,162 @@
+"""The prior: a VAE and a text-conditioned latent UNet in diffusers' folder format.
+
+The study starts from a prior as the paper starts from SDXL. Building, loading and saving are the
+same at every size: ``vae/ unet/ text_encoder*/ tokenizer*/ scheduler/``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    CLIPTextModelWithProjection,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from faithdiff.config import Prior as PriorConfig
+from faithdiff.errors import CheckpointError
+from faithdiff.models.text import Prompt, build_text_encoder, encode
+from faithdiff.models.vae import PatchAutoencoderKL
+
+
+@dataclass
+class Prior:
+    """The five parts of a latent diffusion prior."""
+
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    text_encoders: list[CLIPTextModelWithProjection]
+    tokenizers: list[PreTrainedTokenizerBase]
+    scheduler: DDPMScheduler
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent pixel."""
+        levels = len(self.vae.config.block_out_channels)
+        return int(getattr(self.vae.config, "patch_size", 1) * 2 ** (levels - 1))
+
+    def modules(self) -> list[nn.Module]:
+        return [self.vae, self.unet, *self.text_encoders]
+
+    def freeze(self) -> Prior:
+        """Put everything in evaluation mode without gradients."""
+        for module in self.modules():
+            module.eval().requires_grad_(False)
+        return self
+
+    def to(self, device: torch.device | str) -> Prior:
+        for module in self.modules():
+            module.to(device)
+        return self
+
+    def encode_text(self, captions: list[str]) -> Prompt:
+        """Encode captions: hidden states ``(B, L, D)`` and pooled ``(B, P)``."""
+        return encode(captions, self.tokenizers, self.text_encoders)
+
+    def encode_moments(self, images: Tensor) -> Tensor:
+        """Latent mean and log-variance ``(B, 2C, h, w)`` of images ``(B, 3, H, W)`` in [-1, 1]."""
+        return self.vae.encode(images).latent_dist.parameters
+
+    def sample_latents(self, moments: Tensor, noise: Tensor) -> Tensor:
+        """Scaled latents ``(B, C, h, w)`` from moments and standard normal noise."""
+        mean, log_variance = moments.chunk(2, dim=1)
+        deviation = (0.5 * log_variance.clamp(-30, 20)).exp()
+        return (mean + deviation * noise) * self.vae.config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images ``(B, 3, H, W)`` in about [-1, 1] from scaled latents ``(B, C, h, w)``."""
+        return self.vae.decode(latents / self.vae.config.scaling_factor).sample
+
+    def save(self, folder: Path) -> None:
+        """Write the diffusers folders; tokenizer and text encoder are numbered as SDXL does."""
+        self.vae.save_pretrained(folder / "vae")
+        self.unet.save_pretrained(folder / "unet")
+        self.scheduler.save_pretrained(folder / "scheduler")
+        for index, (tokenizer, encoder) in enumerate(
+            zip(self.tokenizers, self.text_encoders, strict=True)
+        ):
+            suffix = f"_{index + 1}" if index else ""
+            tokenizer.save_pretrained(folder / f"tokenizer{suffix}")
+            encoder.save_pretrained(folder / f"text_encoder{suffix}")
+
+
+def build_unet(config: PriorConfig) -> UNet2DConditionModel:
+    """Build an SDXL-shaped UNet: text cross-attention and added time and text conditioning."""
+    shape, text = config.unet, config.text_encoder
+    levels = range(len(shape.block_out_channels))
+    attends = [level in shape.attention_levels for level in levels]
+    return UNet2DConditionModel(
+        sample_size=config.training.unet.crop // config.vae.patch_size,
+        in_channels=config.vae.latent_channels,
+        out_channels=config.vae.latent_channels,
+        down_block_types=["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
+        up_block_types=["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
+        block_out_channels=shape.block_out_channels,
+        layers_per_block=shape.layers_per_block,
+        norm_num_groups=shape.norm_groups,
+        cross_attention_dim=text.width,
+        # diffusers' name is historical: these are the numbers of heads.
+        attention_head_dim=[width // shape.head_dim for width in shape.block_out_channels],
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=shape.time_id_dim,
+        projection_class_embeddings_input_dim=6 * shape.time_id_dim + text.width,
+    )
+
+
+def build_prior(config: PriorConfig, tokenizer: PreTrainedTokenizerBase) -> Prior:
+    """Build an untrained prior; call under a forked, seeded random state."""
+    vae = PatchAutoencoderKL(
+        patch_size=config.vae.patch_size,
+        latent_channels=config.vae.latent_channels,
+        block_out_channels=tuple(config.vae.block_out_channels),
+        layers_per_block=config.vae.layers_per_block,
+    )
+    scheduler = DDPMScheduler(  # SDXL's noise schedule
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type=config.prediction_type,
+        clip_sample=False,
+    )
+    encoder = build_text_encoder(tokenizer, config.text_encoder)
+    return Prior(vae, build_unet(config), [encoder], [tokenizer], scheduler)
+
+
+def load_prior(folder: Path) -> Prior:
+    """Read a prior from diffusers folders, in float32, frozen.
+
+    Raises:
+        CheckpointError: A part is missing, damaged, or does not fit its own config.
+    """
+    try:
+        vae_class = PatchAutoencoderKL if _is_patch_vae(folder) else AutoencoderKL
+        suffixes = ["", *(["_2"] if (folder / "text_encoder_2").is_dir() else [])]
+        return Prior(
+            _load(vae_class, folder / "vae"),
+            _load(UNet2DConditionModel, folder / "unet"),
+            [_load(CLIPTextModelWithProjection, folder / f"text_encoder{s}") for s in suffixes],
+            [PreTrainedTokenizerFast.from_pretrained(folder / f"tokenizer{s}") for s in suffixes],
+            DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
+        ).freeze()
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder}: is not a complete prior (vae/ unet/ text_encoder/ tokenizer/ scheduler/): "
+            f"{error}"
+        ) from None
+
+
+def _load(cls: type, folder: Path) -> nn.Module:
+    return cls.from_pretrained(folder, local_files_only=True, torch_dtype=torch.float32)
+
+
+def _is_patch_vae(folder: Path) -> bool:
+    text = (folder / "vae" / "config.json").read_text(encoding="utf-8")
+    return json.loads(text).get("_class_name") == PatchAutoencoderKL.__name__

@@ -1,0 +1,101 @@
+"""The small prior's VAE: diffusers' AutoencoderKL on pixel-unshuffled images.
+
+At a few minutes of CPU training a convolutional VAE from default initialisation stays useless.
+Unshuffling the pixels into channels and starting from the principal components of image patches
+gives it a linear codec to refine (docs/prior.md has the measurements). With ``patch_size=1`` and no
+such start it is the ordinary AutoencoderKL.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from torch import Tensor, nn
+
+
+class PatchAutoencoderKL(AutoencoderKL):
+    """AutoencoderKL that sees ``(B, 3 p², H/p, W/p)`` instead of ``(B, 3, H, W)``, p = patch_size.
+
+    Images are ``(B, 3, H, W)`` in ``[-1, 1]``, latents ``(B, C, H/f, W/f)`` with
+    ``f = patch_size * 2 ** (levels - 1)``. The output normalisations of encoder and decoder are
+    removed, so that the principal-component start (:func:`start_from_patches`) passes unchanged.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        patch_size: int = 4,
+        latent_channels: int = 4,
+        block_out_channels: tuple[int, ...] = (96,),
+        layers_per_block: int = 1,
+        scaling_factor: float = 1.0,
+    ) -> None:
+        levels = len(block_out_channels)
+        super().__init__(
+            in_channels=3 * patch_size**2,
+            out_channels=3 * patch_size**2,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=block_out_channels,
+            layers_per_block=layers_per_block,
+            latent_channels=latent_channels,
+            scaling_factor=scaling_factor,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+            mid_block_add_attention=False,
+        )
+        for half in (self.encoder, self.decoder):
+            half.conv_norm_out = nn.Identity()
+            half.conv_act = nn.Identity()
+
+    def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput:
+        return super().encode(F.pixel_unshuffle(x, self.config.patch_size), return_dict)
+
+    def _decode(self, z: Tensor, return_dict: bool = True) -> Tensor:
+        decoded = super()._decode(z, return_dict)
+        decoded.sample = F.pixel_shuffle(decoded.sample, self.config.patch_size)
+        return decoded
+
+
+@torch.no_grad()
+def start_from_patches(vae: PatchAutoencoderKL, images: Tensor) -> None:
+    """Make the VAE a linear codec of the leading principal components of image patches.
+
+    Args:
+        vae: A freshly built VAE; its weights are changed in place.
+        images: ``(B, 3, H, W)`` in ``[-1, 1]`` from which the components are computed.
+    """
+    patches = F.pixel_unshuffle(images, vae.config.patch_size).movedim(1, -1).flatten(0, 2)
+    mean = patches.mean(0)
+    variance, basis = torch.linalg.eigh(torch.cov(patches.T))
+    # Largest first; the square root of the deviation brings the latent channels nearer in scale.
+    basis, scale = basis.flip(1), variance.flip(0).clamp_min(1e-8) ** 0.25
+    analysis, synthesis = (basis / scale).T, basis * scale
+    for half in (vae.encoder, vae.decoder):
+        for module in half.modules():
+            if hasattr(module, "conv2"):  # residual blocks start as the identity
+                nn.init.zeros_(module.conv2.weight)
+                nn.init.zeros_(module.conv2.bias)
+    latents, features = vae.config.latent_channels, patches.shape[1]
+    _centre(vae.encoder.conv_in, analysis, -analysis @ mean)
+    _centre(vae.encoder.conv_out, torch.eye(latents, features), None)
+    vae.encoder.conv_out.bias[latents:] = -6.0  # log-variance
+    _centre(vae.decoder.conv_in, torch.eye(latents), None)
+    _centre(vae.decoder.conv_out, synthesis[:, :latents], mean)
+
+
+def _centre(conv: nn.Conv2d, matrix: Tensor, bias: Tensor | None) -> None:
+    """Put a matrix on the centre tap of a convolution, zero on the rows' other taps.
+
+    Rows beyond the matrix keep their initialisation scaled down: spare channels for training.
+    """
+    rows, columns = matrix.shape
+    conv.weight[rows:] *= 0.1
+    conv.weight[:rows] = 0
+    conv.weight[:rows, :columns, 1, 1] = matrix
+    nn.init.zeros_(conv.bias)
+    if bias is not None:
+        conv.bias[:rows] = bias

@@ -1,0 +1,148 @@
+"""What a table is made of: cells that know their mean, interval, status and comparison.
+
+Plain data; :mod:`faithdiff.report.tables` fills it and :mod:`faithdiff.report.render` prints it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from faithdiff.report.scores import Status
+from faithdiff.report.statistics import ALPHA
+
+MINUS = "\N{MINUS SIGN}"
+Mark = Literal["", "best", "second", "tie"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric under the protocol that defines it."""
+
+    metric: str
+    protocol: str
+    label: str
+    unit: str
+    decimals: int
+    higher_is_better: bool
+
+
+HELD_OUT = Column("heldout_loss", "heldout", "held-out loss", "", 4, higher_is_better=False)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Mean difference (this cell minus `other`) over the images, with its interval and test."""
+
+    other: str
+    mean: float
+    low: float
+    high: float
+    p: float
+    p_holm: float = math.nan
+
+    @property
+    def separated(self) -> bool:
+        return (self.low > 0 or self.high < 0) and self.p_holm < ALPHA
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table, or why there is none.
+
+    Attributes:
+        mean: Mean over images with its interval `low`, `high`; NaN unless `status` is ok or
+            published.
+        usable: Images all of whose rows are ok, out of `expected`.
+        seeds: Seeds averaged per image.
+        footnote: Number of the table's footnote that gives the reason, from 1; 0 for none.
+        comparison: With the runner-up (main, at the best) or with the first row (ablation).
+    """
+
+    status: Status | Literal["published"]
+    mean: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    usable: int = 0
+    expected: int = 0
+    seeds: tuple[int, ...] = ()
+    reasons: tuple[str, ...] = ()
+    footnote: int = 0
+    mark: Mark = ""
+    comparison: Comparison | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method; `method` is empty for a published row, which has no rows in the scores."""
+
+    method: str
+    label: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows over the same images: `group` is what is printed as one tabular of its own."""
+
+    group: str
+    title: str
+    datasets: tuple[str, ...]
+    levels: tuple[str, ...]
+    rows: tuple[Row, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return ", ".join(part for part in (self.group, self.title) if part)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to be printed.
+
+    Attributes:
+        images: Names behind the cells: ``{protocol/metric: {data set/level: [image, ...]}}``.
+        differences: Print each cell's comparison beside its mean.
+    """
+
+    name: str
+    profile: str
+    caption: str
+    columns: tuple[Column, ...]
+    blocks: tuple[Block, ...]
+    footnotes: tuple[str, ...]
+    images: dict[str, dict[str, list[str]]]
+    differences: bool = False
+
+
+def number(value: float, column: Column, signed: bool = False) -> str:
+    """A value in the decimals of its column, with a true minus sign."""
+    if math.isnan(value):
+        return "?"
+    return f"{value:{'+' if signed else ''}.{column.decimals}f}".replace("-", MINUS)
+
+
+def cell_text(cell: Cell, column: Column) -> str:
+    """The mean, or in a word why there is none."""
+    if cell.status in ("ok", "published"):
+        return number(cell.mean, column)
+    if cell.status in ("failed", "incomplete"):
+        verb = "failed" if cell.status == "failed" else "missing"
+        return f"{verb} {cell.expected - cell.usable}/{cell.expected}"
+    return "n/a" if cell.status == "unavailable" else "not run" if cell.footnote else ""
+
+
+def difference_text(cell: Cell, column: Column) -> tuple[str, str]:
+    """Difference to the reference and its interval; two empty strings where there is none."""
+    compared = cell.comparison
+    if compared is None:
+        return "", ""
+    star = "*" if compared.separated else ""
+    low, high = number(compared.low, column), number(compared.high, column)
+    return number(compared.mean, column, True) + star, f"[{low}, {high}]"
+
+
+def header(column: Column) -> str:
+    """Label with the arrow that says which way is better."""
+    return f"{column.label} {'↑' if column.higher_is_better else '↓'}"

@@ -1,0 +1,97 @@
+"""A table as records: tidy CSV, and JSON whose cells name the rows behind them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from faithdiff.report.cells import Block, Cell, Column, Row, Table, cell_text
+
+
+def to_csv(table: Table) -> str:
+    """One line per cell, numbers in full precision."""
+    out = io.StringIO()
+    entries = [entry for _, entry in _entries(table)]
+    names = [name for name in entries[0] if name not in ("images", "seeds", "reasons")]
+    writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for entry in entries:
+        places = {name: ";".join(entry[name]) for name in ("datasets", "levels")}
+        writer.writerow({**entry, **places})  # None is written as an empty field
+    return out.getvalue()
+
+
+def to_cells(table: Table) -> str:
+    """JSON: ``cells`` maps ``<block>|<method>|<metric>`` to its statistics and to its rows.
+
+    The rows behind a cell are those of ``scores.csv`` with the cell's method, metric, protocol,
+    seeds, data sets and levels, for the images under ``images[<protocol>/<metric>]``.
+    """
+    cells = {key: entry for key, entry in _entries(table) if entry["status"] != "published"}
+    head = {
+        "table": table.name,
+        "profile": table.profile,
+        "scores": f"results/{table.profile}/scores.csv",
+    }
+    parts = [f"{_json(name)}: {_json(value)}" for name, value in head.items()]
+    parts += [
+        f"{_json(name)}: {_lines(part)}"
+        for name, part in (("images", table.images), ("cells", cells))
+    ]
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _lines(entries: dict[str, Any]) -> str:
+    """One line per entry: a changed cell is one changed line."""
+    return "{\n" + ",\n".join(f"  {_json(k)}: {_json(v)}" for k, v in entries.items()) + "\n}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _entries(table: Table) -> Iterator[tuple[str, dict[str, Any]]]:
+    for block in table.blocks:
+        for row in block.rows:
+            for cell, column in zip(row.cells, table.columns, strict=True):
+                key = "|".join((block.name, row.method or row.label, column.metric))
+                yield key, _entry(block, row, column, cell)
+
+
+def _entry(block: Block, row: Row, column: Column, cell: Cell) -> dict[str, Any]:
+    compared = cell.comparison
+    return {
+        "block": block.name,
+        "datasets": list(block.datasets),
+        "levels": list(block.levels),
+        "method": row.method,
+        "label": row.label,
+        "metric": column.metric,
+        "protocol": column.protocol,
+        "higher_is_better": column.higher_is_better,
+        "printed": cell_text(cell, column),
+        "status": cell.status,
+        "reasons": list(cell.reasons),
+        "seeds": list(cell.seeds),
+        "n": cell.usable,
+        "expected": cell.expected,
+        "mean": _finite(cell.mean),
+        "low": _finite(cell.low),
+        "high": _finite(cell.high),
+        "mark": cell.mark,
+        "compared_with": compared.other if compared else None,
+        "difference": _finite(compared.mean) if compared else None,
+        "difference_low": _finite(compared.low) if compared else None,
+        "difference_high": _finite(compared.high) if compared else None,
+        "p": _finite(compared.p) if compared else None,
+        "p_holm": _finite(compared.p_holm) if compared else None,
+        "separated": compared.separated if compared else None,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return None if math.isnan(value) else value

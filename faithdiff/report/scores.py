@@ -1,0 +1,169 @@
+"""Reading ``scores.csv``, the only source of the numbers in tables, figures and verdicts.
+
+A :class:`ScoreBook` answers one question: the per-image values of one method on one metric, or
+why there are none. It never averages over fewer images than the other methods have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from faithdiff.errors import UserError
+
+TEXT = ["profile", "method", "variant", "dataset", "level", "image", "metric", "protocol", "status"]
+DIGESTS = ["restored_sha256", "hq_sha256", "protocol_sha256"]
+KEY = ["method", "seed", "dataset", "level", "image", "metric", "protocol"]
+COLUMNS = [*TEXT[:3], "seed", *TEXT[3:8], "value", "status", *DIGESTS]
+
+Status = Literal["ok", "unavailable", "failed", "incomplete", "not run"]
+
+
+def load_scores(path: Path) -> pd.DataFrame:
+    """Read and check a score file; rows come back in the order of their keys.
+
+    Raises:
+        UserError: The file is missing, lacks a column, has a row twice, or holds a value that
+            contradicts its status.
+    """
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); `faithdiff collect` writes it"
+        ) from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not a CSV file: {error}") from None
+    if missing := [name for name in COLUMNS if name not in frame]:
+        raise UserError(f"{path}: has no column {', '.join(missing)}; score and collect again")
+    frame["seed"] = _numbers(frame, "seed", path).astype(int)
+    frame["value"] = _numbers(frame, "value", path, where=frame["status"] == "ok")
+    _check_rows(frame, path)
+    # One order, whatever the file's: sums of floats depend on it in their last bits.
+    return frame.sort_values(KEY, ignore_index=True)
+
+
+def _numbers(
+    frame: pd.DataFrame, column: str, path: Path, where: pd.Series | None = None
+) -> pd.Series:
+    """The column as finite floats, NaN outside of `where`."""
+    numbers = pd.to_numeric(frame[column], errors="coerce").astype(float)
+    wanted = pd.Series(True, index=frame.index) if where is None else where
+    bad = frame.index[wanted & ~np.isfinite(numbers)]
+    if len(bad):
+        value = frame.loc[bad[0], column]
+        raise UserError(f"{path}, line {bad[0] + 2}: {column} is {value!r}, not a finite number")
+    return numbers.where(wanted)
+
+
+def _check_rows(frame: pd.DataFrame, path: Path) -> None:
+    known = frame["status"].str.match(r"ok$|unavailable: .|failed: .")
+    if not known.all():
+        line = int(known.index[~known][0])
+        raise UserError(
+            f"{path}, line {line + 2}: status is {frame.loc[line, 'status']!r}, not ok, "
+            "`unavailable: <why>` or `failed: <why>`"
+        )
+    twice = frame.duplicated(KEY)
+    if twice.any():
+        line = int(frame.index[twice][0])
+        row = ", ".join(f"{name} {frame.loc[line, name]}" for name in KEY)
+        raise UserError(f"{path}, line {line + 2}: this row is there twice: {row}")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The per-image values of one method on one metric, or why it has none.
+
+    Attributes:
+        values: One value per (dataset, image), averaged over seeds and levels; empty unless ok.
+        expected: Images that the metric should have been measured on.
+        usable: Images all of whose rows are there and ok.
+        reasons: What the rows of this status say, each once.
+        seeds: The seeds behind the values.
+    """
+
+    status: Status
+    values: pd.Series
+    expected: int
+    usable: int
+    reasons: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def array(self) -> np.ndarray:
+        return self.values.to_numpy(dtype=float)
+
+
+class ScoreBook:
+    """Samples of a score file by (method, metric, protocol, data sets, levels)."""
+
+    def __init__(self, scores: pd.DataFrame) -> None:
+        cell = ["method", "metric", "protocol", "dataset", "level"]
+        self._frames = {key: rows for key, rows in scores.groupby(cell, sort=True)}
+        images = scores.groupby(cell[1:], sort=True)["image"]
+        self._images = {key: sorted(set(names)) for key, names in images}
+        seeds = scores.groupby(cell[:3], sort=True)["seed"]
+        self._seeds = {key: tuple(sorted(set(values))) for key, values in seeds}
+
+    def images(self, metric: str, protocol: str, dataset: str, level: str) -> list[str]:
+        """Names of the images that any method has a row for, sorted."""
+        return self._images.get((metric, protocol, dataset, level), [])
+
+    def sample(
+        self,
+        method: str,
+        metric: str,
+        protocol: str,
+        datasets: Sequence[str],
+        levels: Sequence[str],
+    ) -> Sample:
+        """The values of one method, complete over all the images of the given sets and levels."""
+        places = list(product(datasets, levels))
+        frames = [self._frames.get((method, metric, protocol, *place)) for place in places]
+        found = [frame for frame in frames if frame is not None]
+        seeds = self._seeds.get((method, metric, protocol), ())
+        wanted = [
+            (dataset, level, image, seed)
+            for dataset, level in places
+            for image in self.images(metric, protocol, dataset, level)
+            for seed in seeds or (0,)
+        ]
+        images = {(dataset, image) for dataset, _, image, _ in wanted}
+        if not found:
+            return Sample("not run", pd.Series(dtype=float), len(images), 0, (), seeds)
+        return _sample(pd.concat(found), wanted, images, seeds)
+
+
+def _sample(
+    rows: pd.DataFrame,
+    wanted: list[tuple[str, str, str, int]],
+    images: set[tuple[str, str]],
+    seeds: tuple[int, ...],
+) -> Sample:
+    bad = rows[rows["status"] != "ok"]
+    place = rows[["dataset", "level", "image", "seed"]].itertuples(index=False, name=None)
+    absent = set(wanted) - set(place)
+    spoilt = {(dataset, image) for dataset, _, image, _ in absent}
+    spoilt |= set(bad[["dataset", "image"]].itertuples(index=False, name=None))
+    status = _status(set(bad["status"].str.split(":").str[0]), bool(absent))
+    why = bad.loc[bad["status"].str.startswith(status), "status"]
+    reasons = tuple(why.str.split(": ", n=1).str[1].unique())
+    values = pd.Series(dtype=float)
+    if status == "ok":
+        values = rows.groupby(["dataset", "image"], sort=True)["value"].mean()
+    return Sample(status, values, len(images), len(images - spoilt), reasons, seeds)
+
+
+def _status(found: set[str], absent: bool) -> Status:
+    if "failed" in found:
+        return "failed"
+    if absent:
+        return "incomplete"
+    return "unavailable" if "unavailable" in found else "ok"

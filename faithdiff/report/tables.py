@@ -1,0 +1,138 @@
+"""The main table and the ablation table, as pure functions of the scores.
+
+Main (paper Table 1): per test set and level, methods by metrics; bold only where the best is
+separated from the runner-up. Ablation (paper Tables 5 and 6): variants by metrics over all test
+images, each with its paired difference to the first row. :mod:`faithdiff.report.render` prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from faithdiff.config import Profile
+from faithdiff.layout import Layout
+from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Row, Table
+from faithdiff.report.draft import Draft
+from faithdiff.report.published import PAPER, published_for
+from faithdiff.report.render import write_table
+from faithdiff.report.scores import load_scores
+from faithdiff.score.protocols import choose, load_protocols
+
+__all__ = ["ablation_table", "load_scores", "main_table", "metric_columns", "write_tables"]
+
+
+def main_table(
+    scores: pd.DataFrame, profile: Profile, protocol: str = "", paper: Path = PAPER
+) -> Table:
+    """Methods of ``report.main`` by metrics, for each test set and level.
+
+    Args:
+        scores: As :func:`load_scores` returns them.
+        profile: Gives rows, columns, labels and the master seed of the resampling.
+        protocol: Name of the metric protocol; that of the profile where empty.
+        paper: Folder of the published numbers.
+    """
+    blocks = [
+        Block(dataset, f"Level {level}", (dataset,), (level,))
+        for dataset in profile.data.test
+        for level in profile.data.levels
+    ]
+    columns = metric_columns(profile, protocol)
+    draft = Draft("main", scores, profile, columns, blocks, profile.report.main)
+    draft.compare_leaders()
+    published = [
+        published_for(block.datasets[0], block.levels[0], columns[0].protocol, paper)
+        for block in blocks
+    ]
+    found = [
+        _with_published(block, rows, columns)
+        for block, rows in zip(draft.finish(), published, strict=True)
+    ]
+    rule = draft.rule("comparisons of the table")
+    caption = (
+        f"Means over images ({draft.counts()}), protocol {columns[0].protocol}. "
+        f"Bold: best, and separated from the runner-up by {rule}. "
+        "Underlined: the runner-up, or both leaders where they are not separated. "
+        f"{_comparability(any(published))}"
+    )
+    return draft.table(caption, found, differences=False)
+
+
+def ablation_table(scores: pd.DataFrame, profile: Profile, protocol: str = "") -> Table:
+    """Rows of ``report.ablation`` by held-out loss and metrics, pooled over the test sets.
+
+    The first block averages each image over the levels; the others show the levels. Each cell
+    after the first row carries its paired difference to the first row.
+    """
+    datasets, levels = tuple(profile.data.test), tuple(profile.data.levels)
+    blocks = [Block("All levels", "", datasets, levels)]
+    blocks += [Block(f"Level {level}", "", datasets, (level,)) for level in levels]
+    columns = [HELD_OUT, *metric_columns(profile, protocol)]
+    draft = Draft("ablation", scores, profile, columns, blocks, profile.report.ablation)
+    draft.compare_with_first()
+    first = profile.methods[profile.report.ablation[0]].label
+    caption = (
+        f"Means over the images of {' and '.join(datasets)} ({draft.counts()}), protocol "
+        f"{columns[-1].protocol}; held-out loss: denoising loss at fixed noise and timesteps. "
+        f"Beside each mean: paired difference to {first} with its 95% bootstrap interval. "
+        f"*: separated from {first} by {draft.rule('differences of the table')}. "
+        f"{_comparability(False)}"
+    )
+    return draft.table(caption, draft.finish(), differences=True)
+
+
+def metric_columns(profile: Profile, protocol: str = "") -> list[Column]:
+    """The metrics of the profile under a protocol, in the profile's order."""
+    name = protocol or profile.report.protocol
+    protocols = load_protocols(profile.score.protocols_file)
+    definitions = choose(protocols, [name], profile.score.metrics)
+    return [
+        Column(metric, name, each.label, each.unit, each.decimals, each.higher_is_better)
+        for (_, metric), each in definitions.items()
+    ]
+
+
+def _comparability(published: bool) -> str:
+    if published:
+        return (
+            "Published rows are quoted from results/paper; their levels and protocol are assumed "
+            "to be those of this table."
+        )
+    return (
+        "The paper's numbers are not comparable with these: other images, other degradations, "
+        "another scale."
+    )
+
+
+def _with_published(
+    block: Block, published: dict[str, dict[str, float]], columns: Sequence[Column]
+) -> Block:
+    rows = tuple(
+        Row(
+            "",
+            f"{method} (published)",
+            tuple(
+                Cell("published", mean=values[column.metric])
+                if column.metric in values
+                else Cell("not run")
+                for column in columns
+            ),
+        )
+        for method, values in published.items()
+    )
+    return replace(block, rows=block.rows + rows)
+
+
+def write_tables(profile: Profile, layout: Layout) -> list[Path]:
+    """Write ``results/<profile>/tables/{main,ablation}.{md,tex,csv,cells.json}``.
+
+    Raises:
+        UserError: ``scores.csv`` is missing or damaged.
+    """
+    scores = load_scores(layout.results / "scores.csv")
+    tables = [main_table(scores, profile), ablation_table(scores, profile)]
+    return [path for table in tables for path in write_table(table, layout.results / "tables")]

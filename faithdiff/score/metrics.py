@@ -1,0 +1,166 @@
+"""Metrics by pyiqa's own code, with weights from a given folder and never from the network.
+
+pyiqa downloads what it does not find, checks no hash, and dies with a bare ``URLError`` when it
+cannot. Here a metric whose weights are missing or damaged is `unavailable`, with the command that
+mends it; while pyiqa loads, its cache folders are ours and name look-ups are refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+# Both are read by libraries: the hub client at its import, torch at each load (pyiqa asks for
+# unrestricted pickles, and its files come from a hub).
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+
+from faithdiff import compat
+
+compat.patch()
+
+import pyiqa
+import torch
+from pyiqa.default_model_configs import DEFAULT_CONFIGS
+from pyiqa.utils import download_util
+
+from faithdiff.config import digest
+from faithdiff.data.artifacts import Artifact, check, select
+from faithdiff.errors import ConfigError
+from faithdiff.score.protocols import Definition
+
+# (restored, reference), both (1, 3, H, W) in [0, 1] -> the value
+Measure = Callable[[torch.Tensor, torch.Tensor], float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A definition together with the weights that are here.
+
+    Attributes:
+        name: The metric's name in the profile.
+        definition: How it is computed.
+        digest: Of the computation, the weights' hashes and pyiqa's version: equal digests give
+            equal values on equal images.
+        unavailable: Why it cannot be computed here, or None.
+    """
+
+    name: str
+    definition: Definition
+    digest: str
+    unavailable: str | None
+
+
+def prepare_all(
+    definitions: Mapping[tuple[str, str], Definition],
+    weights: Path,
+    artifacts: Mapping[str, Artifact],
+) -> dict[tuple[str, str], Metric]:
+    """Look which metrics can be computed, without loading them; hashes each weight file once.
+
+    Args:
+        definitions: ``(protocol, metric) -> definition``.
+        weights: The folder of metric weights.
+        artifacts: The known external files, by name.
+
+    Raises:
+        ConfigError: A definition names a network or an artifact that does not exist.
+    """
+    names = {name for definition in definitions.values() for name in definition.artifacts}
+    found = {
+        artifact.name: (artifact, *check(artifact, weights))
+        for artifact in select(dict(artifacts), names)
+    }
+    return {
+        (protocol, name): _prepare(name, definition, [found[key] for key in definition.artifacts])
+        for (protocol, name), definition in definitions.items()
+    }
+
+
+# An artifact with its state and its sha256.
+_Checked = tuple[Artifact, str, str]
+
+
+def _prepare(name: str, definition: Definition, files: list[_Checked]) -> Metric:
+    library = version("pyiqa")
+    if definition.network not in DEFAULT_CONFIGS:
+        raise ConfigError(f"{name}: pyiqa {library} has no metric {definition.network!r}")
+    hashes = {artifact.name: [state, sha256] for artifact, state, sha256 in files}
+    key = digest(definition.computation(), hashes, library)
+    return Metric(name, definition, key, _problem(name, files))
+
+
+def _problem(name: str, files: list[_Checked]) -> str | None:
+    broken = [_describe(artifact, state) for artifact, state, _ in files if state != "ok"]
+    if not broken:
+        return None
+    return f"needs {', '.join(broken)}; run: faithdiff fetch --weights {name}"
+
+
+def _describe(artifact: Artifact, found: str) -> str:
+    detail = "" if found == "missing" else f", here {found}"
+    return f"{artifact.path.name} ({artifact.size_mb:g} MB{detail})"
+
+
+def load(metric: Metric, weights: Path, device: str) -> Measure:
+    """Build an available metric through pyiqa.
+
+    The returned function crops the border, and takes ``(1, 3, H, W)`` tensors in ``[0, 1]``.
+
+    Raises:
+        Exception: Whatever pyiqa raises on weights that do not fit its network.
+    """
+    definition = metric.definition
+    target = torch.device(device)
+    # Networks are initialised at random before their weights are read over that.
+    with _weights_from(weights), torch.random.fork_rng(devices=[]):
+        network = pyiqa.create_metric(definition.network, device=target, **definition.options)
+
+    def measure(restored: torch.Tensor, reference: torch.Tensor) -> float:
+        images = [_crop(restored, definition.crop_border).to(target)]
+        if definition.needs_reference:
+            images.append(_crop(reference, definition.crop_border).to(target))
+        return float(network(*images).item())
+
+    return measure
+
+
+def _crop(image: torch.Tensor, border: int) -> torch.Tensor:
+    return image[..., border : image.shape[-2] - border, border : image.shape[-1] - border]
+
+
+@contextlib.contextmanager
+def _weights_from(root: Path) -> Iterator[None]:
+    """Make `root` the cache folder of pyiqa, torchvision and CLIP, and refuse the network."""
+    hub = torch.hub.get_dir()
+    torch.hub.set_dir(str(root / "hub"))
+    try:
+        with (
+            _replaced(download_util, "DEFAULT_CACHE_DIR", str(root / "hub" / "pyiqa")),
+            _replaced(socket, "getaddrinfo", _refuse),
+            contextlib.redirect_stdout(io.StringIO()),  # pyiqa prints each file it loads
+        ):
+            yield
+    finally:
+        torch.hub.set_dir(hub)
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, attribute: str, value: Any) -> Iterator[None]:
+    kept = getattr(owner, attribute)
+    setattr(owner, attribute, value)
+    try:
+        yield
+    finally:
+        setattr(owner, attribute, kept)
+
+
+def _refuse(*_: Any, **__: Any) -> Any:
+    raise OSError("scoring uses no network; an artifact is missing from config/protocols.yaml")

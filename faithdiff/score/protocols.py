@@ -1,0 +1,112 @@
+"""Protocols: named, complete definitions of how each metric is computed.
+
+The same pair of images has a PSNR of 30.6, 34.1 or 35.4 dB on RGB, the Y of YIQ or the Y of YCbCr,
+and papers seldom say which; so the definitions are data, in ``config/protocols.yaml``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from faithdiff.config import Name, Natural, Positive, Profile, Section, load_yaml
+from faithdiff.data.artifacts import Artifact, load_artifacts, quick_state, select
+from faithdiff.errors import ConfigError
+
+ARTIFACTS_FILE = Path("config/artifacts.yaml")
+
+# What does not change a value: how it is printed, and what is said about it.
+_PRESENTATION = {"label", "unit", "decimals", "higher_is_better"}
+
+
+class Definition(Section):
+    """How one metric is computed and printed; see the comments in ``config/protocols.yaml``."""
+
+    network: str
+    options: dict[str, Any]
+    crop_border: Natural
+    rounding: Literal["uint8"]
+    min_size: Positive
+    higher_is_better: bool
+    needs_reference: bool
+    artifacts: list[Name]
+    label: str
+    unit: str
+    decimals: Natural
+
+    def computation(self) -> dict[str, Any]:
+        """The part that decides the value: equal computations are done once."""
+        return self.model_dump(mode="json", exclude=_PRESENTATION)
+
+
+class Protocol(Section):
+    """Definitions by metric name."""
+
+    description: str
+    metrics: Annotated[dict[str, Definition], Field(min_length=1)]
+
+
+class _File(Section):
+    protocols: dict[Name, Protocol]
+
+
+def load_protocols(path: Path) -> dict[str, Protocol]:
+    """Read the protocols, by name.
+
+    Raises:
+        ConfigError: The file does not fit the schema.
+    """
+    return load_yaml(path, _File).protocols
+
+
+def choose(
+    protocols: dict[str, Protocol], names: Iterable[str], metrics: Iterable[str]
+) -> dict[tuple[str, str], Definition]:
+    """Pick the definitions of a profile: ``(protocol, metric) -> definition``.
+
+    Raises:
+        ConfigError: A protocol, or a metric in a protocol, is not defined.
+    """
+    chosen, wanted = {}, list(metrics)
+    for name in names:
+        if name not in protocols:
+            raise ConfigError(f"score.protocols: {name!r} is not one of {', '.join(protocols)}")
+        defined = protocols[name].metrics
+        for metric in wanted:
+            if metric not in defined:
+                raise ConfigError(
+                    f"score.metrics: protocol {name} has no {metric!r}; it has {', '.join(defined)}"
+                )
+            chosen[name, metric] = defined[metric]
+    return chosen
+
+
+def definitions_of(
+    profile: Profile, metrics: Iterable[str] | None = None
+) -> dict[tuple[str, str], Definition]:
+    """What a profile computes (or would, of `metrics`): ``(protocol, metric) -> definition``."""
+    protocols = load_protocols(profile.score.protocols_file)
+    wanted = profile.score.metrics if metrics is None else metrics
+    return choose(protocols, profile.score.protocols, wanted)
+
+
+def weights_needed(
+    profile: Profile, metrics: Iterable[str] | None = None, artifacts_file: Path = ARTIFACTS_FILE
+) -> list[Artifact]:
+    """The weights that a profile's metrics (or those of `metrics`) read."""
+    definitions = definitions_of(profile, metrics).values()
+    names = {name for definition in definitions for name in definition.artifacts}
+    return select(load_artifacts(artifacts_file), names)
+
+
+def weights_state(profile: Profile, artifacts_file: Path = ARTIFACTS_FILE) -> dict[str, str]:
+    """Tell a workflow which weights are here, without reading them: ``artifact -> state``.
+
+    The state is ``missing``, the recorded sha256, or ``size:N`` for a file put there by hand; it
+    changes when weights arrive, so that scoring runs again and fills in what was `unavailable`.
+    """
+    needed = weights_needed(profile, artifacts_file=artifacts_file)
+    return {artifact.name: quick_state(artifact, profile.score.weights) for artifact in needed}

@@ -1,0 +1,173 @@
+"""Scores restored images: one row per image, metric and protocol, whatever came of it.
+
+A value that could not be computed is a row with a status, never a blank, a zero or a guess.
+Values already computed are kept by the hashes of what they depend on, so when the weights of one
+more metric arrive, only its column is computed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from faithdiff.config import Profile
+from faithdiff.data.artifacts import load_artifacts
+from faithdiff.data.datasets import read_index
+from faithdiff.data.images import sha256_file
+from faithdiff.errors import RunError, UserError
+from faithdiff.files import write_text_atomic
+from faithdiff.layout import Layout
+from faithdiff.score.cache import Cache
+from faithdiff.score.metrics import prepare_all
+from faithdiff.score.protocols import ARTIFACTS_FILE, definitions_of
+from faithdiff.score.scorer import Pair, Scorer
+
+# The first five are a Place's, the others an image's.
+COLUMNS = (
+    *("method", "variant", "seed", "dataset", "level"),
+    *("image", "metric", "protocol", "value", "status"),
+    *("restored_sha256", "hq_sha256", "protocol_sha256"),
+)
+
+Row = dict[str, str | int]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a folder of restored images is; the first columns of its rows."""
+
+    method: str
+    variant: str  # the method again where it is a variant of FaithDiff, else empty
+    seed: int
+    dataset: str
+    level: str
+
+
+def score_folder(
+    hq: Mapping[str, Path],
+    restored: Mapping[str, Path],
+    scorer: Scorer,
+    place: Place,
+    advance: Callable[[], object] = lambda: None,
+) -> list[Row]:
+    """Score every restored image against the HQ image of the same name.
+
+    Args:
+        hq: Image files by name.
+        restored: Image files by name; the names must be the same.
+        scorer: The metrics.
+        place: The columns that say what was scored.
+        advance: Called after each image.
+
+    Returns:
+        A row of ``COLUMNS`` per image, metric and protocol, in no promised order.
+
+    Raises:
+        UserError: The names differ: no image is scored against another's HQ, and none is left out.
+    """
+    if odd := sorted(set(hq) ^ set(restored)):
+        side = "restored" if odd[0] in hq else "HQ"
+        raise UserError(f"{place.dataset}, level {place.level}: no {side} image for {odd[0]!r}")
+    rows: list[Row] = []
+    for name in sorted(restored):
+        pair = Pair(restored[name], hq[name])
+        for (protocol, metric), (value, status) in scorer.score(pair).items():
+            digest = scorer.metrics[protocol, metric].digest
+            values = (name, metric, protocol, value, status, *pair.sha256, digest)
+            rows.append({**asdict(place), **dict(zip(COLUMNS[5:], values, strict=True))})
+        advance()
+    return rows
+
+
+def score_job(
+    profile: Profile,
+    layout: Layout,
+    method: str,
+    seed: int,
+    threads: int = 1,
+    artifacts_file: Path = ARTIFACTS_FILE,
+) -> None:
+    """Score all test sets and levels of one method and seed into its ``scores.csv``.
+
+    One thread by default: sums over an image are then added in one order, and the values are the
+    same bits in every run.
+
+    Raises:
+        RunError: A manifest is missing, or does not match the images or the data set's index.
+        ConfigError: A protocol or a metric is not defined.
+    """
+    torch.set_num_threads(threads)
+    folders = {
+        (dataset, level): _checked(layout, method, seed, dataset, level)
+        for dataset in profile.data.test
+        for level in profile.data.levels
+    }
+    cache = Cache(layout.store / "scores" / f"{method}-seed{seed}.csv")
+    weights = profile.score.weights
+    metrics = prepare_all(definitions_of(profile), weights, load_artifacts(artifacts_file))
+    scorer = Scorer(metrics, weights, profile.device, cache)
+    variant = method if method in profile.variants else ""
+    rows: list[Row] = []
+    count = sum(len(images) for images in folders.values())
+    with tqdm(total=count, unit="image", desc=f"score {method} seed{seed}") as bar:
+        for (dataset, level), restored in folders.items():
+            hq = {name: layout.dataset(dataset) / "hq" / f"{name}.png" for name in restored}
+            place = Place(method, variant, seed, dataset, level)
+            rows += score_folder(hq, restored, scorer, place, bar.update)
+    write_scores(rows, layout.restored(method, seed) / "scores.csv")
+    ok = sum(row["status"] == "ok" for row in rows)
+    print(f"{method} seed{seed}: {count} images, {ok} of {len(rows)} values ok, "
+          f"{scorer.computed} computed now")  # fmt: skip
+
+
+def write_scores(rows: list[Row], file: Path) -> None:
+    """Write rows, sorted, in one step: a killed job leaves the old file or the new one."""
+    order = ("dataset", "level", "image", "protocol", "metric")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: tuple(row[column] for column in order)))
+    write_text_atomic(text.getvalue(), file)
+
+
+def _checked(layout: Layout, method: str, seed: int, dataset: str, level: str) -> dict[str, Path]:
+    """Restored images by name, once the manifest matches the disk and the index."""
+    folder = layout.restoration(method, seed, dataset, level)
+    manifest = folder / "manifest.json"
+    hashes = _manifest(manifest)
+    files = {file.stem: file for file in folder.glob("*.png")}
+    _same(manifest, hashes, set(files), f"PNGs in {folder}")
+    index = layout.dataset(dataset) / "index.csv"
+    names = set(read_index(layout.dataset(dataset))["name"])
+    _same(manifest, hashes, names, f"images in {index}")
+    for name, file in files.items():
+        if sha256_file(file) != hashes[name]:
+            raise RunError(f"{manifest}: {name}: {file} has another sha256; restore it again")
+    return files
+
+
+def _manifest(file: Path) -> dict[str, str]:
+    try:
+        images = json.loads(file.read_text(encoding="utf-8"))["images"]
+        return {name: entry["sha256"] for name, entry in images.items()}
+    except OSError:
+        raise RunError(
+            f"{file}: is missing: the restoration is not finished; restore first"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise RunError(f"{file}: is not a manifest of restored images; restore again") from None
+
+
+def _same(manifest: Path, hashes: Mapping[str, str], names: set[str], what: str) -> None:
+    if odd := sorted(set(hashes) ^ names):
+        raise RunError(
+            f"{manifest}: lists {len(hashes)} images, there are {len(names)} {what}; "
+            f"{odd[0]!r} is only in one of them; restore again"
+        )

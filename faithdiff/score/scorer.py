@@ -1,0 +1,128 @@
+"""Turns a pair of images into values: each computation once, each value kept.
+
+A value that could not be computed has a status instead, never a blank, a zero or a guess.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from faithdiff.data.images import read_image, sha256_file
+from faithdiff.score.cache import Cache
+from faithdiff.score.metrics import Measure, Metric, load
+
+
+class Pair:
+    """A restored image and its HQ image; each is read once, and only if something needs it."""
+
+    def __init__(self, restored: Path, hq: Path) -> None:
+        self.files = restored, hq
+        self.sha256 = sha256_file(restored), sha256_file(hq)
+
+    @cached_property
+    def images(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Restored and HQ, ``(1, 3, H, W)`` in ``[0, 1]``."""
+        restored, hq = (_tensor(file) for file in self.files)
+        return restored, hq
+
+    @property
+    def sizes(self) -> tuple[str, str]:
+        """Restored and HQ size, as ``WxH``."""
+        restored, hq = (f"{image.shape[-1]}x{image.shape[-2]}" for image in self.images)
+        return restored, hq
+
+    @property
+    def shorter_side(self) -> int:
+        """Of the restored image, in pixels."""
+        return min(self.images[0].shape[-2:])
+
+
+def _tensor(file: Path) -> torch.Tensor:
+    pixels = torch.from_numpy(read_image(file))
+    return pixels.permute(2, 0, 1).unsqueeze(0).float() / 255
+
+
+class Scorer:
+    """Computes metrics of image pairs, each distinct computation once.
+
+    Args:
+        metrics: ``(protocol, metric) -> prepared metric``; equal digests share their value.
+        weights: The folder of metric weights.
+        device: ``cpu`` or ``cuda``.
+        cache: Values of earlier runs; grows as values are computed.
+    """
+
+    def __init__(
+        self,
+        metrics: Mapping[tuple[str, str], Metric],
+        weights: Path,
+        device: str = "cpu",
+        cache: Cache | None = None,
+    ) -> None:
+        self.metrics = dict(metrics)
+        self.computed = 0  # values that were not in the cache
+        self._weights, self._device = weights, device
+        self._cache = cache or Cache()
+        self._loaded: dict[str, Measure | str] = {}
+
+    def score(self, pair: Pair) -> dict[tuple[str, str], tuple[str, str]]:
+        """``(protocol, metric) -> (value, status)``; the value is empty unless the status is ok."""
+        outcomes: dict[str, tuple[str, str]] = {}
+        for metric in self.metrics.values():
+            if metric.digest not in outcomes:
+                outcomes[metric.digest] = self._outcome(metric, pair)
+        return {key: outcomes[metric.digest] for key, metric in self.metrics.items()}
+
+    def _outcome(self, metric: Metric, pair: Pair) -> tuple[str, str]:
+        key = (metric.digest, *pair.sha256)
+        if kept := self._cache.get(key):
+            return kept, "ok"
+        if problem := _problem(metric, pair):
+            return "", problem
+        value, problem = self._compute(metric, pair)
+        if problem:
+            return "", f"failed: {problem}"
+        self._cache.put(key, repr(value))
+        return repr(value), "ok"
+
+    def _compute(self, metric: Metric, pair: Pair) -> tuple[float, str]:
+        measure = self._measure(metric)
+        if isinstance(measure, str):
+            return math.nan, measure
+        self.computed += 1
+        try:
+            value = measure(*pair.images)
+        except Exception as error:  # noqa: BLE001 - a metric may raise anything; the other columns go on
+            return math.nan, _summary(error)
+        return value, "" if math.isfinite(value) else f"value is {value}"
+
+    def _measure(self, metric: Metric) -> Measure | str:
+        if metric.digest not in self._loaded:
+            try:
+                self._loaded[metric.digest] = load(metric, self._weights, self._device)
+            except Exception as error:  # noqa: BLE001 - foreign weights may fail in any way
+                self._loaded[metric.digest] = f"cannot be loaded: {_summary(error)}"
+        return self._loaded[metric.digest]
+
+
+def _problem(metric: Metric, pair: Pair) -> str | None:
+    if metric.unavailable:
+        return f"unavailable: {metric.unavailable}"
+    restored, hq = pair.sizes
+    if restored != hq:
+        return f"failed: size {restored} != {hq}"
+    needed, side = metric.definition.min_size, pair.shorter_side - 2 * metric.definition.crop_border
+    if side < needed:
+        return f"unavailable: needs {needed} px on the shorter side, the image has {side}"
+    return None
+
+
+def _summary(error: Exception) -> str:
+    """The first line of an error, short enough for a table."""
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:160]}"

@@ -1,0 +1,38 @@
+"""What a denoiser is asked to predict, and SDXL's micro-conditioning."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+
+def prediction_target(
+    scheduler: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps: Tensor
+) -> Tensor:
+    """The regression target ``(B, C, h, w)``: noise, or velocity ``sqrt(ᾱ) ε - sqrt(1-ᾱ) z``."""
+    if scheduler.config.prediction_type == "epsilon":
+        return noise
+    return scheduler.get_velocity(latents, noise, timesteps)
+
+
+def time_ids(original: tuple[int, int], corners: Tensor, target: tuple[int, int]) -> Tensor:
+    """SDXL's size and crop conditioning.
+
+    Args:
+        original: (height, width) of the whole image in pixels.
+        corners: ``(B, 2)`` top and left of each crop in pixels.
+        target: (height, width) of the crop in pixels.
+
+    Returns:
+        ``(B, 6)`` float32: original size, crop corner, target size.
+    """
+    batch = len(corners)
+    return torch.cat(
+        [
+            torch.tensor([original], dtype=torch.float32).expand(batch, 2),
+            corners.float(),
+            torch.tensor([target], dtype=torch.float32).expand(batch, 2),
+        ],
+        dim=1,
+    )

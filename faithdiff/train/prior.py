@@ -1,0 +1,149 @@
+"""Trains the small prior: the VAE first, then the UNet with its text encoder in its latents.
+
+The paper starts from SDXL; this is what stands in its place. The recipe (principal-component
+start, L1 with a small KL term, v-prediction, warm-up / hold / cosine, averaged weights) is
+`prior.training` of the profile.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from faithdiff import seeds
+from faithdiff.config import Profile, digest
+from faithdiff.models.prior import Prior, build_prior
+from faithdiff.models.text import Prompt, build_tokenizer
+from faithdiff.models.vae import start_from_patches
+from faithdiff.train.loop import Job, train, write_log
+from faithdiff.train.objective import prediction_target, time_ids
+
+
+def train_prior(
+    profile: Profile, images: Tensor, captions: list[str], folder: Path, state: Path
+) -> None:
+    """Train the prior of a profile and write its diffusers folders and ``training.csv``.
+
+    Args:
+        images: ``(N, 3, H, W)`` uint8, all of one size.
+        captions: One per image.
+        folder: Receives vae/ unet/ text_encoder/ tokenizer/ scheduler/ and training.csv.
+        state: Folder for the resumable states.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.seed(profile.seed, "prior", "init"))
+        tokenizer = build_tokenizer(captions, profile.prior.text_encoder)
+        prior = build_prior(profile.prior, tokenizer)
+    log = _train_vae(profile, prior, images, state / "vae.pt")
+    moments = _encode(prior, images)
+    log += _train_unet(profile, prior, moments, captions, state / "unet.pt")
+    prior.save(folder)
+    write_log(log, folder / "training.csv")
+
+
+def _train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> list[dict]:
+    recipe, vae = profile.prior.training.vae, prior.vae
+    start_from_patches(vae, to_signed(images[:64]))
+
+    def loss(step: int, _: int) -> Tensor:
+        generator = seeds.torch_generator(profile.seed, "prior", "vae", step)
+        rows = torch.randint(len(images), (recipe.batch_size,), generator=generator)
+        target = to_signed(_crops(images[rows], recipe.crop, 1, generator)[0])
+        posterior = vae.encode(target).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator)
+        amount = recipe.latent_noise * torch.rand((len(rows), 1, 1, 1), generator=generator)
+        extra = amount * posterior.mean.detach().std() * torch.randn(noise.shape, generator=generator)
+        decoded = vae.decode(posterior.mean + posterior.std * noise + extra).sample
+        return F.l1_loss(decoded, target) + recipe.kl_weight * posterior.kl().mean() / noise[0].numel()
+
+    job = Job(
+        name="prior vae",
+        model=vae,
+        groups=[{"params": list(vae.parameters()), "lr": recipe.learning_rate}],
+        loss=loss,
+        steps=recipe.steps,
+        optimiser=profile.prior.training.optimiser,
+        state=state,
+        identity=digest(profile.prior, profile.seed),
+    )
+    train(job)
+    vae.eval().requires_grad_(False)
+    latents = _encode(prior, images[:64]).chunk(2, dim=1)[0]
+    vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+    return job.log
+
+
+def _train_unet(
+    profile: Profile, prior: Prior, moments: Tensor, captions: list[str], state: Path
+) -> list[dict]:
+    recipe = profile.prior.training.unet
+    crop, size = recipe.crop // prior.factor, moments.shape[-1] * prior.factor
+    trained = nn.ModuleList([prior.unet, *prior.text_encoders])
+
+    def loss(step: int, _: int) -> Tensor:
+        generator = seeds.torch_generator(profile.seed, "prior", "unet", step)
+        rows = torch.randint(len(moments), (recipe.batch_size,), generator=generator)
+        part, corner = _crops(moments[rows], crop, 1, generator)
+        latents = prior.sample_latents(part, torch.randn(part[:, ::2].shape, generator=generator))
+        prompt = _prompt(prior, [captions[int(row)] for row in rows], recipe.text_dropout, generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        timesteps = torch.randint(1000, (len(rows),), generator=generator)
+        noisy = prior.scheduler.add_noise(latents, noise, timesteps)
+        ids = time_ids((size, size), corner * prior.factor, (recipe.crop, recipe.crop))
+        prediction = prior.unet(
+            noisy,
+            timesteps,
+            prompt.hidden,
+            added_cond_kwargs={"text_embeds": prompt.pooled, "time_ids": ids},
+        ).sample
+        return F.mse_loss(prediction, prediction_target(prior.scheduler, latents, noise, timesteps))
+
+    job = Job(
+        name="prior unet",
+        model=trained,
+        groups=[{"params": list(trained.parameters()), "lr": recipe.learning_rate}],
+        loss=loss,
+        steps=recipe.steps,
+        optimiser=profile.prior.training.optimiser,
+        ema_decay=recipe.ema_decay,
+        state=state,
+        identity=digest(profile.prior, profile.seed),
+        checkpoint_every=250,
+    )
+    averaged = train(job)
+    assert averaged is not None
+    trained.load_state_dict(averaged.state_dict())
+    prior.freeze()
+    return job.log
+
+
+def _prompt(prior: Prior, captions: list[str], dropout: float, generator: torch.Generator) -> Prompt:
+    dropped = torch.rand(len(captions), generator=generator) < dropout
+    return prior.encode_text(["" if d else c for d, c in zip(dropped, captions, strict=True)])
+
+
+def _crops(
+    images: Tensor, size: int, grid: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Random square crops on a grid: ``(B, C, size, size)`` and corners ``(B, 2)`` (top, left)."""
+    limit = (images.shape[-1] - size) // grid + 1
+    corners = grid * torch.randint(limit, (len(images), 2), generator=generator)
+    crops = [
+        image[:, top : top + size, left : left + size]
+        for image, (top, left) in zip(images, corners.tolist(), strict=True)
+    ]
+    return torch.stack(crops), corners
+
+
+@torch.no_grad()
+def _encode(prior: Prior, images: Tensor) -> Tensor:
+    """Moments ``(N, 2C, h, w)`` of uint8 images ``(N, 3, H, W)``."""
+    return torch.cat([prior.encode_moments(to_signed(batch)) for batch in images.split(16)])
+
+
+def to_signed(images: Tensor) -> Tensor:
+    """uint8 images as float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
