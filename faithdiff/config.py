@@ -8,8 +8,12 @@ change in one section reruns only the rules that read it.
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import json
+import re
+import reprlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -207,12 +211,14 @@ class Training(Section):
 class Baseline(Section):
     label: str
     implementation: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]  # module:Class
+    trained: bool = False  # whether it must be trained before it restores
     settings: dict[str, Any] = {}  # checked by the class's own schema
 
 
 class Restore(Section):
     scheduler: Literal["ddim", "euler"]
     steps: Positive  # of the whole schedule from the last training timestep
+    timestep_spacing: Literal["leading", "trailing"]
     guidance_scale: Annotated[float, Field(ge=1)]
     negative_prompt: str
     start_point: Literal["noise", "lq"]
@@ -265,6 +271,12 @@ class Profile(Section):
     deviations: dict[str, str] = {}  # dotted path of a setting -> why it is not the paper's
 
     @property
+    def trained(self) -> list[str]:
+        """Names of the methods that must be trained before they restore."""
+        baselines = [name for name, baseline in self.baselines.items() if baseline.trained]
+        return [*baselines, *self.variants]
+
+    @property
     def methods(self) -> dict[str, Baseline | Variant]:
         """Every method by name, in table order."""
         return {**self.baselines, **self.variants}
@@ -305,92 +317,150 @@ def load_yaml(file: Path, model: type[Model]) -> Model:
     Raises:
         ConfigError: Names the file, the path of the field, the value and what is allowed.
     """
-    return parse(_read(file, ()), model, str(file))
+    layers = _layers(file, ())
+    data = functools.reduce(_merge, (content for _, content in reversed(layers)))
+    return _check(data, model, lambda path: str(_origin(layers, path)))
 
 
 def parse(data: Any, model: type[Model], where: str) -> Model:
     """Check plain data against a model; `where` opens each message (a file, or file and path)."""
+    return _check(data, model, lambda _: where)
+
+
+Location = tuple[str | int, ...]
+
+
+def _check(data: Any, model: type[Model], where: Callable[[Location], str]) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        messages = [_explain(item, model) for item in error.errors()]
-        raise ConfigError("\n".join(f"{where}: {message}" for message in messages)) from None
+        schema = model.model_json_schema()
+        lines = []
+        for item in error.errors():
+            path, message = _explain(item, schema)
+            place = f"{_dotted(path)}: " if path else ""
+            lines.append(f"{where(path)}: {place}{message}")
+        raise ConfigError("\n".join(lines)) from None
 
 
-def _read(file: Path, seen: tuple[Path, ...]) -> Any:
-    if file.resolve() in seen:
-        raise ConfigError(f"{file}: extends itself")
+def _layers(file: Path, above: tuple[Path, ...]) -> list[tuple[Path, Any]]:
+    """The contents of a file and of those that it extends, nearest first."""
+    if file.resolve() in [other.resolve() for other in above]:
+        raise ConfigError(" extends ".join(str(other) for other in (*above, file)) + ": a circle")
+    named = f"{file} (extended by {above[-1]})" if above else str(file)
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
+        raise ConfigError(f"{named}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: is not valid YAML: {error}") from None
+        raise ConfigError(f"{named}: is not valid YAML: {error}") from None
     if isinstance(data, dict) and "extends" in data:
-        base = _read(file.parent / str(data.pop("extends")), (*seen, file.resolve()))
-        return _merge(base, data)
-    return data
+        base = file.parent / str(data.pop("extends"))
+        return [(file, data), *_layers(base, (*above, file))]
+    return [(file, data)]
 
 
 def _merge(base: Any, over: Any) -> Any:
-    # A null removes an inherited key; a discriminated data set is replaced, not mixed.
-    if not (isinstance(base, dict) and isinstance(over, dict)) or "source" in over:
+    # A null removes an inherited key; a data set of another source is replaced, not mixed.
+    if not (isinstance(base, dict) and isinstance(over, dict)):
+        return over
+    if over.get("source") in ("scenes", "photos", "folder"):
         return over
     merged = {**base, **{key: _merge(base.get(key), value) for key, value in over.items()}}
     return {key: value for key, value in merged.items() if value is not None}
 
 
-def _explain(item: Any, model: type[BaseModel]) -> str:
-    path = _dotted(item["loc"])
-    if item["type"] == "extra_forbidden":
-        allowed = _siblings(model, item["loc"])
-        close = difflib.get_close_matches(str(item["loc"][-1]), allowed, n=1)
+def _origin(layers: list[tuple[Path, Any]], path: Location) -> Path:
+    """The file that a value comes from; what none of them has is missing in the nearest."""
+    return next((file for file, data in layers if _holds(data, path)), layers[0][0])
+
+
+def _holds(data: Any, path: Location) -> bool:
+    for part in path:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
+
+
+def _explain(item: Any, schema: Any) -> tuple[Location, str]:
+    """Where an error lies, and what is wrong there in words."""
+    path, allowed = _walk(schema, item["loc"])
+    kind, context, found = item["type"], item.get("ctx", {}), reprlib.repr(item["input"])
+    if kind == "extra_forbidden":
+        close = difflib.get_close_matches(str(path[-1]), allowed, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"{path}: unknown key{hint} (allowed: {', '.join(allowed)})"
-    if item["type"] == "missing":
-        return f"{path}: is missing"
-    if item["type"] == "literal_error":
-        return f"{path}: {item['input']!r} is not one of {item['ctx']['expected']}"
-    message = item["msg"].removeprefix("Value error, ")
-    if not path:
-        return message
-    return f"{path}: {message}" + ("" if item["type"] == "value_error" else f", not {item['input']!r}")
+        return path, f"unknown key{hint} (allowed: {', '.join(allowed) or 'none'})"
+    if kind == "literal_error":
+        return path, f"{found} is not one of {context['expected'].replace(' or ', ', ')}"
+    if kind == "union_tag_invalid":
+        tag = context["discriminator"].strip("'")
+        return (*path, tag), f"{context['tag']!r} is not one of {context['expected_tags']}"
+    if kind in ("missing", "union_tag_not_found"):
+        return (*path, *_tag(context)), "is missing"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return path, f"must be a group of keys, not {found}"
+    message = re.sub(r"^\w+ should ", "must ", item["msg"]).removeprefix("Value error, ")
+    message = message.partition(", unable to parse")[0]
+    if kind == "value_error" or ", not " in message:
+        return path, message
+    return path, f"{message}, not {found}"
 
 
-def _dotted(location: tuple[str | int, ...]) -> str:
+def _tag(context: dict[str, Any]) -> list[str]:
+    return [context["discriminator"].strip("'")] if context else []
+
+
+def _dotted(location: Location) -> str:
     parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
     return "".join(parts).lstrip(".")
 
 
-def _siblings(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """Names allowed beside the last part of a location, found through the JSON schema."""
-    schema = model.model_json_schema()
-    node: Any = schema
-    for part in location[:-1]:
-        node = _step(schema, node, part)
-    return list(_deref(schema, node).get("properties", {}))
+def _walk(schema: Any, location: Location) -> tuple[Location, list[str]]:
+    """Follow a location through the JSON schema.
+
+    Returns:
+        The location as a reader of the file knows it (pydantic adds the tag of a data set's
+        `source`, and ``[key]`` for a key), and the keys allowed beside its last part.
+    """
+    path: list[str | int] = []
+    node, allowed = _deref(schema, schema), list[str]()
+    for part in location:
+        if part == "[key]":
+            break
+        if "discriminator" in node:
+            node = _deref(schema, {"$ref": node["discriminator"]["mapping"].get(part, "")})
+            continue
+        path.append(part)
+        allowed = list(node.get("properties", {}))
+        node = _deref(schema, _step(node, part))
+    return tuple(path), allowed
 
 
-def _step(schema: Any, node: Any, part: str | int) -> Any:
-    node = _deref(schema, node)
-    if "discriminator" in node:
-        return {"$ref": node["discriminator"]["mapping"].get(part, "")}
+def _step(node: Any, part: str | int) -> Any:
     if isinstance(part, int):
         return node.get("items", {})
     if part in node.get("properties", {}):
         return node["properties"][part]
-    # dict[Name, X]: a constrained key becomes patternProperties
-    return next(iter(node.get("patternProperties", {}).values()), {})
+    # dict[Name, X]: a key with a pattern gives patternProperties, dict[str, X] gives the other
+    patterns = list(node.get("patternProperties", {}).values())
+    return patterns[0] if patterns else node.get("additionalProperties", {})
 
 
 def _deref(schema: Any, node: Any) -> Any:
     while isinstance(node, dict) and "$ref" in node:
         node = schema["$defs"].get(node["$ref"].rsplit("/", 1)[-1], {})
-    return node if isinstance(node, dict) else {}
+    if not isinstance(node, dict):
+        return {}
+    options = [option for option in node.get("anyOf", []) if option.get("type") != "null"]
+    return _deref(schema, options[0]) if options else node
 
 
 def digest(*parts: Any) -> str:
     """Hash config sections (or any plain values): equal digests mean equal settings."""
-    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    plain = [
+        part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts
+    ]
     text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -14,14 +14,15 @@ def write_text_atomic(text: str, path: Path) -> None:
     Raises:
         RunError: The disk is full or the folder cannot be written; no partial file stays behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("w", encoding="utf-8", newline="") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            partial.unlink(missing_ok=True)
         raise RunError(f"{path}: cannot be written: {error.strerror}") from None

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import random
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ def values(images: Pair, metrics: list[str]) -> dict[tuple[str, str], float]:
 # The numbers
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # basicsr's own imports
 def test_psnr_and_ssim_agree_with_basicsr(tmp_path: Path) -> None:
     from basicsr.metrics import calculate_psnr, calculate_ssim
 
@@ -301,10 +303,11 @@ def save_archive(model: clip_model.CLIP, file: Path) -> None:
     """Save as the published CLIPs are: a TorchScript archive."""
     side = model.visual.input_resolution
     text = torch.zeros(1, 77, dtype=torch.long)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, and what CLIP was published as
         archive = torch.jit.trace(model, (torch.zeros(1, 3, side, side), text), check_trace=False)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    torch.jit.save(archive, file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.jit.save(archive, file)
 
 
 def put_clip(weights: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Artifact]:
@@ -324,7 +327,7 @@ def put_clip(weights: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Artifa
     return as_found(weights)
 
 
-@pytest.mark.parametrize("size", [64, 128])
+@pytest.mark.parametrize("size", [32, 64, 128])
 def test_clipiqa_loads_through_pyiqa_from_the_weights_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
@@ -342,6 +345,7 @@ def test_clipiqa_loads_through_pyiqa_from_the_weights_folder(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # lpips' use of torchvision
 def test_lpips_and_musiq_load_through_pyiqa_from_the_weights_folder(tmp_path: Path) -> None:
     import lpips
     import torchvision
@@ -366,6 +370,8 @@ def test_lpips_and_musiq_load_through_pyiqa_from_the_weights_folder(tmp_path: Pa
         expected = official(restored, hq).item()
     assert float(outcome["ycbcr", "lpips"][0]) == pytest.approx(expected, rel=1e-5)
     assert outcome["ycbcr", "lpips"] == outcome["faithdiff-repo", "lpips"]
+    smallest = pair(tmp_path, picture(1, 32), picture(2, 32))
+    assert {status for _, status in Scorer(metrics, tmp_path).score(smallest).values()} == {"ok"}
 
 
 # Folders and jobs

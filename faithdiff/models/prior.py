@@ -24,6 +24,7 @@ from faithdiff.config import Prior as PriorConfig
 from faithdiff.errors import CheckpointError
 from faithdiff.models.text import Prompt, build_text_encoder, encode
 from faithdiff.models.vae import PatchAutoencoderKL
+from faithdiff.models.weights import load_part
 
 
 @dataclass
@@ -140,9 +141,9 @@ def load_prior(folder: Path) -> Prior:
         vae_class = PatchAutoencoderKL if _is_patch_vae(folder) else AutoencoderKL
         suffixes = ["", *(["_2"] if (folder / "text_encoder_2").is_dir() else [])]
         return Prior(
-            _load(vae_class, folder / "vae"),
-            _load(UNet2DConditionModel, folder / "unet"),
-            [_load(CLIPTextModelWithProjection, folder / f"text_encoder{s}") for s in suffixes],
+            load_part(vae_class, folder / "vae"),
+            load_part(UNet2DConditionModel, folder / "unet"),
+            [_load_text_encoder(folder / f"text_encoder{s}") for s in suffixes],
             [PreTrainedTokenizerFast.from_pretrained(folder / f"tokenizer{s}") for s in suffixes],
             DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
         ).freeze()
@@ -153,8 +154,13 @@ def load_prior(folder: Path) -> Prior:
         ) from None
 
 
-def _load(cls: type, folder: Path) -> nn.Module:
-    return cls.from_pretrained(folder, local_files_only=True, torch_dtype=torch.float32)
+def _load_text_encoder(folder: Path) -> CLIPTextModelWithProjection:
+    encoder, info = CLIPTextModelWithProjection.from_pretrained(
+        folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+    )
+    if info["missing_keys"]:  # transformers fills them with random numbers
+        raise CheckpointError(f"{folder}: tensors are missing: {sorted(info['missing_keys'])}")
+    return encoder
 
 
 def _is_patch_vae(folder: Path) -> bool:

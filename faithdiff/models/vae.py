@@ -68,6 +68,11 @@ def start_from_patches(vae: PatchAutoencoderKL, images: Tensor) -> None:
         vae: A freshly built VAE; its weights are changed in place.
         images: ``(B, 3, H, W)`` in ``[-1, 1]`` from which the components are computed.
     """
+    width, channels = vae.config.block_out_channels[-1], 3 * vae.config.patch_size**2
+    if width < channels:
+        raise ValueError(
+            f"block_out_channels {width} is narrower than the {channels} patch channels"
+        )
     patches = F.pixel_unshuffle(images, vae.config.patch_size).movedim(1, -1).flatten(0, 2)
     mean = patches.mean(0)
     variance, basis = torch.linalg.eigh(torch.cov(patches.T))

@@ -44,6 +44,7 @@ class Comparison:
 
     @property
     def separated(self) -> bool:
+        """Whether interval and test agree that the difference is not chance."""
         return (self.low > 0 or self.high < 0) and self.p_holm < ALPHA
 
 
@@ -94,6 +95,7 @@ class Block:
 
     @property
     def name(self) -> str:
+        """Group and title in one."""
         return ", ".join(part for part in (self.group, self.title) if part)
 
 
@@ -117,14 +119,14 @@ class Table:
 
 
 def number(value: float, column: Column, signed: bool = False) -> str:
-    """A value in the decimals of its column, with a true minus sign."""
+    """Write a value in the decimals of its column, with a true minus sign."""
     if math.isnan(value):
         return "?"
     return f"{value:{'+' if signed else ''}.{column.decimals}f}".replace("-", MINUS)
 
 
 def cell_text(cell: Cell, column: Column) -> str:
-    """The mean, or in a word why there is none."""
+    """Write the mean, or in a word why there is none."""
     if cell.status in ("ok", "published"):
         return number(cell.mean, column)
     if cell.status in ("failed", "incomplete"):
@@ -134,7 +136,7 @@ def cell_text(cell: Cell, column: Column) -> str:
 
 
 def difference_text(cell: Cell, column: Column) -> tuple[str, str]:
-    """Difference to the reference and its interval; two empty strings where there is none."""
+    """Write the difference to the reference and its interval; empty where there is none."""
     compared = cell.comparison
     if compared is None:
         return "", ""
@@ -144,5 +146,5 @@ def difference_text(cell: Cell, column: Column) -> tuple[str, str]:
 
 
 def header(column: Column) -> str:
-    """Label with the arrow that says which way is better."""
+    """Write the label with the arrow that says which way is better."""
     return f"{column.label} {'↑' if column.higher_is_better else '↓'}"

@@ -48,7 +48,7 @@ class Draft:
         self.footnotes: list[str] = []
 
     def compare_leaders(self) -> None:
-        """Compare the best with the runner-up of each column and mark the two."""
+        """Compare the best with the runner-up of each column, and mark the two."""
         pairs = [pair for b in range(len(self.blocks)) for pair in self._leaders(b)]
         self._compare(pairs)
         for best, second in pairs:
@@ -99,7 +99,7 @@ class Draft:
         return numpy_rng(self.profile.seed, purpose, *where, *cell)
 
     def finish(self) -> list[Block]:
-        """The blocks with their rows; call after the comparisons."""
+        """Return the blocks with their rows; call after the comparisons."""
         return [
             replace(
                 block,
@@ -141,7 +141,7 @@ class Draft:
         return self.footnotes.index(text) + 1
 
     def counts(self) -> str:
-        """Numbers of images, as the caption says them."""
+        """Say how many images there are, for the caption."""
         sizes: dict[str, list[str]] = {}
         for c, column in enumerate(self.columns):
             for b, block in enumerate(self.blocks):
@@ -157,7 +157,7 @@ class Draft:
         return f"n = {', '.join(parts) or '0'}{averaged}"
 
     def rule(self, tests: str) -> str:
-        """What `separated` means in this table."""
+        """Say what `separated` means in this table."""
         return (
             f"a 95% paired bootstrap interval without 0 ({self.profile.report.bootstrap:,} "
             f"resamples) and a sign-flip p < {ALPHA:.2g} after Holm's correction over the "
@@ -165,6 +165,7 @@ class Draft:
         )
 
     def table(self, caption: str, blocks: Sequence[Block], differences: bool) -> Table:
+        """Put the table together; `blocks` come from :meth:`finish`."""
         images = {
             f"{column.protocol}/{column.metric}": {
                 f"{dataset}/{level}": self.book.images(

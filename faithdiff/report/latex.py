@@ -7,17 +7,18 @@ from itertools import groupby
 
 from faithdiff.report.cells import MINUS, Block, Row, Table, cell_text, difference_text, header
 
+# "[" and "*" are braced because a \\ before them would take them as its argument.
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$",
     "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
-    "`": r"\textasciigrave{}", "[": "{[}", "*": "{*}",  # these two would be read by a \\ before them
+    "`": r"\textasciigrave{}", "[": "{[}", "*": "{*}",
     MINUS: "$-$", "\N{UPWARDS ARROW}": r"$\uparrow$", "\N{DOWNWARDS ARROW}": r"$\downarrow$",
 }  # fmt: skip
 
 
 def to_latex(table: Table) -> str:
-    """One ``table`` environment per group of blocks; needs booktabs and nothing else."""
+    """Print one ``table`` environment per group of blocks; needs booktabs and nothing else."""
     groups = [list(blocks) for _, blocks in groupby(table.blocks, key=lambda block: block.group)]
     lines = [
         f"% Written from results/{table.profile}/scores.csv; do not edit.",
@@ -41,6 +42,7 @@ def _latex_group(table: Table, blocks: list[Block], caption: str) -> list[str]:
         r"\centering",
         rf"\caption{{{latex_escape(blocks[0].group)}. {caption}}}",
         rf"\label{{{_label(table, blocks[0])}}}",
+        r"\par\smallskip",
         r"\scriptsize" if table.differences else r"\footnotesize",
         r"\setlength{\tabcolsep}{3pt}",
         rf"\begin{{tabular}}{{@{{}}l{'r' * len(table.columns)}@{{}}}}",
@@ -53,7 +55,9 @@ def _latex_group(table: Table, blocks: list[Block], caption: str) -> list[str]:
         if block.title:
             title = rf"\emph{{{latex_escape(block.title)}}}"
             lines.append(rf"\multicolumn{{{len(table.columns) + 1}}}{{@{{}}l}}{{{title}}} \\")
-        lines += [line for row in block.rows for line in _latex_row(row, table)]
+        for i, row in enumerate(block.rows):
+            lines += [r"\addlinespace[2pt]"] if table.differences and i else []
+            lines += _latex_row(row, table)
     lines += [r"\bottomrule", r"\end{tabular}"]
     used = sorted({c.footnote for block in blocks for row in block.rows for c in row.cells} - {0})
     notes = [rf"\textsuperscript{{{i}}} {latex_escape(table.footnotes[i - 1])}" for i in used]
@@ -63,7 +67,7 @@ def _latex_group(table: Table, blocks: list[Block], caption: str) -> list[str]:
 
 
 def _latex_row(row: Row, table: Table) -> Iterator[str]:
-    """One line per row; with differences three, the interval smallest so that the page holds it."""
+    """Print a row as one line, or as three with differences: intervals small, to fit a page."""
     label = latex_escape(row.label)
     lines = [[label if row.method else rf"\emph{{{label}}}"], [""], [""]]
     for cell, column in zip(row.cells, table.columns, strict=True):
@@ -81,7 +85,7 @@ def _latex_row(row: Row, table: Table) -> Iterator[str]:
 
 
 def latex_escape(text: str) -> str:
-    """Any text as LaTeX that prints it literally; what stands between backticks is code."""
+    """Turn any text into LaTeX that prints it literally; what stands between backticks is code."""
     parts = text.replace("\n", " ").split("`")
     if len(parts) % 2 == 0:  # an unpaired backtick
         parts = [text]

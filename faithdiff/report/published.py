@@ -14,7 +14,7 @@ PAPER = Path("results", "paper")
 def published_for(
     dataset: str, level: str, protocol: str, paper: Path = PAPER
 ) -> dict[str, dict[str, float]]:
-    """Published values of one block of the main table: ``{method: {metric: value}}``.
+    """Look up the published values of one block of the main table: ``{method: {metric: value}}``.
 
     Empty unless data set, level and protocol carry the very names of the published rows: a
     number of other images or of another metric definition is not comparable.

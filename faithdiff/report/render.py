@@ -27,7 +27,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
 
 
 def to_markdown(table: Table) -> str:
-    """GitHub-flavoured Markdown: one pipe table per block."""
+    """Print GitHub-flavoured Markdown: one pipe table per block."""
     parts = [f"<!-- written from results/{table.profile}/scores.csv; do not edit -->"]
     for block in table.blocks:
         head = ["Method", *map(header, table.columns)]

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from faithdiff.errors import UserError
 
@@ -52,12 +53,12 @@ def load_scores(path: Path) -> pd.DataFrame:
 def _numbers(
     frame: pd.DataFrame, column: str, path: Path, where: pd.Series | None = None
 ) -> pd.Series:
-    """The column as finite floats, NaN outside of `where`."""
+    """Return the column as finite floats, NaN outside of `where`."""
     numbers = pd.to_numeric(frame[column], errors="coerce").astype(float)
     wanted = pd.Series(True, index=frame.index) if where is None else where
     bad = frame.index[wanted & ~np.isfinite(numbers)]
     if len(bad):
-        value = frame.loc[bad[0], column]
+        value = str(frame.loc[bad[0], column])
         raise UserError(f"{path}, line {bad[0] + 2}: {column} is {value!r}, not a finite number")
     return numbers.where(wanted)
 
@@ -73,7 +74,7 @@ def _check_rows(frame: pd.DataFrame, path: Path) -> None:
     twice = frame.duplicated(KEY)
     if twice.any():
         line = int(frame.index[twice][0])
-        row = ", ".join(f"{name} {frame.loc[line, name]}" for name in KEY)
+        row = ", ".join(f"{name} {frame.loc[line, name]!s}" for name in KEY)
         raise UserError(f"{path}, line {line + 2}: this row is there twice: {row}")
 
 
@@ -97,7 +98,8 @@ class Sample:
     seeds: tuple[int, ...]
 
     @property
-    def array(self) -> np.ndarray:
+    def array(self) -> NDArray[np.float64]:
+        """The values as ``(images,)``."""
         return self.values.to_numpy(dtype=float)
 
 
@@ -106,14 +108,14 @@ class ScoreBook:
 
     def __init__(self, scores: pd.DataFrame) -> None:
         cell = ["method", "metric", "protocol", "dataset", "level"]
-        self._frames = {key: rows for key, rows in scores.groupby(cell, sort=True)}
+        self._frames = dict(iter(scores.groupby(cell, sort=True)))
         images = scores.groupby(cell[1:], sort=True)["image"]
         self._images = {key: sorted(set(names)) for key, names in images}
         seeds = scores.groupby(cell[:3], sort=True)["seed"]
         self._seeds = {key: tuple(sorted(set(values))) for key, values in seeds}
 
     def images(self, metric: str, protocol: str, dataset: str, level: str) -> list[str]:
-        """Names of the images that any method has a row for, sorted."""
+        """Return the names of the images that any method has a row for, sorted."""
         return self._images.get((metric, protocol, dataset, level), [])
 
     def sample(
@@ -124,7 +126,7 @@ class ScoreBook:
         datasets: Sequence[str],
         levels: Sequence[str],
     ) -> Sample:
-        """The values of one method, complete over all the images of the given sets and levels."""
+        """Return the values of one method over all images of the given sets and levels."""
         places = list(product(datasets, levels))
         frames = [self._frames.get((method, metric, protocol, *place)) for place in places]
         found = [frame for frame in frames if frame is not None]
@@ -138,32 +140,32 @@ class ScoreBook:
         images = {(dataset, image) for dataset, _, image, _ in wanted}
         if not found:
             return Sample("not run", pd.Series(dtype=float), len(images), 0, (), seeds)
-        return _sample(pd.concat(found), wanted, images, seeds)
+        rows = pd.concat(found)
+        # Keys are unique and none is unexpected, so equal counts mean that no row is missing.
+        if len(rows) < len(wanted) or (rows["status"] != "ok").any():
+            return _spoilt(rows, set(wanted), images, seeds)
+        values = rows.groupby(["dataset", "image"], sort=True)["value"].mean()
+        return Sample("ok", values, len(images), len(images), (), seeds)
 
 
-def _sample(
+def _spoilt(
     rows: pd.DataFrame,
-    wanted: list[tuple[str, str, str, int]],
+    wanted: set[tuple[str, str, str, int]],
     images: set[tuple[str, str]],
     seeds: tuple[int, ...],
 ) -> Sample:
     bad = rows[rows["status"] != "ok"]
     place = rows[["dataset", "level", "image", "seed"]].itertuples(index=False, name=None)
-    absent = set(wanted) - set(place)
-    spoilt = {(dataset, image) for dataset, _, image, _ in absent}
-    spoilt |= set(bad[["dataset", "image"]].itertuples(index=False, name=None))
+    absent = wanted - set(place)
+    lost = {(dataset, image) for dataset, _, image, _ in absent}
+    lost |= set(bad[["dataset", "image"]].itertuples(index=False, name=None))
     status = _status(set(bad["status"].str.split(":").str[0]), bool(absent))
     why = bad.loc[bad["status"].str.startswith(status), "status"]
     reasons = tuple(why.str.split(": ", n=1).str[1].unique())
-    values = pd.Series(dtype=float)
-    if status == "ok":
-        values = rows.groupby(["dataset", "image"], sort=True)["value"].mean()
-    return Sample(status, values, len(images), len(images - spoilt), reasons, seeds)
+    return Sample(status, pd.Series(dtype=float), len(images), len(images - lost), reasons, seeds)
 
 
 def _status(found: set[str], absent: bool) -> Status:
     if "failed" in found:
         return "failed"
-    if absent:
-        return "incomplete"
-    return "unavailable" if "unavailable" in found else "ok"
+    return "incomplete" if absent else "unavailable"

@@ -21,7 +21,7 @@ ALPHA = 0.05
 def paired_bootstrap(
     difference: Floats, n: int, rng: np.random.Generator, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean.
+    """Compute the percentile bootstrap interval of the mean.
 
     Args:
         difference: One value per image ``(images,)``: the difference of two methods there, or
@@ -47,13 +47,15 @@ def paired_bootstrap(
 
 
 def sign_flip_test(difference: Floats, n: int, rng: np.random.Generator) -> float:
-    """Two-sided p of the hypothesis that the difference is symmetric about zero.
+    """Compute the two-sided p of the hypothesis that the difference is symmetric about zero.
 
     Args:
         difference: One value per image ``(images,)``.
         n: Sign patterns drawn; all ``2**images`` are used instead where they are no more than n.
         rng: Where the patterns come from.
     """
+    if len(difference) < 2:
+        return 1.0  # either sign of one value is as extreme as the other
     result = stats.permutation_test(
         (difference,),
         np.mean,

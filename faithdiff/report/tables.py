@@ -28,7 +28,7 @@ __all__ = ["ablation_table", "load_scores", "main_table", "metric_columns", "wri
 def main_table(
     scores: pd.DataFrame, profile: Profile, protocol: str = "", paper: Path = PAPER
 ) -> Table:
-    """Methods of ``report.main`` by metrics, for each test set and level.
+    """Build the table of ``report.main`` by metrics, for each test set and level.
 
     Args:
         scores: As :func:`load_scores` returns them.
@@ -63,7 +63,7 @@ def main_table(
 
 
 def ablation_table(scores: pd.DataFrame, profile: Profile, protocol: str = "") -> Table:
-    """Rows of ``report.ablation`` by held-out loss and metrics, pooled over the test sets.
+    """Build the table of ``report.ablation`` by held-out loss and metrics, over all test sets.
 
     The first block averages each image over the levels; the others show the levels. Each cell
     after the first row carries its paired difference to the first row.
@@ -86,7 +86,7 @@ def ablation_table(scores: pd.DataFrame, profile: Profile, protocol: str = "") -
 
 
 def metric_columns(profile: Profile, protocol: str = "") -> list[Column]:
-    """The metrics of the profile under a protocol, in the profile's order."""
+    """Return the metrics of the profile under a protocol, in the profile's order."""
     name = protocol or profile.report.protocol
     protocols = load_protocols(profile.score.protocols_file)
     definitions = choose(protocols, [name], profile.score.metrics)

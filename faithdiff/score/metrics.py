@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import socket
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -146,7 +147,9 @@ def _weights_from(root: Path) -> Iterator[None]:
             _replaced(download_util, "DEFAULT_CACHE_DIR", str(root / "hub" / "pyiqa")),
             _replaced(socket, "getaddrinfo", _refuse),
             contextlib.redirect_stdout(io.StringIO()),  # pyiqa prints each file it loads
+            warnings.catch_warnings(),
         ):
+            warnings.simplefilter("ignore")  # deprecations between pyiqa, torch and torchvision
             yield
     finally:
         torch.hub.set_dir(hub)

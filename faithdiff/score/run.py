@@ -102,7 +102,10 @@ def score_job(
     Raises:
         RunError: A manifest is missing, or does not match the images or the data set's index.
         ConfigError: A protocol or a metric is not defined.
+        UserError: The profile's device is not here.
     """
+    if profile.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda, but torch sees no GPU here; set device: cpu to score on CPU")
     torch.set_num_threads(threads)
     folders = {
         (dataset, level): _checked(layout, method, seed, dataset, level)

@@ -133,7 +133,9 @@ def _row(job: Job, step: int, loss: float, learning_rate: float, seconds: float)
 
 
 def _diverged(job: Job, step: int, loss: float) -> str:
-    kept = f"; the state before it is kept in {job.state}" if job.state else ""
+    kept = ""
+    if job.state and job.state.is_file():
+        kept = f"; the last state before it is kept in {job.state}"
     return (
         f"{job.name}: the loss is {loss} at update {step}{kept}. Lower the learning rate or "
         "max_grad_norm in the profile, then run the same command again."

@@ -7,6 +7,7 @@ start, L1 with a small KL term, v-prediction, warm-up / hold / cosine, averaged 
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -15,11 +16,16 @@ from torch import Tensor, nn
 
 from faithdiff import seeds
 from faithdiff.config import Profile, digest
-from faithdiff.models.prior import Prior, build_prior
+from faithdiff.data.datasets import read_index
+from faithdiff.methods import Study
+from faithdiff.models.prior import Prior, build_prior, load_prior
 from faithdiff.models.text import Prompt, build_tokenizer
 from faithdiff.models.vae import start_from_patches
+from faithdiff.provenance import folder_digest
+from faithdiff.train.cache import to_signed
 from faithdiff.train.loop import Job, train, write_log
 from faithdiff.train.objective import prediction_target, time_ids
+from faithdiff.train.pairs import corners, crops, pick, read_stack
 
 
 def train_prior(
@@ -50,8 +56,8 @@ def _train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> l
 
     def loss(step: int, _: int) -> Tensor:
         generator = seeds.torch_generator(profile.seed, "prior", "vae", step)
-        rows = torch.randint(len(images), (recipe.batch_size,), generator=generator)
-        target = to_signed(_crops(images[rows], recipe.crop, 1, generator)[0])
+        rows = pick(len(images), recipe.batch_size, generator)
+        target = to_signed(_crop(images[rows], recipe.crop, generator)[0])
         posterior = vae.encode(target).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator)
         amount = recipe.latent_noise * torch.rand((len(rows), 1, 1, 1), generator=generator)
@@ -85,8 +91,8 @@ def _train_unet(
 
     def loss(step: int, _: int) -> Tensor:
         generator = seeds.torch_generator(profile.seed, "prior", "unet", step)
-        rows = torch.randint(len(moments), (recipe.batch_size,), generator=generator)
-        part, corner = _crops(moments[rows], crop, 1, generator)
+        rows = pick(len(moments), recipe.batch_size, generator)
+        part, corner = _crop(moments[rows], crop, generator)
         latents = prior.sample_latents(part, torch.randn(part[:, ::2].shape, generator=generator))
         prompt = _prompt(prior, [captions[int(row)] for row in rows], recipe.text_dropout, generator)
         noise = torch.randn(latents.shape, generator=generator)
@@ -125,17 +131,10 @@ def _prompt(prior: Prior, captions: list[str], dropout: float, generator: torch.
     return prior.encode_text(["" if d else c for d, c in zip(dropped, captions, strict=True)])
 
 
-def _crops(
-    images: Tensor, size: int, grid: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Random square crops on a grid: ``(B, C, size, size)`` and corners ``(B, 2)`` (top, left)."""
-    limit = (images.shape[-1] - size) // grid + 1
-    corners = grid * torch.randint(limit, (len(images), 2), generator=generator)
-    crops = [
-        image[:, top : top + size, left : left + size]
-        for image, (top, left) in zip(images, corners.tolist(), strict=True)
-    ]
-    return torch.stack(crops), corners
+def _crop(images: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random square crops ``(B, C, size, size)`` and their corners ``(B, 2)`` (top, left)."""
+    corner = corners(images.shape[-1], size, len(images), generator)
+    return crops(images, corner, size), corner
 
 
 @torch.no_grad()
@@ -144,6 +143,25 @@ def _encode(prior: Prior, images: Tensor) -> Tensor:
     return torch.cat([prior.encode_moments(to_signed(batch)) for batch in images.split(16)])
 
 
-def to_signed(images: Tensor) -> Tensor:
-    """uint8 images as float32 in [-1, 1]."""
-    return images.float() / 127.5 - 1
+
+def train_prior_job(study: Study) -> None:
+    """Train the prior of a profile from its prepared data set into its checkpoint folder."""
+    torch.set_num_threads(1)
+    data = study.layout.dataset("prior")
+    index = read_index(data)
+    images = read_stack([data / "hq" / f"{name}.png" for name in index["name"]])
+    state = study.layout.work("prior")
+    train_prior(study.profile, images, list(index["caption"]), study.layout.trained_prior, state)
+    shutil.rmtree(state, ignore_errors=True)
+
+
+def ship(study: Study, target: Path) -> None:
+    """Write the trained prior in half precision beside its training curve, and print its hash."""
+    source = study.layout.trained_prior
+    prior = load_prior(source)
+    for module in prior.modules():
+        module.half()
+    prior.save(target)
+    shutil.copyfile(source / "training.csv", target / "training.csv")
+    size = sum(file.stat().st_size for file in target.rglob("*.*")) / 1e6
+    print(f"{target}: {size:.1f} MB, digest {folder_digest(target)}")

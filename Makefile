@@ -1,0 +1,73 @@
+# Two commands matter: `make reproduce` and `make test`. Both build .venv first, from requirements.lock.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+# The first interpreter on PATH that the lock was made for, else python3 (and then `python` below says why not).
+PYTHON ?= $(shell for p in python3 python3.11 python3.12; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && { echo "$$p"; exit; }; \
+	done; echo python3)
+VENV ?= .venv
+# Handed on to snakemake or pytest: make reproduce ARGS='--dry-run', make test ARGS='tests/test_score.py'
+ARGS ?=
+
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input
+# What rules and tests start by name (snakemake, faithdiff, dvc) is this environment's.
+WITH_VENV := PATH="$(abspath $(VENV))/bin:$$PATH"
+# OpenMP threads that spin while they wait make a step several times slower beside another process.
+ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+
+.PHONY: help python .venv install reproduce test test-slow lint bench prior clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z.-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+
+python:
+	@command -v "$(PYTHON)" >/dev/null || { echo "make: no '$(PYTHON)' on this machine: install Python 3.11 or 3.12, or name one: make PYTHON=/path/to/python3.12 ..." >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+		|| { echo "make: '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1), the pinned packages need Python 3.11 or 3.12: name one, make PYTHON=/path/to/python3.12 ..." >&2; exit 2; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "make: '$(PYTHON)' has no venv or pip module: install them (Debian and Ubuntu: the package python3-venv), or name another Python: make PYTHON=..." >&2; exit 2; }
+
+.venv: $(VENV)/stamp ## Build the environment (made by the other targets when it is missing or out of date)
+
+$(VENV)/stamp: requirements.lock pyproject.toml | python
+	@$(VENV)/bin/python -c 'import pip' 2>/dev/null || "$(PYTHON)" -m venv --clear "$(VENV)"
+	@$(MAKE) --no-print-directory install PIP='$(PIP)'
+	@touch "$@"
+
+# Also the last step of a conda environment: make install PIP='python -m pip'
+install: ## Install the locked packages and the suite with $(PIP)
+	@echo "== 1/3 setuptools and wheel, which build the packages that have no wheel"
+	@$(PIP) install --constraint requirements.lock setuptools wheel
+	@echo "== 2/3 torch, with what this machine's build of it needs"
+	@$(PIP) install --constraint requirements.lock torch
+	@echo "== 3/3 everything else, exactly as locked"
+	@$(PIP) install --no-deps --no-build-isolation --requirement requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+
+reproduce: .venv ## Run the miniature of the study: snakemake --cores all $(ARGS)
+	@$(WITH_VENV) snakemake --cores all $(ARGS)
+
+test: .venv ## Run the tests, without the slow ones
+	@$(WITH_VENV) $(ONE_THREAD) pytest $(ARGS)
+
+test-slow: .venv ## Run the tests marked slow
+	@$(WITH_VENV) $(ONE_THREAD) pytest -m slow $(ARGS)
+
+lint: .venv ## Check style and types
+	@$(WITH_VENV) ruff check .
+	@$(WITH_VENV) ruff format --check .
+	@$(WITH_VENV) mypy
+	@$(WITH_VENV) snakefmt --check Snakefile workflow
+
+bench: .venv ## Measure images and steps per second of every stage, as a table
+	@$(WITH_VENV) $(ONE_THREAD) faithdiff bench $(ARGS)
+
+prior: .venv ## Train the shipped prior again (more than an hour)
+	@$(WITH_VENV) $(ONE_THREAD) faithdiff train-prior $(ARGS)
+
+clean: ## Delete the environment and caches; data, checkpoints and results stay
+	rm -rf "$(VENV)" .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,22 @@
+# The whole study of one profile: snakemake --cores all
+# Another profile: snakemake --cores all --config profile=lab
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+include: "workflow/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/prior.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/restore.smk"
+include: "workflow/rules/score.smk"
+include: "workflow/rules/report.smk"
+include: "workflow/rules/version.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        layout.results / "manifest.json",
+        LOGS / "version.json",

@@ -1,0 +1,79 @@
+"""What a method is: anything that turns LQ images into restored ones.
+
+A FaithDiff variant and a baseline meet the rest of the suite through the same two classes, and so
+does a method of the user's own. ``faithdiff/registry.py`` finds them by name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from faithdiff.config import Profile, load_profile
+from faithdiff.layout import Layout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Study:
+    """A profile, the file it was read from, and where its files lie."""
+
+    profile: Profile
+    file: Path
+    layout: Layout
+
+    @classmethod
+    def load(cls, file: Path) -> Study:
+        profile = load_profile(file)
+        return cls(profile, file, Layout(profile.profile))
+
+
+class Restorer(ABC):
+    """A method with its weights loaded, ready to restore."""
+
+    #: Images given to one call of :meth:`restore` at most; equal sizes only.
+    batch_size: int = 1
+
+    #: Called with (done, total) network passes of one call, where a method takes several.
+    progress: Callable[[int, int], None] | None = None
+
+    @abstractmethod
+    def restore(self, lq: Tensor, captions: list[str], seeds: list[int]) -> Tensor:
+        """Restore a batch; the result for one image must not depend on the others.
+
+        Args:
+            lq: ``(B, 3, h, w)`` float32 in [0, 1].
+            captions: One per image, possibly empty.
+            seeds: One per image: the source of all its noise.
+
+        Returns:
+            ``(B, 3, scale * h, scale * w)`` float32 in [0, 1].
+        """
+
+
+class Method(ABC):
+    """A method before its weights: how it is trained and loaded."""
+
+    #: Whether :meth:`train` must run before :meth:`load`.
+    trained: bool = False
+
+    def train(self, study: Study, seed: int, folder: Path, state: Path) -> None:
+        """Train one repetition and write its weights and ``training.csv`` into `folder`.
+
+        Args:
+            state: Folder for resumable states; removed by the caller after success.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not trained")
+
+    @abstractmethod
+    def load(self, study: Study, folder: Path) -> Restorer:
+        """Load the weights that :meth:`train` wrote into `folder`."""
+
+    @abstractmethod
+    def settings(self, study: Study) -> dict[str, Any]:
+        """Everything besides the weights that decides an output, as plain values."""

@@ -1,0 +1,138 @@
+"""The alignment module: brings the LQ features and the noisy latent's features together.
+
+Official: `condition_embedding`, `information_transformer_layes` and `spatial_ch_projs` of the
+released UNet. The released code attends over the *batch* axis (nn.MultiheadAttention without
+``batch_first``), while the paper describes spatial interaction: ``attention`` chooses.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+
+class Standardise(nn.Module):
+    """Fixed shift and scale of each channel, from statistics of the training features.
+
+    Unlike the group normalisation of the released code it keeps the absolute level of a feature,
+    and with it the colour of the image.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("deviation", torch.ones(channels, 1, 1))
+
+    def fit(self, features: Tensor) -> None:
+        """Take the statistics of features ``(B, C, h, w)``."""
+        self.mean.copy_(features.mean((0, 2, 3))[:, None, None])
+        # The log-variance half of the moments hardly varies: do not blow its noise up.
+        deviation = features.std((0, 2, 3))[:, None, None]
+        self.deviation.copy_(deviation.clamp_min(0.1 * deviation.max()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.deviation
+
+
+class ConditionEmbedding(nn.Module):
+    """LQ features ``(B, F, h, w)`` to the width of the UNet: norm, 3×3, SiLU, zero-initialised 3×3."""
+
+    def __init__(self, channels: int, width: int, norm: str) -> None:
+        super().__init__()
+        self.norm_in = (
+            Standardise(channels)
+            if norm == "standardise"
+            else nn.GroupNorm(min(32, channels), channels, eps=1e-6)
+        )
+        self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(channels, width, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        # contiguous: the backward of GroupNorm crashes on channels-last input without gradient
+        # (torch 2.13 on CPU), which is what a frozen LQ encoder gives.
+        return self.conv_out(F.silu(self.conv_in(self.norm_in(features.contiguous()))))
+
+
+class Block(nn.Module):
+    """Pre-norm Transformer block over tokens ``(B, N, D)``, with CLIP's QuickGELU."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int, attention: str) -> None:
+        super().__init__()
+        self.attention = attention
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=attention == "spatial")
+        self.ln_2 = nn.LayerNorm(width)
+        self.c_fc = nn.Linear(width, mlp_ratio * width)
+        self.c_proj = nn.Linear(mlp_ratio * width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self._attend(self.ln_1(tokens))
+        hidden = self.c_fc(self.ln_2(tokens))
+        return tokens + self.c_proj(hidden * torch.sigmoid(1.702 * hidden))
+
+    def _attend(self, tokens: Tensor) -> Tensor:
+        if self.attention == "released" and not self.training:
+            # Attention over a batch of one image, or of equal copies of it (a CFG pair), is a
+            # weighted mean of equal values: exactly this. So batching never mixes images.
+            _, _, weight = self.attn.in_proj_weight.chunk(3)
+            _, _, bias = self.attn.in_proj_bias.chunk(3)
+            return self.attn.out_proj(F.linear(tokens, weight, bias))
+        attended: Tensor = self.attn(tokens, tokens, tokens, need_weights=False)[0]
+        return attended
+
+
+class Alignment(ModelMixin, ConfigMixin):
+    """``x + Linear(Transformer(concat(x, m)))`` with ``m`` the embedded LQ features.
+
+    Args:
+        feature_channels: Channels of the LQ features.
+        width: Channels of ``unet.conv_in``'s output.
+        kind: ``transformer``, or ``concat`` for the variant without Transformer blocks.
+        attention: ``released``: over the batch in training mode, per sample in evaluation mode;
+            ``spatial``: over the positions of each image.
+        norm: Of the LQ features: ``group`` (released code) or ``standardise``.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        feature_channels: int,
+        width: int,
+        kind: str = "transformer",
+        attention: str = "released",
+        norm: str = "group",
+        blocks: int = 2,
+        heads: int = 8,
+        mlp_ratio: int = 2,
+    ) -> None:
+        super().__init__()
+        self.condition = ConditionEmbedding(feature_channels, width, norm)
+        count = blocks if kind == "transformer" else 0
+        self.transformer = nn.Sequential(
+            *(Block(2 * width, heads, mlp_ratio, attention) for _ in range(count))
+        )
+        self.project = nn.Linear(2 * width, width)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        """Align.
+
+        Args:
+            x: ``(B, width, h, w)``, output of ``unet.conv_in``.
+            features: ``(B, feature_channels, h, w)`` of the LQ encoder.
+
+        Returns:
+            ``(B, width, h, w)``; equal to `x` at initialisation.
+        """
+        joined = torch.cat([x, self.condition(features)], dim=1)
+        tokens = self.transformer(joined.flatten(2).transpose(1, 2))
+        return x + self.project(tokens).transpose(1, 2).unflatten(2, x.shape[2:])

@@ -1,0 +1,108 @@
+"""FaithDiff: a diffusion UNet whose first features are aligned with those of the LQ image.
+
+diffusers' UNet stays as it is: a hook on ``unet.conv_in`` passes its output through the alignment,
+so the aligned features feed the down path and are the first skip, as in the released code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from faithdiff.config import Alignment as AlignmentConfig
+from faithdiff.config import Group, Stage1
+from faithdiff.models.alignment import Alignment
+from faithdiff.models.lq_encoder import LQEncoder
+from faithdiff.models.prior import Prior
+from faithdiff.models.text import Prompt
+from faithdiff.models.weights import load_part
+
+
+class FaithDiff(nn.Module):
+    """UNet, LQ encoder and alignment as one model."""
+
+    def __init__(
+        self, unet: UNet2DConditionModel, lq_encoder: LQEncoder, alignment: Alignment
+    ) -> None:
+        super().__init__()
+        self.unet = unet
+        self.lq_encoder = lq_encoder
+        self.alignment = alignment
+        self._features: Tensor | None = None
+        # A bound method: deepcopy (averaged weights) rebinds it to the copy.
+        unet.conv_in.register_forward_hook(self._align)
+
+    def _align(self, _: nn.Module, __: Any, output: Tensor) -> Tensor:
+        assert self._features is not None, "call FaithDiff, not its UNet"
+        return self.alignment(output, self._features)
+
+    def group(self, name: Group) -> nn.Module:
+        """The module of a parameter group of the config."""
+        module: nn.Module = getattr(self, name)
+        return module
+
+    def forward(
+        self, noisy: Tensor, timesteps: Tensor, features: Tensor, prompt: Prompt, time_ids: Tensor
+    ) -> Tensor:
+        """Predict noise or velocity.
+
+        Args:
+            noisy: ``(B, C, h, w)`` noisy latents z_t.
+            timesteps: ``(B,)`` integers in [0, 1000).
+            features: ``(B, F, h, w)`` of the LQ encoder.
+            prompt: Encoded captions of B rows.
+            time_ids: ``(B, 6)``: original size, crop corner, target size.
+
+        Returns:
+            ``(B, C, h, w)``, what the prior's ``prediction_type`` says.
+        """
+        self._features = features
+        try:
+            prediction: Tensor = self.unet(
+                noisy,
+                timesteps,
+                prompt.hidden,
+                added_cond_kwargs={"text_embeds": prompt.pooled, "time_ids": time_ids},
+            ).sample
+        finally:
+            self._features = None
+        return prediction
+
+    def save(self, folder: Path) -> None:
+        """Write ``unet/ lq_encoder/ alignment/`` as diffusers folders."""
+        self.unet.save_pretrained(folder / "unet")
+        self.lq_encoder.save_pretrained(folder / "lq_encoder")
+        self.alignment.save_pretrained(folder / "alignment")
+
+
+def build(prior: Prior, recipe: Stage1, config: AlignmentConfig) -> FaithDiff:
+    """Attach a fresh alignment to a prior; the untrained model predicts exactly as the prior."""
+    lq_encoder = LQEncoder.from_vae(prior.vae, recipe.features)
+    alignment = Alignment(
+        feature_channels=lq_encoder.channels,
+        width=prior.unet.config.block_out_channels[0],
+        kind=recipe.alignment,
+        attention=recipe.attention,
+        norm=config.norm,
+        blocks=config.blocks,
+        heads=config.heads,
+        mlp_ratio=config.mlp_ratio,
+    )
+    return FaithDiff(prior.unet, lq_encoder, alignment)
+
+
+def load(folder: Path) -> FaithDiff:
+    """Read what :meth:`FaithDiff.save` wrote, frozen and in evaluation mode.
+
+    Raises:
+        CheckpointError: A part is missing, damaged, or does not fit its config.
+    """
+    model = FaithDiff(
+        load_part(UNet2DConditionModel, folder / "unet"),
+        load_part(LQEncoder, folder / "lq_encoder"),
+        load_part(Alignment, folder / "alignment"),
+    )
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,70 @@
+"""Reads one part of a model from its diffusers folder, whole or not at all.
+
+diffusers fills what a file lacks with random numbers and a warning. Here every tensor is compared
+with what the part's own config asks for, by the headers of its files, before any of it is read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from faithdiff.errors import CheckpointError
+
+Shapes = dict[str, tuple[int, ...]]
+FAILURES = (OSError, ValueError, TypeError, RuntimeError, SafetensorError)
+
+
+def load_part(cls: type, folder: Path) -> Any:
+    """Read a diffusers model in float32.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or a tensor is missing, left over or of
+            another shape than the config says.
+    """
+    try:
+        with torch.device("meta"):
+            expected = cls.from_config(cls.load_config(folder, local_files_only=True))
+        found = read_shapes(folder)
+    except FAILURES as error:
+        raise CheckpointError(f"{folder}: cannot be loaded: {error}") from None
+    _compare(folder, found, {key: tuple(t.shape) for key, t in expected.state_dict().items()})
+    try:
+        return cls.from_pretrained(
+            folder, local_files_only=True, low_cpu_mem_usage=False, torch_dtype=torch.float32
+        )
+    except FAILURES as error:
+        raise CheckpointError(f"{folder}: cannot be loaded: {error}") from None
+
+
+def read_shapes(folder: Path) -> Shapes:
+    """Shapes of all tensors in the safetensors files of a folder; reads headers only.
+
+    Raises:
+        CheckpointError: There is no such file, or one is truncated or damaged.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"{folder}: holds no .safetensors file")
+    shapes: Shapes = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as stream:
+                shapes |= {key: tuple(stream.get_slice(key).get_shape()) for key in stream.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{file}: is damaged or truncated: {error}") from None
+    return shapes
+
+
+def _compare(folder: Path, found: Shapes, expected: Shapes) -> None:
+    wrong = [key for key in sorted(found | expected) if found.get(key) != expected.get(key)]
+    if wrong:
+        key = wrong[0]
+        more = f" (and {len(wrong) - 1} more tensors)" if len(wrong) > 1 else ""
+        raise CheckpointError(
+            f"{folder}: {key}: shape {found.get(key, 'none')} found, "
+            f"{expected.get(key, 'none')} expected by its config.json{more}"
+        )

@@ -1,0 +1,44 @@
+"""Finds a method of a profile by its name.
+
+Baselines are named in the config as ``module:Class``, so that `baselines` may use `faithdiff` and
+never the reverse.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from faithdiff.config import Baseline, Variant
+from faithdiff.errors import ConfigError
+from faithdiff.methods import Method, Study
+
+
+def find_method(study: Study, name: str) -> Method:
+    """Build a method of the profile by its name.
+
+    Raises:
+        ConfigError: No such method, or its implementation cannot be imported.
+    """
+    config = study.profile.methods.get(name)
+    if config is None:
+        known = ", ".join(study.profile.methods)
+        raise ConfigError(f"{study.file}: has no method {name!r} (it has: {known})")
+    if isinstance(config, Variant):
+        from faithdiff.train.variants import VariantMethod
+
+        return VariantMethod(study.profile, name)
+    return _baseline(study.file, name, config)
+
+
+def _baseline(file: Path, name: str, config: Baseline) -> Method:
+    where = f"{file}: baselines.{name}"
+    module, _, attribute = config.implementation.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where}.implementation: {config.implementation}: {error}") from None
+    method: Method = found(config.settings, f"{where}.settings")
+    if method.trained != config.trained:
+        raise ConfigError(f"{where}.trained: must be {str(method.trained).lower()} for this method")
+    return method

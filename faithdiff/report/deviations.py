@@ -1,0 +1,97 @@
+"""Which settings of a profile are not the published ones, and why: ``docs/deviations.md``.
+
+Reasons stand in the profile under `deviations`, beside the values that they explain; a setting
+without its reason, or a reason without its setting, is an error, so the page cannot fall behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from faithdiff.config import Profile, load_profile
+from faithdiff.errors import ConfigError
+
+# What the paper and its code say of the method; sizes of models and data are `mini` itself.
+COMPARED = ("prior.prediction_type", "alignment", "training", "restore")
+# Ours alone, and without effect on a result.
+OURS = (
+    "training.heldout",
+    "training.log_every",
+    "training.checkpoint_every",
+    "restore.batch_size",
+)
+
+PAGE = """# Where `{profile}` departs from the published settings
+
+Written by `faithdiff deviations --config {file}`.
+The published values are those of {paper}, the reasons stand at the end of the profile
+(`deviations`): change them there. Not listed: shapes of the prior, data sets and numbers of images,
+which are smaller throughout.
+
+| setting | published | {profile} | why |
+|---|---|---|---|
+"""
+
+
+def deviation_table(profile_file: Path, paper_file: Path) -> str:
+    """A Markdown page with one row for each setting that is not the published one.
+
+    Raises:
+        ConfigError: A deviation has no reason, or a reason has no deviation; lists all of them.
+    """
+    profile, paper = load_profile(profile_file), load_profile(paper_file)
+    ours, published = _settings(profile), _settings(paper)
+    different = [path for path in ours if ours[path] != published[path]]
+    _check(profile_file, paper_file, different, profile.deviations)
+    rows = [
+        f"| `{path}` | {_text(published[path])} | {_text(ours[path])} "
+        f"| {profile.deviations[path].replace('|', '&#124;')} |\n"
+        for path in different
+    ]
+    files = {"file": profile_file.as_posix(), "paper": paper_file.as_posix()}
+    return PAGE.format(profile=profile.profile, **files) + "".join(rows)
+
+
+def _check(file: Path, paper: Path, different: list[str], reasons: Mapping[str, str]) -> None:
+    unexplained = [
+        f"{file}: {path} is not as in {paper}; say why under deviations.{path}"
+        for path in different
+        if path not in reasons
+    ]
+    needless = [
+        f"{file}: deviations.{path}: is as in {paper}, or no compared setting; remove the reason"
+        for path in reasons
+        if path not in different
+    ]
+    if unexplained or needless:
+        raise ConfigError("\n".join(unexplained + needless))
+
+
+def _settings(profile: Profile) -> dict[str, Any]:
+    """Compared settings by dotted path, in the order of the profile."""
+    flat = dict(_flat("", profile.model_dump(mode="json")))
+    return {
+        path: value
+        for path, value in flat.items()
+        if _below(path, COMPARED) and not _below(path, OURS)
+    }
+
+
+def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        yield path, value
+        return
+    for key, part in value.items():
+        yield from _flat(f"{path}.{key}".lstrip("."), part)
+
+
+def _below(path: str, sections: tuple[str, ...]) -> bool:
+    return any(path == section or path.startswith(f"{section}.") for section in sections)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,216 @@
+"""Figures made of images: what the degradation levels look like, and what each method makes.
+
+Each image is shown whole, with a box, and the box enlarged without smoothing. The box is where
+the HQ image has most fine detail, so no one chooses a flattering crop.
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from faithdiff.config import Profile
+from faithdiff.data.datasets import read_index
+from faithdiff.data.images import read_image
+from faithdiff.errors import ImageError
+from faithdiff.layout import Layout
+from faithdiff.report.style import GREY, VERMILLION, WIDTH
+
+Pixels = NDArray[np.uint8]
+Box = tuple[int, int, int]  # top, left, side in pixels
+
+BOX_SHARE = 4  # the box is this many times smaller than the shorter side
+PANELS_WIDTH = 6.3  # inches; what keeps the files of a profile below 4 MB
+LEVEL_IMAGES = 2  # per test set in the figure of the levels
+
+
+def levels_figure(profile: Profile, layout: Layout) -> Figure:
+    """Draw HQ and the LQ of every level, for the first images of each test set.
+
+    Raises:
+        UserError: An index or an image is missing.
+    """
+    shown = [
+        (dataset, name)
+        for dataset in profile.data.test
+        for name in read_index(layout.dataset(dataset))["name"][:LEVEL_IMAGES]
+    ]
+    rows = ["HQ", *profile.data.levels]
+    side = WIDTH / (2 * len(shown) + 0.35)
+    figure = Figure(figsize=(WIDTH, side * len(rows) + 0.25), layout=_close())
+    axes = figure.subplots(len(rows), 2 * len(shown), squeeze=False)
+    for i, (dataset, name) in enumerate(shown):
+        hq = read_image(layout.dataset(dataset) / "hq" / f"{name}.png")
+        box = detailed_box(hq)
+        axes[0, 2 * i].set_title(f"{dataset}: {name}", loc="left", fontsize=6.5)
+        for r, row in enumerate(rows):
+            image = hq if row == "HQ" else _lq(layout, dataset, row, name, hq)
+            _show(axes[r, 2 * i], image, box)
+            _zoom(axes[r, 2 * i + 1], image, box)
+    for r, row in enumerate(rows):
+        axes[r, 0].set_ylabel(row if row == "HQ" else f"Level {row}", fontsize=7)
+    return figure
+
+
+def panels_figure(
+    profile: Profile, layout: Layout, scores: pd.DataFrame, dataset: str, level: str
+) -> Figure:
+    """Draw LQ, each method of the main table, and HQ, for the first images of a test set.
+
+    Raises:
+        UserError: An index or an image is missing or has another size than its HQ image.
+    """
+    names = list(read_index(layout.dataset(dataset))["name"][: profile.report.panel_images])
+    columns = ["LQ", *profile.report.main, "HQ"]
+    hqs = [read_image(layout.dataset(dataset) / "hq" / f"{name}.png") for name in names]
+    side = min(PANELS_WIDTH / len(columns), 1.0)
+    heights = [ratio for hq in hqs for ratio in (hq.shape[0] / hq.shape[1], 1.0)]
+    size = (side * len(columns), side * sum(heights) + 0.17 * len(names) + 0.4)
+    figure = Figure(figsize=size, layout=_close())
+    axes = figure.subplots(
+        len(heights), len(columns), squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
+    psnr = _psnr(scores, profile, dataset, level)
+    for i, (name, hq) in enumerate(zip(names, hqs, strict=True)):
+        box = detailed_box(hq)
+        for c, column in enumerate(columns):
+            whole, zoomed = axes[2 * i, c], axes[2 * i + 1, c]
+            zoomed.set_xlabel(_caption(column, psnr, name), fontsize=6.5, labelpad=2)
+            image = _image(profile, layout, scores, (dataset, level, name), column, hq)
+            for area in (whole, zoomed) if image is None else ():
+                _absent(area)
+            if image is not None:
+                _show(whole, image, box)
+                _zoom(zoomed, image, box)
+    for c, column in enumerate(columns):
+        label = column if column in ("LQ", "HQ") else profile.methods[column].label
+        axes[0, c].set_title(textwrap.fill(label, 13), fontsize=6.5)
+    figure.suptitle(f"{dataset}, Level {level}", x=0.01, ha="left", fontsize=8)
+    return figure
+
+
+def _close() -> ConstrainedLayoutEngine:
+    return ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+
+
+def detailed_box(hq: Pixels) -> Box:
+    """Find the square with most detail, inside the image.
+
+    The root of the gradient is summed, so that many small edges count more than a strong one.
+
+    Args:
+        hq: ``(H, W, 3)`` uint8.
+    """
+    side = max(min(hq.shape[:2]) // BOX_SHARE, 1)
+    grey = hq.mean(axis=2)
+    detail = np.sqrt(ndimage.gaussian_gradient_magnitude(grey, sigma=1.0))
+    # Rounded, so that the winner does not hang on the last bits of a sum.
+    total = np.round(ndimage.uniform_filter(detail, side, mode="constant"), 3)
+    half, (height, width) = side // 2, grey.shape
+    inner = total[half : height - side + half + 1, half : width - side + half + 1]
+    top, left = np.unravel_index(int(inner.argmax()), inner.shape)
+    return int(top), int(left), side
+
+
+def _lq(layout: Layout, dataset: str, level: str, name: str, hq: Pixels) -> Pixels:
+    """Read the LQ image at the size of the HQ image, pixels enlarged as they are."""
+    small = read_image(layout.lq(dataset, level) / f"{name}.png")
+    size = (hq.shape[1], hq.shape[0])
+    return np.asarray(Image.fromarray(small).resize(size, Image.Resampling.NEAREST))
+
+
+def _image(
+    profile: Profile,
+    layout: Layout,
+    scores: pd.DataFrame,
+    where: tuple[str, str, str],
+    column: str,
+    hq: Pixels,
+) -> Pixels | None:
+    """Read the image of one column; None where the scores say that the method failed on it."""
+    dataset, level, name = where
+    if column == "HQ":
+        return hq
+    if column == "LQ":
+        return _lq(layout, dataset, level, name, hq)
+    rows = scores[scores["method"] == column]
+    seed = int(rows["seed"].min()) if len(rows) else profile.seeds[0]
+    file = layout.restoration(column, seed, dataset, level) / f"{name}.png"
+    place = dict(zip(("dataset", "level", "image", "seed"), (*where, seed), strict=True))
+    own = rows[(rows[list(place)] == pd.Series(place)).all(axis=1)]
+    if not file.exists() and own["status"].str.startswith("failed").any():
+        return None
+    image = read_image(file)
+    if image.shape != hq.shape:
+        found, wanted = image.shape[1::-1], hq.shape[1::-1]
+        raise ImageError(f"{file}: is {found[0]} x {found[1]}, not {wanted[0]} x {wanted[1]} px")
+    return image
+
+
+def _psnr(
+    scores: pd.DataFrame, profile: Profile, dataset: str, level: str
+) -> dict[tuple[str, str], float]:
+    """Look up PSNR by (method, image) at each method's first seed, where it is ok."""
+    wanted = {
+        "dataset": dataset,
+        "level": level,
+        "metric": "psnr",
+        "protocol": profile.report.protocol,
+        "status": "ok",
+    }
+    rows = scores[(scores[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+    first = scores.groupby("method")["seed"].min()
+    rows = rows[rows["seed"] == rows["method"].map(first)]
+    keys = zip(rows["method"], rows["image"], strict=True)
+    return dict(zip(keys, rows["value"], strict=True))
+
+
+def _caption(column: str, psnr: dict[tuple[str, str], float], name: str) -> str:
+    if column in ("LQ", "HQ"):
+        return ""
+    value = psnr.get((column, name))
+    return "PSNR n/a" if value is None else f"{value:.2f} dB"
+
+
+def _show(axes: Axes, image: Pixels, box: Box) -> None:
+    _bare(axes)
+    axes.imshow(image)
+    top, left, side = box
+    edge = Rectangle((left - 0.5, top - 0.5), side, side, fill=False, ec=VERMILLION, lw=0.9)
+    axes.add_patch(edge)
+
+
+def _zoom(axes: Axes, image: Pixels, box: Box) -> None:
+    top, left, side = box
+    _bare(axes, colour=VERMILLION)
+    axes.imshow(image[top : top + side, left : left + side], interpolation="none")
+
+
+def _absent(axes: Axes) -> None:
+    _bare(axes, colour=GREY)
+    axes.set_box_aspect(1)
+    axes.text(0.5, 0.5, "failed", ha="center", va="center", color=GREY, transform=axes.transAxes)
+
+
+def _bare(axes: Axes, colour: str | None = None) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(colour is not None)
+        if colour:
+            spine.set_edgecolor(colour)
+            spine.set_linewidth(0.9)
+
+
+def panel_level(profile: Profile) -> str:
+    """Choose the one level that is shown, the middle one: `results/` is in git and stays small."""
+    return profile.data.levels[len(profile.data.levels) // 2]

@@ -1,0 +1,65 @@
+"""The figure of the training losses, from the ``training.csv`` beside each checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from faithdiff.config import Profile
+from faithdiff.errors import UserError
+from faithdiff.layout import Layout
+from faithdiff.report.style import WIDTH, MethodStyle, grid, method_styles
+
+
+def training_figure(profile: Profile, layout: Layout) -> Figure | None:
+    """Draw the training losses at the first seed, raw and smoothed; a panel per objective."""
+    curves = _curves(profile, layout)
+    if not curves:
+        return None
+    panels = {title: [c for c in curves if c[0] == title] for title, *_ in curves}
+    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, drawn) in zip(all_axes, panels.items(), strict=True):
+        axes.set_title(title)
+        axes.set_xlabel("update")
+        grid(axes)
+        for _, style, log in drawn:
+            smooth = log["loss"].ewm(span=max(len(log) / 8, 2)).mean()
+            axes.plot(log["step"], log["loss"], color=style.colour, alpha=0.22, linewidth=0.7)
+            axes.plot(
+                log["step"], smooth, color=style.colour, marker=style.marker, ms=3,
+                markevery=(len(log) // 12, max(len(log) // 4, 1)), label=style.label,
+            )  # fmt: skip
+        axes.legend(fontsize=6)
+    all_axes[0].set_ylabel("training loss")
+    return figure
+
+
+def _curves(profile: Profile, layout: Layout) -> list[tuple[str, MethodStyle, pd.DataFrame]]:
+    """Read (panel, style, log) of stage 1 per recipe and of each phase of stage 2 per variant."""
+    styles, seed = method_styles(profile), profile.seeds[0]
+    found: list[tuple[str, MethodStyle, pd.DataFrame]] = []
+    for recipe in profile.recipes:
+        users = [name for name, v in profile.variants.items() if v.recipe == recipe and v.pretrain]
+        log = _log(layout.stage1(recipe, seed) / "training.csv")
+        if log is not None and users:
+            own = styles[users[0]]
+            found.append(("Stage 1", MethodStyle(recipe, own.colour, own.marker), log))
+    for name, variant in profile.variants.items():
+        log = _log(layout.checkpoint(name, seed) / "training.csv")
+        parts = [] if log is None else [part for _, part in log.groupby("phase", sort=False)]
+        for phase, part in zip(variant.phases, parts, strict=False):
+            title = f"Stage 2, {phase.objective.replace('-', ' ')}"
+            found.append((title, styles[name], part))
+    return found
+
+
+def _log(file: Path) -> pd.DataFrame | None:
+    if not file.exists():
+        return None
+    log = pd.read_csv(file)
+    if missing := {"step", "phase", "loss"} - set(log):
+        raise UserError(f"{file}: has no column {', '.join(sorted(missing))}; train again")
+    return log

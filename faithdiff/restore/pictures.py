@@ -1,0 +1,196 @@
+"""Restores a person's own pictures, whole and of any size, with a trained checkpoint.
+
+Large pictures go through overlapping latent tiles (restore/tiling.py). Everything that can be wrong
+with the inputs is found before the first picture is restored; a run that was killed goes on after
+the last finished picture.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from faithdiff.config import Profile, Restore, digest, parse
+from faithdiff.data.images import list_images, read_image, sha256_file, write_png
+from faithdiff.errors import CheckpointError, ImageError, RunError, UserError
+from faithdiff.files import write_text_atomic
+from faithdiff.layout import Layout
+from faithdiff.methods import Restorer, Study
+from faithdiff.registry import find_method
+from faithdiff.restore.arrays import to_image, to_tensor
+from faithdiff.restore.run import describe
+from faithdiff.train.run import RUN
+from faithdiff.train.variants import prior_folder
+
+SMALLEST = 8  # pixels: below it there is nothing to see, and a UNet has no pixel left to halve
+RECORD = "restored.json"  # beside the results: the key of each, so that none is made twice
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to restore: where it lies, where its result goes, and the key of the result."""
+
+    source: Path
+    target: Path
+    key: str
+
+
+def restore_pictures(
+    checkpoint: Path,
+    inputs: list[Path],
+    output: Path,
+    caption: str,
+    seed: int,
+    changes: dict[str, Any],
+) -> None:
+    """Write ``output/<stem>.png`` for each picture.
+
+    Args:
+        checkpoint: Folder that ``faithdiff train`` wrote; its ``run.json`` has the settings.
+        inputs: Pictures, or folders of pictures.
+        output: Made where missing. A result of the same picture and settings is kept.
+        caption: What the pictures show; may be empty.
+        seed: Of the noise, the same for each picture.
+        changes: Settings of the profile's section `restore` to replace.
+
+    Raises:
+        ImageError: Names every picture that cannot be read or is too small; nothing is restored.
+        UserError: An input is missing, two results would have one name, or one an input's.
+        CheckpointError: The checkpoint or the prior is missing or damaged.
+        ConfigError: A change is not allowed.
+    """
+    study, name = _study(checkpoint, changes)
+    method = find_method(study, name)
+    identity = describe(study, method, name, checkpoint)
+    settings = digest(identity, caption, seed)
+    pictures = list(_plan(_files(inputs), output, settings))
+    done = _read_record(output)
+    todo = [p for p in pictures if not _is_done(p, done)]
+    if len(todo) < len(pictures):
+        print(f"{len(pictures) - len(todo)} of {len(pictures)} pictures are restored already")
+    restorer = method.load(study, checkpoint) if todo else None
+    for number, picture in enumerate(todo, 1):
+        assert restorer is not None
+        _restore(restorer, picture, caption, seed, f"[{number}/{len(todo)}] {picture.source.name}")
+        done[picture.target.name] = {"key": picture.key, "sha256": sha256_file(picture.target)}
+        write_text_atomic(json.dumps(done, indent=1) + "\n", output / RECORD)
+
+
+def _study(checkpoint: Path, changes: dict[str, Any]) -> tuple[Study, str]:
+    """The study that made a checkpoint, with its restoration settings changed; and its method."""
+    file = checkpoint / RUN
+    try:
+        run = json.loads(file.read_text(encoding="utf-8"))
+        name, resolved = str(run["method"]), run["profile"]
+    except OSError:
+        raise CheckpointError(
+            f"{file}: is missing; give a folder that `faithdiff train` wrote, such as "
+            "checkpoints/mini/faithdiff/seed0"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file}: is damaged ({error!r}); train the method again") from None
+    profile = parse(resolved, Profile, f"{file}: profile")
+    settings = parse({**profile.restore.model_dump(), **changes}, Restore, "restore")
+    device = profile.device if torch.cuda.is_available() else "cpu"
+    profile = profile.model_copy(update={"restore": settings, "device": device})
+    study = Study(profile, file, Layout(profile.profile))
+    if name in profile.variants and not prior_folder(study).is_dir():
+        raise CheckpointError(
+            f"{prior_folder(study)}: the prior of {checkpoint} is missing; run from the folder "
+            "where it was trained, usually the root of the repository"
+        )
+    return study, name
+
+
+def _files(inputs: list[Path]) -> list[Path]:
+    """All pictures of the inputs, each once, in the order given."""
+    files: dict[Path, Path] = {}
+    for given in inputs:
+        if not given.exists():
+            raise UserError(f"{given}: no such file or folder")
+        for file in list_images(given) if given.is_dir() else [given]:
+            files.setdefault(file.resolve(), file)
+    return list(files.values())
+
+
+def _plan(files: list[Path], output: Path, settings: str) -> Iterator[Picture]:
+    """Give each picture its result's name; refuse names that clash and pictures that are broken."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file; give a folder for the results")
+    inputs = {file.resolve() for file in files}
+    taken: dict[str, Path] = {}
+    broken = []
+    for file in files:
+        target = output / f"{file.stem}.png"
+        if file.stem in taken:
+            raise UserError(
+                f"{taken[file.stem]} and {file} would both become {target.name}; rename one, or "
+                "restore them into two folders"
+            )
+        if target.resolve() in inputs:
+            raise UserError(
+                f"{target}: is an input and would be overwritten; give another --output"
+            )
+        taken[file.stem] = file
+        if problem := _problem(file):
+            broken.append(problem)
+        elif not broken:
+            yield Picture(file, target, digest(settings, sha256_file(file)))
+    if broken:
+        raise ImageError("\n".join(broken))
+
+
+def _problem(file: Path) -> str | None:
+    """What is wrong with a picture; it is decoded in full, as a cut file has a sound header."""
+    try:
+        height, width = read_image(file).shape[:2]
+    except ImageError as error:
+        return str(error)
+    if min(height, width) < SMALLEST:
+        return f"{file}: {width} x {height} px; each side must have {SMALLEST} px at least"
+    return None
+
+
+def _read_record(output: Path) -> dict[str, dict[str, str]]:
+    try:
+        record = json.loads((output / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # without a record every picture is restored
+    return record if isinstance(record, dict) else {}
+
+
+def _is_done(picture: Picture, record: dict[str, dict[str, str]]) -> bool:
+    entry = record.get(picture.target.name, {})
+    whole = picture.target.is_file() and sha256_file(picture.target) == entry.get("sha256")
+    return whole and entry.get("key") == picture.key
+
+
+def _restore(restorer: Restorer, picture: Picture, caption: str, seed: int, title: str) -> None:
+    image = to_tensor(read_image(picture.source))
+    begun = time.perf_counter()
+    with tqdm(total=1, desc=title, unit="pass", mininterval=0.5) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        restorer.progress = show
+        try:
+            restored = restorer.restore(image, [caption], [seed])[0]
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise RunError(f"{picture.source}: not enough memory, crop it first: {error}") from None
+        bar.update(bar.total - bar.n)
+    if not torch.isfinite(restored).all():
+        raise RunError(f"{picture.source}: the restored image holds NaN or infinity")
+    write_png(to_image(restored), picture.target)
+    sizes = " -> ".join(f"{tensor.shape[-1]} x {tensor.shape[-2]}" for tensor in (image, restored))
+    # A file's name may hold bytes that are not UTF-8.
+    target = str(picture.target).encode(errors="backslashreplace").decode()
+    print(f"{target}: {sizes} px in {time.perf_counter() - begun:.1f} s")

@@ -1,0 +1,190 @@
+"""Restores every test set and level with one trained method, and resumes at the image.
+
+Finished images go into a store outside the job's declared outputs, named by a key over input,
+weights, settings, code and seed; the declared output is a manifest written last. So a killed job
+continues where it was, and a stale image can never be taken for a new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from faithdiff import seeds
+from faithdiff.config import digest
+from faithdiff.data.datasets import read_index
+from faithdiff.data.images import read_image, sha256_file, write_png
+from faithdiff.errors import CheckpointError, ImageError, RunError, UserError
+from faithdiff.files import write_text_atomic
+from faithdiff.methods import Method, Restorer, Study
+from faithdiff.provenance import code_digest, folder_digest, hardware
+from faithdiff.restore.arrays import to_image, to_tensor
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to restore, and the key of its result."""
+
+    name: str
+    lq: Path
+    lq_sha256: str
+    caption: str
+    seed: int
+    key: str
+
+
+def restore_job(study: Study, method: Method, name: str, seed: int) -> None:
+    """Restore all test sets and levels with one (method, seed).
+
+    Writes, for each, ``<image>.png`` and then ``manifest.json``.
+    """
+    torch.set_num_threads(1)
+    folder = study.layout.checkpoint(name, seed)
+    identity = describe(study, method, name, folder)
+    restorer: Restorer | None = None
+    for dataset in study.profile.data.test:
+        for level in study.profile.data.levels:
+            items = list(_items(study, dataset, level, seed, identity))
+            missing = [item for item in items if not _is_whole(_stored(study, item.key))]
+            if missing and restorer is None:
+                restorer = method.load(study, folder)
+            begun = time.perf_counter()
+            if restorer is not None:
+                _restore(study, restorer, missing, f"{name} {dataset} {level}")
+            seconds = time.perf_counter() - begun
+            target = study.layout.restoration(name, seed, dataset, level)
+            _publish(study, items, target, identity, len(missing), seconds)
+
+
+def describe(study: Study, method: Method, name: str, folder: Path) -> dict[str, Any]:
+    """What decides every output of a method: settings, weights and code."""
+    if method.trained and not folder.is_dir():
+        raise CheckpointError(
+            f"{folder}: is missing; make it with: "
+            f"faithdiff train --config {study.file} --method {name} --seed {folder.name[4:]}"
+        )
+    modules = ("faithdiff.restore.arrays", type(method).__module__)
+    return {
+        "method": name,
+        "settings": method.settings(study),
+        "weights": folder_digest(folder) if method.trained else None,
+        "code": code_digest(*modules),
+        "scale": study.profile.data.scale,
+    }
+
+
+def _items(
+    study: Study, dataset: str, level: str, seed: int, identity: dict[str, Any]
+) -> Iterator[Item]:
+    index = read_index(study.layout.dataset(dataset))
+    for name, caption in zip(index["name"], index["caption"], strict=True):
+        lq = study.layout.lq(dataset, level) / f"{name}.png"
+        if not lq.is_file():
+            raise UserError(
+                f"{lq}: is missing; make it with: faithdiff degrade --config {study.file} "
+                f"--dataset {dataset} --level {level}"
+            )
+        sha256 = sha256_file(lq)
+        # Not keyed by method: every method meets an image with the same noise.
+        noise = seeds.seed(study.profile.seed, "restore", dataset, level, name, seed)
+        key = digest(identity, sha256, caption, noise)
+        yield Item(name, lq, sha256, caption, noise, key)
+
+
+def _stored(study: Study, key: str) -> Path:
+    return study.layout.store / key[:2] / f"{key}.png"
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a stored image is there and can be decoded; a damaged one is made again."""
+    try:
+        read_image(file)
+    except ImageError:
+        return False
+    return True
+
+
+def _restore(study: Study, restorer: Restorer, items: list[Item], title: str) -> None:
+    bar = tqdm(total=len(items), desc=f"restore {title}", unit="image", mininterval=2)
+    for batch in _batches(items, restorer.batch_size):
+        lq = torch.cat([to_tensor(read_image(item.lq)) for item in batch])
+        restored = restorer.restore(lq, [i.caption for i in batch], [i.seed for i in batch])
+        for item, image in zip(batch, restored, strict=True):
+            if not torch.isfinite(image).all():
+                raise RunError(f"{title}: {item.name}: the restored image holds NaN or infinity")
+            write_png(to_image(image), _stored(study, item.key))
+        bar.update(len(batch))
+    bar.close()
+
+
+def _batches(items: list[Item], size: int) -> Iterator[list[Item]]:
+    """Neighbours of equal size, at most `size` of them."""
+    batch: list[Item] = []
+    shape: tuple[int, ...] = ()
+    for item in items:
+        new = read_image(item.lq).shape if size > 1 else ()
+        if batch and (len(batch) == size or new != shape):
+            yield batch
+            batch = []
+        batch.append(item)
+        shape = new
+    if batch:
+        yield batch
+
+
+def _publish(
+    study: Study,
+    items: list[Item],
+    folder: Path,
+    identity: dict[str, Any],
+    made: int,
+    seconds: float,
+) -> None:
+    """Link the images under their own names, then write the manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").unlink(missing_ok=True)  # never beside images of another run
+    wanted = {f"{item.name}.png" for item in items}
+    for stale in folder.glob("*.png"):
+        if stale.name not in wanted:
+            stale.unlink()
+    images = {}
+    for item in items:
+        target = folder / f"{item.name}.png"
+        _link(_stored(study, item.key), target)
+        images[item.name] = {
+            "sha256": sha256_file(target),
+            "lq_sha256": item.lq_sha256,
+            "seed": item.seed,
+            "key": item.key,
+        }
+    manifest = {
+        **identity,
+        "images": images,
+        "made": made,
+        "seconds": round(seconds, 3),
+        "hardware": hardware(),
+    }
+    write_text_atomic(json.dumps(manifest, indent=1) + "\n", folder / "manifest.json")
+
+
+def _link(source: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(source, partial)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(source, partial)
+        os.replace(partial, target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RunError(f"{target}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,100 @@
+"""Collects the scores of all jobs into one table, the only source of numbers of a study."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from faithdiff.config import Profile
+from faithdiff.errors import RunError
+from faithdiff.files import write_text_atomic
+from faithdiff.layout import Layout
+from faithdiff.score.run import COLUMNS
+
+KEY = ["method", "seed", "dataset", "level", "image", "metric", "protocol"]
+
+
+def collect(profile: Profile, layout: Layout) -> None:
+    """Write ``scores.csv``, ``summary.json`` and ``training.csv`` of a study.
+
+    Raises:
+        RunError: A row occurs twice, or a job's table is missing or has other columns.
+    """
+    table = pd.concat([_read(file) for file in score_files(profile, layout)], ignore_index=True)
+    if table.duplicated(KEY).any():
+        twice = table[table.duplicated(KEY)].iloc[0][KEY].to_dict()
+        raise RunError(f"{layout.results / 'scores.csv'}: a row would occur twice: {twice}")
+    table.insert(0, "profile", profile.profile)
+    table = table.sort_values(KEY, key=lambda column: _order(column, profile), kind="stable")
+    write_text_atomic(table.to_csv(index=False, lineterminator="\n"), layout.results / "scores.csv")
+    summary = json.dumps(summarise(table), indent=1)
+    write_text_atomic(summary + "\n", layout.results / "summary.json")
+    _training(profile, layout)
+
+
+def score_files(profile: Profile, layout: Layout) -> list[Path]:
+    """The tables of all jobs: pixel and perceptual scores, and held-out losses of variants."""
+    files = []
+    for method in profile.methods:
+        for seed in profile.seeds:
+            folder = layout.restored(method, seed)
+            files.append(folder / "scores.csv")
+            if method in profile.variants:
+                files.append(folder / "heldout.csv")
+    return files
+
+
+def summarise(table: pd.DataFrame) -> dict[str, Any]:
+    """Means by method, data set, level and ``metric@protocol``; only where every image has one."""
+    summary: dict[str, Any] = {}
+    keys = ["method", "dataset", "level", "metric", "protocol"]
+    for key, rows in table.groupby(keys, sort=False):
+        method, dataset, level, metric, protocol = map(str, key)
+        if (rows["status"] == "ok").all():
+            mean = round(float(rows["value"].astype(float).mean()), 6)
+            place = summary.setdefault(method, {}).setdefault(dataset, {}).setdefault(level, {})
+            place[f"{metric}@{protocol}"] = mean
+    return summary
+
+
+def _read(file: Path) -> pd.DataFrame:
+    if not file.is_file():
+        raise RunError(f"{file}: is missing; make it with: faithdiff score")
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    if tuple(table.columns) != COLUMNS:
+        raise RunError(f"{file}: has the columns {list(table.columns)}, not {list(COLUMNS)}")
+    return table
+
+
+def _order(column: pd.Series, profile: Profile) -> pd.Series:
+    """Methods, sets and levels in the order of the profile; the rest by name."""
+    orders = {
+        "method": list(profile.methods),
+        "dataset": list(profile.data.test),
+        "level": list(profile.data.levels),
+    }
+    if column.name == "seed":
+        return column.astype(int)
+    order = orders.get(str(column.name))
+    return column.map({name: rank for rank, name in enumerate(order)}) if order else column
+
+
+def _training(profile: Profile, layout: Layout) -> None:
+    """Training curves of every trained method in one tidy table."""
+    curves = pd.concat(list(_curves(profile, layout)), ignore_index=True)
+    columns = ["method", "seed", "phase", "step", "loss", "learning_rate"]
+    text = curves[columns].to_csv(index=False, lineterminator="\n")
+    write_text_atomic(text, layout.results / "training.csv")
+
+
+def _curves(profile: Profile, layout: Layout) -> Iterator[pd.DataFrame]:
+    for seed in profile.seeds:
+        folders = {f"stage1-{recipe}": layout.stage1(recipe, seed) for recipe in profile.recipes}
+        folders |= {method: layout.checkpoint(method, seed) for method in profile.methods}
+        for name, folder in folders.items():
+            if (folder / "training.csv").is_file():
+                yield pd.read_csv(folder / "training.csv").assign(method=name, seed=seed)

@@ -1,0 +1,96 @@
+"""The held-out denoising loss: how well a variant denoises test images that it never saw.
+
+Noise and timesteps are fixed per image, the same for every variant, so differences between
+variants show long before sampled images separate them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from faithdiff import seeds
+from faithdiff.config import digest
+from faithdiff.data.datasets import read_index
+from faithdiff.data.images import read_image, sha256_file
+from faithdiff.files import write_text_atomic
+from faithdiff.methods import Study
+from faithdiff.models.faithdiff import FaithDiff, load
+from faithdiff.models.prior import Prior, load_prior
+from faithdiff.restore.arrays import to_tensor
+from faithdiff.restore.pipeline import enlarge
+from faithdiff.score.run import COLUMNS
+from faithdiff.train.objective import prediction_target, time_ids
+from faithdiff.train.variants import prior_folder
+
+METRIC, PROTOCOL = "heldout_loss", "heldout"
+
+
+def heldout_job(study: Study, method: str, seed: int) -> None:
+    """Write ``heldout.csv`` of one (variant, seed): rows in the columns of ``scores.csv``."""
+    torch.set_num_threads(1)
+    device = study.profile.device
+    prior = load_prior(prior_folder(study)).to(device)
+    model = load(study.layout.checkpoint(method, seed)).to(device)
+    config = study.profile.training.heldout
+    protocol = digest(config, study.profile.training.loss, prior.scheduler.config.prediction_type)
+    rows = []
+    places = [(d, lv) for d in study.profile.data.test for lv in study.profile.data.levels]
+    for dataset, level in tqdm(places, f"held-out {method}", unit="set"):
+        index = read_index(study.layout.dataset(dataset))[: config.images]
+        for name, caption in zip(index["name"], index["caption"], strict=True):
+            hq = study.layout.dataset(dataset) / "hq" / f"{name}.png"
+            lq = study.layout.lq(dataset, level) / f"{name}.png"
+            # The same noise at every level: levels differ by their LQ image alone.
+            generator = seeds.torch_generator(study.profile.seed, "heldout", dataset, name)
+            value = heldout_loss(study, model, prior, hq, lq, caption, generator)
+            place = [method, method, seed, dataset, level, name, METRIC, PROTOCOL]
+            rows.append([*place, repr(value), "ok", "", sha256_file(hq), protocol])
+    _write(rows, study.layout.restored(method, seed) / "heldout.csv")
+
+
+@torch.no_grad()
+def heldout_loss(
+    study: Study,
+    model: FaithDiff,
+    prior: Prior,
+    hq: Path,
+    lq: Path,
+    caption: str,
+    generator: torch.Generator,
+) -> float:
+    """Mean loss of one image over the fixed timesteps; the loss is the training's."""
+    training, factor = study.profile.training, prior.factor
+    clean, degraded = to_tensor(read_image(hq)), to_tensor(read_image(lq))
+    height, width = (side // factor * factor for side in clean.shape[2:])
+    device = prior.unet.device
+    clean = clean[:, :, :height, :width].to(device) * 2 - 1
+    seen = enlarge(degraded, study.profile.data.scale)[:, :, :height, :width].to(device) * 2 - 1
+    moments = prior.encode_moments(clean)
+    latents = prior.sample_latents(moments, torch.zeros_like(moments[:, ::2]))
+    features, prompt = model.lq_encoder(seen), prior.encode_text([caption])
+    ids = time_ids((height, width), torch.zeros(1, 2), (height, width)).to(device)
+    losses = []
+    for number in training.heldout.timesteps:
+        timestep = torch.tensor([number], device=device)
+        noise = torch.randn(latents.shape, generator=generator).to(device)
+        noisy = prior.scheduler.add_noise(latents, noise, timestep)
+        prediction = model(noisy, timestep, features, prompt, ids)
+        target = prediction_target(prior.scheduler, latents, noise, timestep)
+        losses.append(_distance(prediction, target, training.loss))
+    return sum(losses) / len(losses)
+
+
+def _distance(prediction: Tensor, target: Tensor, kind: str) -> float:
+    distance = F.l1_loss if kind == "l1" else F.mse_loss
+    return float(distance(prediction, target))
+
+
+def _write(rows: list[list[object]], file: Path) -> None:
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    write_text_atomic(table.to_csv(index=False, lineterminator="\n"), file)

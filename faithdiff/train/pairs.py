@@ -1,0 +1,69 @@
+"""Training pairs: HQ scenes and their LQ versions, prepared offline as the paper's are.
+
+Batches are drawn by the number of the update, never by iteration, so that every variant of a
+seed sees the same crops in the same order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from faithdiff.data.datasets import read_index
+from faithdiff.data.images import read_image
+from faithdiff.errors import UserError
+from faithdiff.layout import Layout
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """HQ ``(N, 3, H, W)`` and LQ ``(N, 3, h, w)`` as uint8, and N captions."""
+
+    hq: Tensor
+    lq: Tensor
+    captions: list[str]
+
+
+def load_pairs(layout: Layout, level: str) -> Pairs:
+    """Read the prepared training set of a profile.
+
+    Raises:
+        UserError: The images are not all of one size.
+    """
+    folder = layout.dataset("train")
+    index = read_index(folder)
+    hq = read_stack([folder / "hq" / f"{name}.png" for name in index["name"]])
+    lq = read_stack([layout.lq("train", level) / f"{name}.png" for name in index["name"]])
+    return Pairs(hq, lq, list(index["caption"]))
+
+
+def read_stack(files: list[Path]) -> Tensor:
+    """Read images of one size as uint8 ``(N, 3, H, W)``."""
+    images = [read_image(file) for file in files]
+    sizes = {image.shape for image in images}
+    if len(sizes) != 1:
+        raise UserError(f"{files[0].parent}: training images must have one size, found {sizes}")
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+
+
+def pick(count: int, batch: int, generator: torch.Generator) -> Tensor:
+    """Random rows ``(batch,)`` out of `count`."""
+    return torch.randint(count, (batch,), generator=generator)
+
+
+def corners(size: int, crop: int, batch: int, generator: torch.Generator) -> Tensor:
+    """Random top-left corners ``(batch, 2)`` of square crops, uniform over where they fit."""
+    return torch.randint(size - crop + 1, (batch, 2), generator=generator)
+
+
+def crops(images: Tensor, corner: Tensor, size: int) -> Tensor:
+    """Square crops ``(B, C, size, size)`` at one corner (top, left) for each image."""
+    parts = [
+        image[:, top : top + size, left : left + size]
+        for image, (top, left) in zip(images, corner.tolist(), strict=True)
+    ]
+    return torch.stack(parts)

@@ -1,0 +1,188 @@
+"""Records what a run made in DVC: Snakemake schedules, DVC remembers, neither repeats the other.
+
+The stage ``study@<profile>`` of ``dvc.yaml`` names what is recorded. Recording runs no job and
+changes no output: ``dvc.lock`` gets the hashes, DVC's cache gets copies.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from faithdiff.errors import RunError, UserError
+from faithdiff.files import write_text_atomic
+from faithdiff.jobs import restore_jobs, save_jobs
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+    from dvc.stage import PipelineStage
+
+AGAIN = "then run snakemake again; finished jobs are kept"
+
+
+def stage_name(profile: str) -> str:
+    """Name of the stage in ``dvc.yaml`` that lists the outputs of a profile."""
+    return f"study@{profile}"
+
+
+def version_study(profile_name: str, root: Path, stamp: Path) -> None:
+    """Write the hashes of a profile's outputs to ``dvc.lock`` and copies to DVC's cache.
+
+    Where there is nothing to record in (no stage for the profile, no Git checkout), nothing is
+    touched and the stamp says why.
+
+    Args:
+        profile_name: Profile whose stage is recorded.
+        root: Folder of the run, which holds ``dvc.yaml``.
+        stamp: JSON file that says what was recorded; written last.
+
+    Raises:
+        UserError: DVC is not initialised here, or ``dvc.yaml`` is damaged.
+        RunError: An output is missing, the disk is full, or DVC failed.
+    """
+    start = time.monotonic()
+    name = stage_name(profile_name)
+    if reason := _why_not(name, root):
+        _skip(name, reason, stamp)
+        return
+    save_jobs(profile_name, root)
+    # Set by DVC for the commands that it runs. It holds a lock, and hashes the outputs itself.
+    if os.environ.get("DVC_STAGE") == name:
+        _skip(name, "`dvc repro` runs this and records the outputs itself when it ends", stamp)
+        return
+    with _dvc(root) as repo:
+        _check_present(_stage(repo, name), name)
+        # force: the outputs differ from dvc.lock, that is the point. relink would replace files
+        # by copies of the cache, and so change their times.
+        repo.commit(name, force=True, relink=False)
+    _write_stamp(stamp, _recorded(name, root) | {"seconds": round(time.monotonic() - start, 1)})
+
+
+def pull_study(profile_name: str, root: Path, stamp: Path, remote: str | None = None) -> None:
+    """Fetch the outputs that ``dvc.lock`` names, so that Snakemake has nothing left to do.
+
+    Args:
+        profile_name: Profile whose stage is fetched.
+        root: Folder of the run, a Git checkout.
+        stamp: The file that :func:`version_study` writes.
+        remote: Name of a DVC remote; default: the default remote.
+
+    Raises:
+        UserError: There is nothing to fetch or no remote, or a result differs from ``dvc.lock``.
+        RunError: The remote lacks a file, or cannot be read.
+    """
+    name = stage_name(profile_name)
+    if reason := _why_not(name, root):
+        raise UserError(f"{name}: cannot be pulled: {reason}")
+    if name not in _locked(root):
+        raise UserError(f"dvc.lock: has no {name}: its results were never committed")
+    with _dvc(root) as repo:
+        if remote is None and not repo.config["core"].get("remote"):
+            raise UserError(
+                "no DVC remote: name the folder or address where the data lies with: "
+                "dvc remote add --default NAME ADDRESS"
+            )
+        repo.pull(targets=[name], remote=remote)
+        if changed := [str(out) for out in _stage(repo, name).outs if out.status()]:
+            raise UserError(
+                f"{', '.join(changed)}: not what dvc.lock says; "
+                "bring the committed version back with: git checkout, dvc checkout"
+            )
+    restored = restore_jobs(profile_name, root)
+    _write_stamp(stamp, _recorded(name, root))
+    print(f"{name}: {restored} outputs restored")
+
+
+def _why_not(name: str, root: Path) -> str | None:
+    """Why there is nothing to record in, or None."""
+    if not (root / "dvc.yaml").is_file():
+        return "there is no dvc.yaml in this folder"
+    if not (root / ".dvc").is_dir():
+        raise UserError(f"{root.resolve()}: DVC is not initialised; do it with: dvc init")
+    from dvc.scm import SCMError
+    from dvc.stage.exceptions import StageNotFound
+
+    with _dvc(root) as repo:
+        try:
+            _stage(repo, name)
+            _ = repo.scm.root_dir
+        except StageNotFound:
+            return f"dvc.yaml has no stage {name}; to version it, name the profile there"
+        except SCMError:
+            return "this folder is not a Git checkout, and DVC tells versions apart by commit"
+    return None
+
+
+def _stage(repo: Repo, name: str) -> PipelineStage:
+    (stage,) = repo.stage.collect(name)
+    return stage
+
+
+def _check_present(stage: PipelineStage, name: str) -> None:
+    if missing := [str(out) for out in stage.outs if not out.exists]:
+        raise RunError(
+            f"dvc.yaml: {name}: not there: {', '.join(missing)}; make it with: {stage.cmd}"
+        )
+
+
+@contextmanager
+def _dvc(root: Path) -> Iterator[Repo]:
+    """Open the repository; what DVC raises becomes one message of ours."""
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root.resolve())) as repo:
+            yield repo
+    except LockError:
+        raise RunError(f"{root / '.dvc'}: another dvc command is running; wait, {AGAIN}") from None
+    except (DvcException, OSError) as error:
+        raise RunError(_explain(error, root)) from error
+
+
+def _explain(error: BaseException, root: Path) -> str:
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    if any(isinstance(c, OSError) and c.errno in (errno.ENOSPC, errno.EDQUOT) for c in causes):
+        return (
+            f"{root / '.dvc' / 'cache'}: the disk is full; free space, or drop old versions with "
+            f"`dvc gc --workspace`, {AGAIN}"
+        )
+    return f"dvc: {error}"
+
+
+def _locked(root: Path) -> dict[str, Any]:
+    lock = root / "dvc.lock"
+    if not lock.is_file():
+        return {}
+    stages: dict[str, Any] = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
+    return stages
+
+
+def _recorded(name: str, root: Path) -> dict[str, Any]:
+    outs = {out["path"]: out for out in _locked(root)[name]["outs"]}
+    for path, out in outs.items():
+        files = f"{out['nfiles']} files, " if "nfiles" in out else ""
+        print(f"{name}: {path}: {files}{out['size'] / 1e6:.1f} MB, md5 {out['md5']}")
+    kept = ("md5", "size", "nfiles")
+    shown = {path: {k: out[k] for k in kept if k in out} for path, out in outs.items()}
+    return {"stage": name, "versioned": True, "outs": shown}
+
+
+def _skip(name: str, reason: str, stamp: Path) -> None:
+    _write_stamp(stamp, {"stage": name, "versioned": False, "reason": reason})
+    print(f"{name}: not versioned: {reason}")
+
+
+def _write_stamp(stamp: Path, content: dict[str, Any]) -> None:
+    write_text_atomic(json.dumps(content, indent=1) + "\n", stamp)

@@ -1,0 +1,44 @@
+"""A study of the profile `test`, built once per session by the functions behind the commands."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from faithdiff import cli
+from faithdiff import compat as compat  # before torchvision, which the metrics import
+from faithdiff.methods import Study
+
+CONFIG = Path(__file__).resolve().parents[1] / "config"
+PROFILE = Path("config/test.yaml")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a study up to the checkpoint of the method `faithdiff`; not to be changed."""
+    root = tmp_path_factory.mktemp("study")
+    shutil.copytree(CONFIG, root / "config")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for dataset in ("Photos", "Scenes", "train", "prior"):
+            cli.prepare(dataset, PROFILE)
+        for dataset, level in [("Photos", "II"), ("Scenes", "II"), ("train", "train")]:
+            cli.degrade(dataset, level, PROFILE)
+        cli.train_prior(PROFILE)
+        cli.cache(PROFILE)
+        cli.pretrain("released", config=PROFILE)
+        cli.train("faithdiff", config=PROFILE)
+    return root
+
+
+@pytest.fixture
+def study(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """A copy of the built study that the test may change; its folder is the current one."""
+    root = tmp_path / "study"
+    shutil.copytree(built, root)
+    monkeypatch.chdir(root)
+    return Study.load(PROFILE)

@@ -1,0 +1,561 @@
+"""Tables and figures from a made-up ``scores.csv``: what is bold, and what is not a number."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy import ndimage, stats
+
+from faithdiff.config import Profile, load_profile
+from faithdiff.data.images import write_png
+from faithdiff.errors import ImageError, UserError
+from faithdiff.layout import Layout
+from faithdiff.report.cells import Cell, Table
+from faithdiff.report.figures import write_figures
+from faithdiff.report.latex import latex_escape, to_latex
+from faithdiff.report.panels import detailed_box, panel_level, panels_figure
+from faithdiff.report.published import published_for
+from faithdiff.report.render import to_markdown
+from faithdiff.report.scores import COLUMNS, KEY
+from faithdiff.report.statistics import holm, paired_bootstrap, sign_flip_test
+from faithdiff.report.style import method_styles
+from faithdiff.report.tables import ablation_table, load_scores, main_table, write_tables
+from faithdiff.report.training import training_figure
+
+ROOT = Path(__file__).parent.parent
+PAPER = ROOT / "results" / "paper"
+IMAGES = 12
+AWKWARD = r'50% & _x_ {a} #1 $2 ^ ~ \cmd [x] *y* <z> | "q" --all'
+
+
+@pytest.fixture
+def profile() -> Profile:
+    """Two methods and two variants, one of them with an awkward label; two metrics."""
+    mini = load_profile(ROOT / "config" / "mini.yaml")
+    variants = {name: mini.variants[name] for name in ("faithdiff", "frozen", "separate")}
+    variants["frozen"] = variants["frozen"].model_copy(update={"label": AWKWARD})
+    return mini.model_copy(
+        update={
+            "profile": "tiny",
+            "seeds": [0],
+            "variants": variants,
+            "baselines": {"bicubic": mini.baselines["bicubic"]},
+            "data": mini.data.model_copy(update={"levels": ["I", "II"]}),
+            "score": mini.score.model_copy(
+                update={
+                    "protocols_file": ROOT / "config" / "protocols.yaml",
+                    "metrics": ["psnr", "gmsd"],
+                }
+            ),
+            "report": mini.report.model_copy(
+                update={
+                    "protocol": "ycbcr",
+                    "main": ["bicubic", "frozen", "faithdiff"],
+                    "ablation": ["faithdiff", "frozen", "separate"],
+                    "bootstrap": 800,
+                    "panel_images": 2,
+                }
+            ),
+        }
+    )
+
+
+Value = Callable[[str, str, int], float]  # method, metric, image
+
+
+def _plain(method: str, metric: str, image: int) -> float:
+    """FaithDiff clearly best in PSNR; GMSD all but tied."""
+    noise = np.random.default_rng(sum(map(ord, f"{method}{metric}{image}"))).normal()
+    if metric == "psnr":
+        return 20 + image * 0.3 + 2.0 * (method == "faithdiff") + 0.1 * noise
+    return 0.15 + 0.001 * image + 0.004 * noise
+
+
+def make_scores(
+    profile: Profile, value: Value = _plain, seeds: tuple[int, ...] = (0,)
+) -> pd.DataFrame:
+    rows = []
+    places = list(itertools.product(profile.data.test, profile.data.levels, range(IMAGES)))
+    for method, (dataset, level, image) in itertools.product(profile.methods, places):
+        metrics = [(name, "ycbcr") for name in profile.score.metrics]
+        if method in profile.variants and image < IMAGES // 2:
+            metrics.append(("heldout_loss", "heldout"))
+        for (metric, protocol), seed in itertools.product(metrics, seeds):
+            number = value(method, metric, image) + 0.01 * seed
+            row = ("tiny", method, "", seed, dataset, level, f"{image:04d}", metric, protocol)
+            rows.append((*row, number, "ok", "r", "h", "p"))
+    return load_rows(pd.DataFrame(rows, columns=COLUMNS))
+
+
+def load_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.sort_values(KEY, ignore_index=True)
+
+
+def cells(table: Table) -> Iterator[tuple[tuple[str, str, str], Cell]]:
+    for block in table.blocks:
+        for row in block.rows:
+            for cell, column in zip(row.cells, table.columns, strict=True):
+                yield (block.name, row.method or row.label, column.metric), cell
+
+
+# --- scores.csv ---------------------------------------------------------------------------------
+
+
+def test_a_score_file_survives_the_round_trip(profile: Profile, tmp_path: Path) -> None:
+    scores = make_scores(profile)
+    scores.to_csv(tmp_path / "scores.csv", index=False)
+    pd.testing.assert_frame_equal(load_scores(tmp_path / "scores.csv"), scores)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: f.drop(columns="status"), "has no column status"),
+        (lambda f: pd.concat([f, f.iloc[[3]]]), "there twice"),
+        (lambda f: f.assign(status="fine"), "status is 'fine'"),
+        (lambda f: f.assign(status="failed: "), "status is 'failed: '"),
+        (lambda f: f.assign(value="inf"), "value is 'inf', not a finite number"),
+        (lambda f: f.assign(value=""), "value is ''"),
+        (lambda f: f.assign(seed="first"), "seed is 'first'"),
+    ],
+)
+def test_a_damaged_score_file_is_named(
+    profile: Profile,
+    tmp_path: Path,
+    spoil: Callable[[pd.DataFrame], pd.DataFrame],
+    message: str,
+) -> None:
+    file = tmp_path / "scores.csv"
+    spoil(make_scores(profile)).to_csv(file, index=False)
+    with pytest.raises(UserError, match=re.escape(str(file))) as caught:
+        load_scores(file)
+    assert message in str(caught.value)
+
+
+def test_a_missing_or_empty_score_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").touch()
+    for name in ("absent.csv", "empty.csv"):
+        with pytest.raises(UserError, match=name):
+            load_scores(tmp_path / name)
+
+
+# --- statistics ---------------------------------------------------------------------------------
+
+
+def test_the_bootstrap_interval_is_that_of_its_definition() -> None:
+    difference = np.random.default_rng(1).normal(0.5, 1.0, 25)
+    low, high = paired_bootstrap(difference, 20_000, np.random.default_rng(0))
+    means = np.random.default_rng(9).choice(difference, (20_000, 25)).mean(axis=1)
+    assert [low, high] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.02)
+
+
+def test_the_bootstrap_interval_holds_the_true_mean_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(3)
+    held = 0
+    for _ in range(200):
+        low, high = paired_bootstrap(rng.normal(1.0, 2.0, 30), 300, rng)
+        held += low < 1.0 < high
+    assert 0.87 < held / 200 < 0.98
+
+
+def test_one_image_has_no_interval_and_separates_nothing() -> None:
+    one = np.array([3.0])
+    assert np.isnan(paired_bootstrap(one, 100, np.random.default_rng(0))).all()
+    assert sign_flip_test(one, 100, np.random.default_rng(0)) == 1.0
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=8))
+@settings(max_examples=30, deadline=None)
+def test_the_sign_flip_test_equals_the_enumeration(values: list[float]) -> None:
+    difference = np.round(np.array(values), 3)
+    signs = np.array(list(itertools.product([-1, 1], repeat=len(values))))
+    means = (signs * difference).mean(axis=1)
+    extreme = np.abs(means) >= abs(difference.mean()) - 1e-12
+    p = sign_flip_test(difference, 5000, np.random.default_rng(0))
+    assert p == pytest.approx(extreme.mean(), abs=1e-9)
+
+
+def test_holm_on_a_textbook_example() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_lies_between_no_correction_and_bonferroni(p: list[float]) -> None:
+    adjusted = np.array(holm(p))
+    assert (adjusted >= np.array(p) - 1e-15).all()
+    assert (adjusted <= np.minimum(np.array(p) * len(p), 1) + 1e-15).all()
+    assert (np.diff(adjusted[np.argsort(p)]) >= 0).all()
+
+
+# --- the main table -----------------------------------------------------------------------------
+
+
+@given(shift=st.floats(0, 1.5), noise=st.floats(0.05, 1.0), seed=st.integers(0, 99))
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_only_a_separated_best_is_bold(
+    profile: Profile, shift: float, noise: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    scores = make_scores(
+        profile, lambda m, metric, i: i + shift * (m == "faithdiff") + noise * rng.normal()
+    )
+    table = main_table(scores, profile, paper=PAPER)
+    means = scores.groupby(["dataset", "level", "metric", "method"])["value"].mean()
+    for (dataset, level, metric), block, c in (
+        ((b.datasets[0], b.levels[0], column.metric), b, c)
+        for b in table.blocks
+        for c, column in enumerate(table.columns)
+    ):
+        marks = {row.method: row.cells[c].mark for row in block.rows}
+        own = means[dataset, level, metric][list(marks)]
+        order = own.sort_values(ascending=not table.columns[c].higher_is_better).index
+        best = next(row.cells[c] for row in block.rows if row.method == order[0]).comparison
+        assert best is not None
+        assert best.other == order[1]
+        separated = not (best.low <= 0 <= best.high) and best.p_holm < 0.05
+        expected = ("best", "second") if separated else ("tie", "tie")
+        assert tuple(marks[method] for method in order[:2]) == expected
+        assert all(marks[method] == "" for method in order[2:])
+
+
+def test_a_clear_winner_is_bold_and_a_tie_is_not(profile: Profile) -> None:
+    table = main_table(make_scores(profile), profile, paper=PAPER)
+    marks = {key: cell.mark for key, cell in cells(table)}
+    assert all(marks[key] == "best" for key in marks if key[1:] == ("faithdiff", "psnr"))
+    assert not any(mark == "best" for key, mark in marks.items() if key[2] == "gmsd")
+    assert re.search(r"\| FaithDiff \| \*\*2\d\.\d\d\*\* \|", to_markdown(table))
+
+
+def test_equal_methods_tie(profile: Profile) -> None:
+    table = main_table(make_scores(profile, lambda *_: 1.0), profile, paper=PAPER)
+    assert {cell.mark for _, cell in cells(table)} == {"tie", ""}
+
+
+@pytest.mark.parametrize(
+    ("status", "rows", "printed"),
+    [
+        ("unavailable: weights are missing; run `faithdiff fetch x`", slice(None), "n/a"),
+        ("unavailable: too small", slice(0, 1), "n/a"),
+        ("failed: out of memory", slice(0, 3), f"failed 3/{IMAGES}"),
+        (None, slice(0, 2), f"missing 2/{IMAGES}"),
+        (None, slice(None), "not run"),
+    ],
+)
+def test_a_cell_that_lacks_images_says_why_and_never_a_mean(
+    profile: Profile, status: str | None, rows: slice, printed: str
+) -> None:
+    scores = make_scores(profile)
+    hit = scores.query(
+        "method == 'frozen' and metric == 'psnr' and dataset == 'Photos' and level == 'I'"
+    ).index[rows]
+    if status is None:
+        scores = scores.drop(index=hit)
+    else:
+        scores.loc[hit, ["status", "value"]] = [status, np.nan]
+    table = main_table(scores, profile, paper=PAPER)
+    cell = dict(cells(table))["Photos, Level I", "frozen", "psnr"]
+    assert np.isnan(cell.mean)
+    assert cell.mark == ""
+    line = next(line for line in to_markdown(table).splitlines() if line.startswith("| 50%"))
+    assert f" {printed}<sup>1</sup> " in line
+    if status is not None:
+        assert status.split(": ", 1)[1] in to_markdown(table)
+    others = [cell for key, cell in cells(table) if key[1:] != ("frozen", "psnr")]
+    assert all(other.status == "ok" for other in others)
+
+
+def test_several_seeds_are_averaged_per_image_first(profile: Profile) -> None:
+    many = make_scores(profile, seeds=(0, 1, 2))
+    keys = [name for name in KEY if name != "seed"]
+    averaged = many.assign(value=many.groupby(keys)["value"].transform("mean")).query("seed == 0")
+    some, one = (main_table(load_rows(frame), profile, paper=PAPER) for frame in (many, averaged))
+    for (key, a), (_, b) in zip(cells(some), cells(one), strict=True):
+        assert (a.mean, a.low, a.high) == pytest.approx((b.mean, b.low, b.high)), key
+        assert (a.usable, a.seeds) == (IMAGES, (0, 1, 2))
+    assert "seeds averaged" in some.caption
+    assert "seeds averaged" not in one.caption
+
+
+def test_a_seed_that_lacks_an_image_spoils_the_cell(profile: Profile) -> None:
+    scores = make_scores(profile, seeds=(0, 1))
+    gone = scores.query("method == 'bicubic' and metric == 'psnr' and seed == 1").index[0]
+    statuses = [
+        c.status for _, c in cells(main_table(scores.drop(index=gone), profile, paper=PAPER))
+    ]
+    assert statuses.count("incomplete") == 1
+
+
+# --- published numbers --------------------------------------------------------------------------
+
+
+def test_published_rows_are_found_by_their_names_only() -> None:
+    rows = published_for("DIV2K-Val", "I", "faithdiff-repo", PAPER)
+    assert rows["FaithDiff"]["musiq"] == 66.53
+    assert published_for("DIV2K-Val", "I", "ycbcr", PAPER) == {}
+    assert published_for("Photos", "I", "faithdiff-repo", PAPER) == {}
+    with pytest.raises(UserError, match="nowhere"):
+        published_for("DIV2K-Val", "I", "faithdiff-repo", Path("nowhere"))
+
+
+def test_published_rows_appear_where_the_names_match(profile: Profile) -> None:
+    assert "not comparable" in main_table(make_scores(profile), profile, paper=PAPER).caption
+    photos = profile.data.test["Photos"]
+    data = profile.data.model_copy(update={"test": {"DIV2K-Val": photos}})
+    like_paper = profile.model_copy(update={"data": data})
+    scores = make_scores(like_paper).replace({"protocol": {"ycbcr": "faithdiff-repo"}})
+    table = main_table(scores, like_paper, "faithdiff-repo", PAPER)
+    assert "*FaithDiff (published)* | 24.29 |" in to_markdown(table)
+    assert "not comparable" not in table.caption
+    assert not any(cell.mark for key, cell in cells(table) if "published" in key[1])
+
+
+@pytest.mark.parametrize("file", sorted(PAPER.glob("*.csv")), ids=lambda path: path.name)
+def test_every_published_row_has_a_source_and_a_confidence(file: Path) -> None:
+    rows = pd.read_csv(file, keep_default_na=False)
+    assert len(rows)
+    assert (rows["source"] != "").all()
+    assert rows["confidence"].isin(["high", "medium", "low"]).all()
+    assert (rows.loc[rows["confidence"] == "low", "note"] != "").all()
+
+
+# --- the ablation table -------------------------------------------------------------------------
+
+
+def test_the_ablation_compares_each_row_with_the_first(profile: Profile) -> None:
+    scores = make_scores(profile)
+    found = dict(cells(ablation_table(scores, profile)))
+    wide = scores.pivot_table(
+        "value", ["metric", "dataset", "level", "image"], "method", aggfunc="mean"
+    )
+    for (block, method, metric), cell in found.items():
+        rows = wide.loc[metric]
+        if block != "All levels":
+            rows = rows.xs(block.removeprefix("Level "), level="level")
+        assert cell.mean == pytest.approx(rows[method].mean())
+        if method == "faithdiff":
+            assert cell.comparison is None
+            continue
+        assert cell.comparison is not None
+        assert cell.comparison.mean == pytest.approx((rows[method] - rows["faithdiff"]).mean())
+        assert cell.comparison.low <= cell.comparison.mean <= cell.comparison.high
+    assert found["All levels", "frozen", "heldout_loss"].expected == IMAGES  # half of two sets
+    assert found["All levels", "frozen", "psnr"].comparison.separated  # type: ignore[union-attr]
+
+
+def test_the_unit_of_pairing_is_the_image_not_its_levels(profile: Profile) -> None:
+    rng = np.random.default_rng(0)
+    scores = make_scores(profile)
+    wide = dict(cells(ablation_table(scores, profile)))["All levels", "frozen", "psnr"]
+    # A second level that repeats the first adds no image, so it must not narrow the interval.
+    psnr = scores.query("metric == 'psnr' and level == 'I' and method in ('frozen', 'faithdiff')")
+    pair = psnr.pivot(index=["dataset", "image"], columns="method", values="value")
+    low, high = paired_bootstrap((pair["frozen"] - pair["faithdiff"]).to_numpy(), 800, rng)
+    assert wide.comparison is not None
+    assert wide.comparison.high - wide.comparison.low == pytest.approx(high - low, rel=0.15)
+
+
+# --- printing -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """A run directory with scores, images and training logs."""
+    monkeypatch.chdir(tmp_path)
+    layout = Layout(profile.profile)
+    shutil.copytree(PAPER, tmp_path / "results" / "paper")
+    layout.results.mkdir(parents=True)
+    make_scores(profile).to_csv(layout.results / "scores.csv", index=False)
+    _make_images(profile, layout)
+    for name, variant in profile.variants.items():
+        _make_log(layout.checkpoint(name, 0) / "training.csv", len(variant.phases))
+    _make_log(layout.stage1("released", 0) / "training.csv", 1)
+    return layout
+
+
+def _make_images(profile: Profile, layout: Layout) -> None:
+    rng = np.random.default_rng(0)
+    for dataset, number in itertools.product(profile.data.test, range(IMAGES)):
+        hq = ndimage.gaussian_filter(rng.integers(0, 256, (48, 64, 3)).astype(float), (2, 2, 0))
+        hq = np.clip((hq - 127) * 4 + 127, 0, 255).astype(np.uint8)
+        name = f"{number:04d}.png"
+        write_png(hq, layout.dataset(dataset) / "hq" / name)
+        for level in profile.data.levels:
+            write_png(hq[::4, ::4].copy(), layout.lq(dataset, level) / name)
+            for method in profile.methods:
+                write_png(hq, layout.restoration(method, 0, dataset, level) / name)
+    for dataset in profile.data.test:
+        index = pd.DataFrame({"name": [f"{number:04d}" for number in range(IMAGES)]})
+        index.assign(caption="noise").to_csv(layout.dataset(dataset) / "index.csv", index=False)
+
+
+def _make_log(file: Path, phases: int) -> None:
+    file.parent.mkdir(parents=True)
+    steps = np.arange(0, 100, 10)
+    parts = [
+        pd.DataFrame({"phase": f"phase {i}", "step": steps, "loss": 1 / (1 + steps)})
+        for i in range(phases)
+    ]
+    pd.concat(parts).assign(learning_rate=1e-3, seconds=1.0).to_csv(file, index=False)
+
+
+def test_tables_do_not_depend_on_the_order_of_the_rows(profile: Profile, study: Layout) -> None:
+    file = study.results / "scores.csv"
+    before = {path: path.read_bytes() for path in write_tables(profile, study)}
+    assert {path.name for path in before} == {
+        f"{table}.{suffix}"
+        for table in ("main", "ablation")
+        for suffix in ("md", "tex", "csv", "cells.json")
+    }
+    scores = pd.read_csv(file, dtype=str, keep_default_na=False)
+    scores.sample(frac=1, random_state=5).to_csv(file, index=False)
+    assert {path: path.read_bytes() for path in write_tables(profile, study)} == before
+
+
+def test_every_cell_leads_back_to_its_rows(profile: Profile, study: Layout) -> None:
+    write_tables(profile, study)
+    for name in ("main", "ablation"):
+        sidecar = json.loads((study.results / "tables" / f"{name}.cells.json").read_text())
+        scores = load_scores(Path(sidecar["scores"]))
+        tidy = pd.read_csv(study.results / "tables" / f"{name}.csv")
+        assert len(sidecar["cells"]) == len(tidy)
+        for cell in sidecar["cells"].values():
+            rows = scores[
+                (scores["method"] == cell["method"])
+                & (scores["metric"] == cell["metric"])
+                & (scores["protocol"] == cell["protocol"])
+                & scores["dataset"].isin(cell["datasets"])
+                & scores["level"].isin(cell["levels"])
+                & scores["seed"].isin(cell["seeds"])
+            ]
+            images = sidecar["images"][f"{cell['protocol']}/{cell['metric']}"]
+            places = set(zip(rows["dataset"] + "/" + rows["level"], rows["image"], strict=True))
+            wanted = {
+                (f"{dataset}/{level}", image)
+                for dataset, level in itertools.product(cell["datasets"], cell["levels"])
+                for image in images[f"{dataset}/{level}"]
+            }
+            assert places == wanted
+            assert rows["value"].mean() == pytest.approx(cell["mean"], rel=1e-12)
+        assert tidy["mean"].to_list() == [cell["mean"] for cell in sidecar["cells"].values()]
+
+
+def test_special_characters_are_escaped_in_latex(profile: Profile) -> None:
+    text = latex_escape(AWKWARD)
+    assert not re.search(r"(?<!\\)[%&#_]|--|[<>|\"]", text)
+    assert text.count(r"\$") == 1
+    for table in (main_table(make_scores(profile), profile, paper=PAPER),):
+        assert text in to_latex(table)
+    assert latex_escape("run `a_b --c` now") == r"run \texttt{a\_b -{}-c} now"
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="NO pdflatex: LaTeX is NOT compiled")
+def test_latex_compiles_with_booktabs_alone(profile: Profile, tmp_path: Path) -> None:
+    scores = make_scores(profile)
+    lost = scores.query("method == 'separate' or (method == 'bicubic' and level == 'II')").index
+    scores.loc[lost, ["status", "value"]] = [f"failed: {AWKWARD} `{AWKWARD}`", np.nan]
+    body = to_latex(main_table(scores, profile, paper=PAPER))
+    body += to_latex(ablation_table(scores, profile))
+    document = (
+        rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
+    )
+    (tmp_path / "t.tex").write_text(document, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert run.returncode == 0, run.stdout.decode(errors="replace")[-2000:]
+
+
+# --- figures ------------------------------------------------------------------------------------
+
+
+def test_every_figure_is_written_and_again_with_the_same_bytes(
+    profile: Profile, study: Layout
+) -> None:
+    before = {path: path.read_bytes() for path in write_figures(profile, study)}
+    level = panel_level(profile)
+    panels = [f"panels-{dataset}-{level}" for dataset in profile.data.test]
+    names = ["levels", *panels, "ablation", "training", "perception-distortion"]
+    folder = study.results / "figures"
+    assert set(before) == {folder / f"{n}.{s}" for n in names for s in ("png", "pdf")}
+    for path, content in before.items():
+        if path.suffix == ".pdf":
+            assert b"CreationDate" not in content
+            assert b"/CIDFontType2" in content  # TrueType, not Type 3
+            continue
+        with Image.open(path) as picture:
+            assert min(picture.size) > 200
+            assert np.asarray(picture.convert("L")).std() > 10
+    assert {path: path.read_bytes() for path in write_figures(profile, study)} == before
+
+
+def test_a_missing_restoration_is_named(profile: Profile, study: Layout) -> None:
+    file = study.restoration("frozen", 0, "Scenes", "II") / "0001.png"
+    file.unlink()
+    with pytest.raises(ImageError, match=re.escape(str(file))):
+        panels_figure(profile, study, make_scores(profile), "Scenes", "II")
+
+
+def test_a_restoration_of_another_size_is_refused(profile: Profile, study: Layout) -> None:
+    file = study.restoration("frozen", 0, "Scenes", "II") / "0001.png"
+    write_png(np.zeros((48, 60, 3), np.uint8), file)
+    with pytest.raises(ImageError, match="is 60 x 48, not 64 x 48 px"):
+        panels_figure(profile, study, make_scores(profile), "Scenes", "II")
+
+
+def test_a_restoration_that_failed_is_drawn_as_failed(profile: Profile, study: Layout) -> None:
+    (study.restoration("frozen", 0, "Scenes", "II") / "0001.png").unlink()
+    scores = make_scores(profile)
+    hit = (scores["method"] == "frozen") & (scores["image"] == "0001") & (scores["level"] == "II")
+    scores.loc[hit, ["status", "value"]] = ["failed: out of memory", np.nan]
+    figure = panels_figure(profile, study, scores, "Scenes", "II")
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["failed"] * 2
+    captions = [axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()]
+    assert captions.count("PSNR n/a") == 1
+    assert len(captions) == 6  # three methods, two images
+
+
+def test_a_study_that_trained_nothing_has_no_training_figure(
+    profile: Profile, study: Layout
+) -> None:
+    assert len(training_figure(profile, study).axes) == 3  # type: ignore[union-attr]
+    shutil.rmtree(study.checkpoints)
+    assert training_figure(profile, study) is None
+
+
+def test_a_method_looks_the_same_in_every_figure_and_unlike_the_others() -> None:
+    styles = method_styles(load_profile(ROOT / "config" / "mini.yaml"))
+    looks = [(style.colour, style.marker) for style in styles.values()]
+    assert len(set(looks)) == len(looks)
+    assert styles["faithdiff"].colour == "#D55E00"
+
+
+@given(st.integers(4, 70), st.integers(4, 70), st.integers(0, 9))
+@settings(max_examples=40, deadline=None)
+def test_the_enlarged_box_lies_inside_the_image(height: int, width: int, seed: int) -> None:
+    hq = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    top, left, side = detailed_box(hq)
+    assert 0 <= top <= height - side
+    assert 0 <= left <= width - side
+    assert side >= 1
+
+
+def test_the_enlarged_box_finds_the_detail() -> None:
+    hq = np.full((64, 96, 3), 90, np.uint8)
+    hq[40:56, 70:86] = np.random.default_rng(0).integers(0, 256, (16, 16, 3))
+    top, left, side = detailed_box(hq)
+    assert (side, abs(top - 40) <= 2, abs(left - 70) <= 2) == (16, True, True)
+    assert stats.entropy(np.bincount(hq[top : top + side, left : left + side].ravel())) > 3

@@ -1,0 +1,67 @@
+# What the rules share: the profile, its paths, and the digests that decide what is rerun.
+import os
+
+from snakemake.exceptions import WorkflowError
+
+from faithdiff.config import digest
+from faithdiff.degrade.levels import load_levels
+from faithdiff.errors import FaithDiffError
+from faithdiff.methods import Study
+from faithdiff.provenance import code_digest, folder_digest
+from faithdiff.score.protocols import definitions_of, weights_state
+
+# One thread for each process: two of them use two cores better than one that shares both.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+try:
+    study = Study.load(Path("config", f"{config.get('profile', 'mini')}.yaml"))
+    levels = load_levels(study.profile.data.levels_file)
+except FaithDiffError as error:
+    raise WorkflowError(str(error))
+
+profile, layout = study.profile, study.layout
+LOGS = Path("logs", profile.profile)
+GPU = int(profile.device == "cuda")
+DATASETS = {
+    **profile.data.test,
+    "train": profile.data.train,
+    "prior": profile.prior.training.data,
+}
+
+
+wildcard_constraints:
+    dataset="[^/]+",
+    level="[^/]+",
+    method="[^/]+",
+    recipe="[^/]+",
+    seed=r"\d+",
+
+
+def verb(arguments):
+    """Shell line of a rule: a command that a person can paste; its output is kept and shown."""
+    return f"set -o pipefail; faithdiff {arguments} --config {study.file} 2>&1 | tee {{log}}"
+
+
+def test_sets(pattern):
+    """A path for every test set and level."""
+    return [pattern(d, lv) for d in profile.data.test for lv in profile.data.levels]
+
+
+def prior_files():
+    """What a job waits for when it reads the prior: nothing, if the prior ships."""
+    return [layout.trained_prior] if profile.prior.source == "train" else []
+
+
+def prior_digest():
+    """Identity of the prior that the study starts from."""
+    if profile.prior.source == "train":
+        return digest(profile.prior.training, profile.prior.vae, profile.prior.unet)
+    return folder_digest(profile.prior.path)
+
+
+def method_module(method):
+    """The module that defines a method; what it imports decides when the method is run again."""
+    if method in profile.variants:
+        return "faithdiff.train.variants"
+    return profile.baselines[method].implementation.partition(":")[0]

@@ -1,0 +1,41 @@
+# The prior, where the profile trains its own, and what every training job reads of it.
+rule train_prior:
+    input:
+        index=layout.dataset("prior") / "index.csv",
+    output:
+        folder=directory(layout.trained_prior),
+    log:
+        LOGS / "train_prior.log",
+    benchmark:
+        LOGS / "benchmarks" / "train_prior" / "prior.tsv"
+    params:
+        code=code_digest("faithdiff.train.prior"),
+        config=digest(profile.prior, profile.seed),
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=4000,
+    shell:
+        verb("train-prior")
+
+
+rule cache_latents:
+    input:
+        index=layout.dataset("train") / "index.csv",
+        lq=layout.lq("train", profile.data.train_level) / "degradation.jsonl",
+        prior=prior_files(),
+    output:
+        cache=layout.train_cache,
+    log:
+        LOGS / "cache_latents.log",
+    benchmark:
+        LOGS / "benchmarks" / "cache_latents" / "train.tsv"
+    params:
+        code=code_digest("faithdiff.train.cache"),
+        prior=prior_digest(),
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=4000,
+    shell:
+        verb("cache")

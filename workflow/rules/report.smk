@@ -1,0 +1,60 @@
+# Tables and figures, pure functions of the scores; then the manifest of all.
+rule tables:
+    input:
+        scores=layout.results / "scores.csv",
+    output:
+        expand(
+            layout.results / "tables" / "{table}.{kind}",
+            table=["main", "ablation"],
+            kind=["md", "tex", "csv", "cells.json"],
+        ),
+    log:
+        LOGS / "tables.log",
+    benchmark:
+        LOGS / "benchmarks" / "tables" / "study.tsv"
+    params:
+        code=code_digest("faithdiff.report.tables"),
+        config=digest(profile.report, {n: m.label for n, m in profile.methods.items()}),
+    threads: 1
+    resources:
+        mem_mb=2000,
+    shell:
+        verb("tables")
+
+
+rule figures:
+    input:
+        scores=layout.results / "scores.csv",
+    output:
+        folder=directory(layout.results / "figures"),
+    log:
+        LOGS / "figures.log",
+    benchmark:
+        LOGS / "benchmarks" / "figures" / "study.tsv"
+    params:
+        code=code_digest("faithdiff.report.figures"),
+        config=digest(profile.report, {n: m.label for n, m in profile.methods.items()}),
+    threads: 1
+    resources:
+        mem_mb=2000,
+    shell:
+        verb("figures")
+
+
+rule manifest:
+    input:
+        scores=layout.results / "scores.csv",
+        tables=rules.tables.output,
+        figures=rules.figures.output.folder,
+    output:
+        manifest=layout.results / "manifest.json",
+    log:
+        LOGS / "manifest.log",
+    params:
+        code=code_digest("faithdiff.report.manifest"),
+        config=digest(profile),
+    threads: 1
+    resources:
+        mem_mb=2000,
+    shell:
+        verb("manifest")

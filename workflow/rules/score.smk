@@ -1,0 +1,75 @@
+# Scores of every restoration, held-out losses of the variants, and the one table of both.
+rule score:
+    input:
+        data=[layout.dataset(d) / "index.csv" for d in profile.data.test],
+        manifests=test_sets(
+            lambda d, lv: layout.restoration("{method}", "{seed}", d, lv) / "manifest.json"
+        ),
+    output:
+        scores=layout.restored("{method}", "{seed}") / "scores.csv",
+    log:
+        LOGS / "score" / "{method}-seed{seed}.log",
+    benchmark:
+        LOGS / "benchmarks" / "score" / "{method}-seed{seed}.tsv"
+    params:
+        code=code_digest("faithdiff.score.run"),
+        config=digest(list(definitions_of(profile))),
+        weights=weights_state(profile),
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=4000,
+    shell:
+        verb("score --method {wildcards.method} --seed {wildcards.seed}")
+
+
+rule heldout:
+    input:
+        data=[layout.dataset(d) / "index.csv" for d in profile.data.test],
+        lq=test_sets(lambda d, lv: layout.lq(d, lv) / "degradation.jsonl"),
+        checkpoint=layout.checkpoint("{method}", "{seed}"),
+        prior=prior_files(),
+    output:
+        losses=layout.restored("{method}", "{seed}") / "heldout.csv",
+    log:
+        LOGS / "heldout" / "{method}-seed{seed}.log",
+    benchmark:
+        LOGS / "benchmarks" / "heldout" / "{method}-seed{seed}.tsv"
+    params:
+        code=code_digest("faithdiff.score.heldout"),
+        config=digest(profile.training.heldout, profile.training.loss, profile.seed),
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=4000,
+    shell:
+        verb("heldout --method {wildcards.method} --seed {wildcards.seed}")
+
+
+rule collect:
+    input:
+        scores=expand(
+            layout.restored("{method}", "{seed}") / "scores.csv",
+            method=profile.methods,
+            seed=profile.seeds,
+        ),
+        heldout=expand(
+            layout.restored("{method}", "{seed}") / "heldout.csv",
+            method=profile.variants,
+            seed=profile.seeds,
+        ),
+    output:
+        scores=layout.results / "scores.csv",
+        summary=layout.results / "summary.json",
+        training=layout.results / "training.csv",
+    log:
+        LOGS / "collect.log",
+    benchmark:
+        LOGS / "benchmarks" / "collect" / "study.tsv"
+    params:
+        code=code_digest("faithdiff.score.collect"),
+    threads: 1
+    resources:
+        mem_mb=2000,
+    shell:
+        verb("collect")

@@ -1,0 +1,82 @@
+# Stage 1 once per recipe, then every variant and every baseline that is trained.
+rule pretrain_alignment:
+    input:
+        cache=layout.train_cache,
+        prior=prior_files(),
+    output:
+        folder=directory(layout.stage1("{recipe}", "{seed}")),
+    log:
+        LOGS / "pretrain_alignment" / "{recipe}-seed{seed}.log",
+    benchmark:
+        LOGS / "benchmarks" / "pretrain_alignment" / "{recipe}-seed{seed}.tsv"
+    params:
+        code=code_digest("faithdiff.train.run", "faithdiff.train.variants"),
+        config=lambda w: digest(
+            profile.recipes[w.recipe], profile.alignment, profile.training, profile.seed
+        ),
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=4000,
+    shell:
+        verb("pretrain --recipe {wildcards.recipe} --seed {wildcards.seed}")
+
+
+rule train_variant:
+    input:
+        cache=layout.train_cache,
+        prior=prior_files(),
+        stage1=lambda w: (
+            layout.stage1(profile.variants[w.method].recipe, w.seed)
+            if profile.variants[w.method].pretrain
+            else []
+        ),
+    output:
+        folder=directory(layout.checkpoint("{method}", "{seed}")),
+    log:
+        LOGS / "train_variant" / "{method}-seed{seed}.log",
+    benchmark:
+        LOGS / "benchmarks" / "train_variant" / "{method}-seed{seed}.tsv"
+    wildcard_constraints:
+        method="|".join(profile.variants),
+    params:
+        code=code_digest("faithdiff.train.run", "faithdiff.train.variants"),
+        config=lambda w: digest(
+            profile.variants[w.method].model_dump(exclude={"label"}),
+            profile.recipes[profile.variants[w.method].recipe],
+            profile.alignment,
+            profile.training,
+            profile.seed,
+        ),
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=4000,
+    shell:
+        verb("train --method {wildcards.method} --seed {wildcards.seed}")
+
+
+rule train_baseline:
+    input:
+        lq=layout.lq("train", profile.data.train_level) / "degradation.jsonl",
+        prior=prior_files(),
+    output:
+        folder=directory(layout.checkpoint("{method}", "{seed}")),
+    log:
+        LOGS / "train_baseline" / "{method}-seed{seed}.log",
+    benchmark:
+        LOGS / "benchmarks" / "train_baseline" / "{method}-seed{seed}.tsv"
+    wildcard_constraints:
+        method="|".join(m for m in profile.trained if m in profile.baselines) or "none",
+    params:
+        code=lambda w: code_digest("faithdiff.train.run", method_module(w.method)),
+        config=lambda w: digest(
+            profile.baselines[w.method].settings, profile.data.scale, profile.seed
+        ),
+        prior=prior_digest(),
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=4000,
+    shell:
+        verb("train --method {wildcards.method} --seed {wildcards.seed}")
