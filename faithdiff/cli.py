@@ -54,10 +54,10 @@ def degrade(
 ) -> None:
     """Make the LQ images of a data set at one level, and the log of every parameter drawn."""
     from faithdiff.degrade.dataset import degrade_dataset
-    from faithdiff.degrade.levels import load_levels
+    from faithdiff.degrade.levels import load_choices
 
     study = Study.load(config)
-    levels = load_levels(study.profile.data.levels_file)
+    levels = load_choices(study.profile.data.levels_file)
     chosen = levels[_known(level, list(levels), "--level")]
     folder = study.layout.dataset(dataset)
     degrade_dataset(
@@ -90,6 +90,17 @@ def ship_prior(
     from faithdiff.train import prior
 
     prior.ship(Study.load(config), target)
+
+
+@app.command(epilog="Example: faithdiff prior-card --picture docs/prior.png")
+def prior_card(
+    picture: Annotated[Path, typer.Option(help="Panels to draw (PNG).")],
+    config: Config = MINI,
+) -> None:
+    """Measure a prior before and after its training, on the prepared test sets."""
+    from faithdiff.train.prior_card import write_card
+
+    typer.echo(write_card(Study.load(config), picture), nl=False)
 
 
 @app.command(epilog="Example: faithdiff cache")

@@ -459,8 +459,9 @@ def _deref(schema: Any, node: Any) -> Any:
 
 def digest(*parts: Any) -> str:
     """Hash config sections (or any plain values): equal digests mean equal settings."""
-    plain = [
-        part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts
-    ]
-    text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(section: BaseModel) -> dict[str, Any]:
+    return section.model_dump(mode="json")

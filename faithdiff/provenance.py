@@ -138,7 +138,9 @@ def commit() -> dict[str, Any]:
     if head is None:
         return {"commit": None, "dirty": None}
     # Results are what a run writes: they do not make the code that wrote them dirty.
-    status = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!dvc.lock")
+    status = _git(
+        "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!dvc.lock"
+    )
     return {"commit": head, "dirty": bool(status)}
 
 

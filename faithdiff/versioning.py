@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +23,12 @@ from faithdiff.files import write_text_atomic
 from faithdiff.jobs import restore_jobs, save_jobs
 
 if TYPE_CHECKING:
+    from dvc.output import Output
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
 
 AGAIN = "then run snakemake again; finished jobs are kept"
+MEND = f"free space, or drop old versions with `dvc gc --workspace`, {AGAIN}"
 
 
 def stage_name(profile: str) -> str:
@@ -60,9 +63,11 @@ def version_study(profile_name: str, root: Path, stamp: Path) -> None:
         return
     with _dvc(root) as repo:
         _check_present(_stage(repo, name), name)
-        # force: the outputs differ from dvc.lock, that is the point. relink would replace files
-        # by copies of the cache, and so change their times.
-        repo.commit(name, force=True, relink=False)
+        with _kept_on_failure(root / "dvc.lock"):
+            # force: outputs that differ from dvc.lock are the point. relink would replace them by
+            # copies from the cache, and so change their times.
+            repo.commit(_target(repo, name), force=True, relink=False)
+            _check_cached(_stage(repo, name))
     _write_stamp(stamp, _recorded(name, root) | {"seconds": round(time.monotonic() - start, 1)})
 
 
@@ -90,8 +95,8 @@ def pull_study(profile_name: str, root: Path, stamp: Path, remote: str | None = 
                 "no DVC remote: name the folder or address where the data lies with: "
                 "dvc remote add --default NAME ADDRESS"
             )
-        repo.pull(targets=[name], remote=remote)
-        if changed := [str(out) for out in _stage(repo, name).outs if out.status()]:
+        repo.pull(targets=[_target(repo, name)], remote=remote)
+        if changed := [out.def_path for out in _stage(repo, name).outs if out.status()]:
             raise UserError(
                 f"{', '.join(changed)}: not what dvc.lock says; "
                 "bring the committed version back with: git checkout, dvc checkout"
@@ -107,30 +112,72 @@ def _why_not(name: str, root: Path) -> str | None:
         return "there is no dvc.yaml in this folder"
     if not (root / ".dvc").is_dir():
         raise UserError(f"{root.resolve()}: DVC is not initialised; do it with: dvc init")
-    from dvc.scm import SCMError
+    from dvc.scm import SCM, SCMError
     from dvc.stage.exceptions import StageNotFound
 
+    try:
+        SCM(str(root.resolve()))
+    except SCMError:
+        return "this folder is not a Git checkout, and DVC tells versions apart by commit"
     with _dvc(root) as repo:
         try:
             _stage(repo, name)
-            _ = repo.scm.root_dir
         except StageNotFound:
             return f"dvc.yaml has no stage {name}; to version it, name the profile there"
-        except SCMError:
-            return "this folder is not a Git checkout, and DVC tells versions apart by commit"
     return None
 
 
+def _target(repo: Repo, name: str) -> str:
+    # A bare name would be looked up in the dvc.yaml of the current directory.
+    return f"{repo.root_dir}/dvc.yaml:{name}"
+
+
 def _stage(repo: Repo, name: str) -> PipelineStage:
-    (stage,) = repo.stage.collect(name)
+    (stage,) = repo.stage.collect(_target(repo, name))
     return stage
 
 
 def _check_present(stage: PipelineStage, name: str) -> None:
-    if missing := [str(out) for out in stage.outs if not out.exists]:
+    if missing := [out.def_path for out in stage.outs if not out.exists]:
         raise RunError(
             f"dvc.yaml: {name}: not there: {', '.join(missing)}; make it with: {stage.cmd}"
         )
+
+
+def _check_cached(stage: PipelineStage) -> None:
+    # DVC only logs that a file did not reach the cache, and writes the lock all the same.
+    wanted = {oid for out in stage.outs if out.use_cache for oid in _objects(out)}
+    cache = stage.repo.cache.local
+    if missing := [oid for oid in wanted if not cache.exists(oid)]:
+        free = shutil.disk_usage(cache.path).free / 1e6
+        raise RunError(
+            f"{cache.path}: {len(missing)} objects could not be written (see above; "
+            f"{free:.1f} MB are free); dvc.lock is as before; {MEND}"
+        )
+
+
+def _objects(out: Output) -> Iterator[str]:
+    yield out.hash_info.value
+    if out.is_dir_checksum:
+        yield from (info.value for _, _, info in out.get_obj() or ())
+
+
+@contextmanager
+def _kept_on_failure(lock: Path) -> Iterator[None]:
+    """Put the file back as it was if the block fails; a rename, so a full disk is no obstacle."""
+    before = lock.with_name(f".{lock.name}.partial")
+    before.unlink(missing_ok=True)
+    if lock.is_file():
+        shutil.copyfile(lock, before)
+    try:
+        yield
+    except BaseException:
+        if before.is_file():
+            before.replace(lock)
+        else:
+            lock.unlink(missing_ok=True)
+        raise
+    before.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -154,10 +201,7 @@ def _explain(error: BaseException, root: Path) -> str:
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
     if any(isinstance(c, OSError) and c.errno in (errno.ENOSPC, errno.EDQUOT) for c in causes):
-        return (
-            f"{root / '.dvc' / 'cache'}: the disk is full; free space, or drop old versions with "
-            f"`dvc gc --workspace`, {AGAIN}"
-        )
+        return f"{root.resolve()}: dvc could not write: the disk is full; {MEND}"
     return f"dvc: {error}"
 
 

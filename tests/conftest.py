@@ -24,10 +24,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(CONFIG, root / "config")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        for dataset in ("Photos", "Scenes", "train", "prior"):
+        data = Study.load(PROFILE).profile.data
+        for dataset in (*data.test, "train", "prior"):
             cli.prepare(dataset, PROFILE)
-        for dataset, level in [("Photos", "II"), ("Scenes", "II"), ("train", "train")]:
-            cli.degrade(dataset, level, PROFILE)
+        for dataset in data.test:
+            cli.degrade(dataset, data.levels[0], PROFILE)
+        cli.degrade("train", data.train_level, PROFILE)
         cli.train_prior(PROFILE)
         cli.cache(PROFILE)
         cli.pretrain("released", config=PROFILE)

@@ -87,7 +87,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             config = study.profile.prior
-            build_prior(config, build_tokenizer(["a boat"], config.text_encoder)).save(Path("prior"))
+            build_prior(config, build_tokenizer(["a boat"], config.text_encoder)).save(
+                Path("prior")
+            )
         train(study, Path("trained"), Path("state"))
     return root
 
@@ -154,7 +156,9 @@ class TestContract:
         config = study.profile.baselines[name]
         typo = config.model_copy(update={"settings": {**config.settings, "feature": 8}})
         profile = study.profile.model_copy(update={"baselines": {name: typo}})
-        with pytest.raises(ConfigError, match=re.escape(f"typo.yaml: baselines.{name}.settings: feature: ")):
+        with pytest.raises(
+            ConfigError, match=re.escape(f"typo.yaml: baselines.{name}.settings: feature: ")
+        ):
             find_method(replace(study, profile=profile), name)
 
 
@@ -268,7 +272,7 @@ class TestRefusals:
 
     def test_weights_of_another_width(self, study: Study) -> None:
         wide = write_profile(Path("wide.yaml"), {"features": 12})
-        message = r"body.0.rdb1.conv1.bias|body.0.rdb1.conv1.weight: shape \(4, 8, 3, 3\) found, \(4, 12, 3, 3\)"
+        message = r"body.0.rdb1.conv1.weight: shape \(4, 8, 3, 3\) found, \(4, 12, 3, 3\) expected"
         with pytest.raises(CheckpointError, match=message):
             method(wide).load(wide, Path("trained"))
 
@@ -276,7 +280,9 @@ class TestRefusals:
         tensors = weights(Path("trained"))
         del tensors["conv_hr.weight"]
         save_file(tensors, tmp_path / "model.safetensors")
-        with pytest.raises(CheckpointError, match=r"conv_hr.weight: shape none found, \(8, 8, 3, 3\)"):
+        with pytest.raises(
+            CheckpointError, match=r"conv_hr.weight: shape none found, \(8, 8, 3, 3\)"
+        ):
             method(study).load(study, tmp_path)
 
     def test_scale_that_the_network_lacks(self, study: Study) -> None:

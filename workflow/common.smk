@@ -4,7 +4,7 @@ import os
 from snakemake.exceptions import WorkflowError
 
 from faithdiff.config import digest
-from faithdiff.degrade.levels import load_levels
+from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
 from faithdiff.methods import Study
 from faithdiff.provenance import code_digest, folder_digest
@@ -16,7 +16,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 try:
     study = Study.load(Path("config", f"{config.get('profile', 'mini')}.yaml"))
-    levels = load_levels(study.profile.data.levels_file)
+    levels = load_choices(study.profile.data.levels_file)
 except FaithDiffError as error:
     raise WorkflowError(str(error))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def degrade_dataset(
     hq_dir: Path,
     index: Path,
     level_name: str,
-    level: Level,
+    level: Level | Mapping[str, Level],
     scale: int,
     master_seed: int,
     dataset: str,
@@ -44,7 +45,7 @@ def degrade_dataset(
         hq_dir: Holds ``<name>.png``, uint8 RGB.
         index: CSV with a column ``name``.
         level_name: Key of `level` in levels.yaml; part of the seed and of each log line.
-        level: What may be drawn.
+        level: What may be drawn; of a mixture each image draws one member.
         scale: HQ side / LQ side.
         master_seed: The ``seed`` of the profile.
         dataset: Name of the data set; part of the seed.
@@ -64,11 +65,12 @@ def degrade_dataset(
     ):
         seed = seeds.seed(master_seed, "degrade", dataset, level_name, name)
         source, target = hq_dir / f"{name}.png", out_dir / f"{name}.png"
-        parameters = _degrade(source, target, level, seed, scale)
+        drawn, member = _member(level, level_name, seed)
+        parameters = _degrade(source, target, member, seed, scale)
         lines.append(
             {
                 "name": name,
-                "level": level_name,
+                "level": drawn,
                 "seed": seed,
                 "hq_sha256": sha256_file(source),
                 "lq_sha256": sha256_file(target),
@@ -77,6 +79,15 @@ def degrade_dataset(
         )
     text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
     write_text_atomic(text, out_dir / LOG)
+
+
+def _member(level: Level | Mapping[str, Level], name: str, seed: int) -> tuple[str, Level]:
+    """The level of one image and its name."""
+    if isinstance(level, Level):
+        return name, level
+    members = list(level)
+    chosen = members[int(seeds.numpy_rng(seed, "member").integers(len(members)))]
+    return chosen, level[chosen]
 
 
 def _degrade(source: Path, target: Path, level: Level, seed: int, scale: int) -> dict[str, Any]:

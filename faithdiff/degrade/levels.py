@@ -137,6 +137,18 @@ class Level(Section):
 
 class _LevelsFile(Section):
     levels: Annotated[dict[str, Level], Field(min_length=1)]
+    mixtures: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+
+    @model_validator(mode="after")
+    def _members_exist(self) -> _LevelsFile:
+        for name, members in self.mixtures.items():
+            if name in self.levels:
+                raise ValueError(f"mixtures.{name}: a level has this name")
+            if unknown := [member for member in members if member not in self.levels]:
+                raise ValueError(
+                    f"mixtures.{name}: {unknown[0]!r} is not one of {list(self.levels)}"
+                )
+        return self
 
 
 def load_levels(path: Path) -> dict[str, Level]:
@@ -146,3 +158,11 @@ def load_levels(path: Path) -> dict[str, Level]:
         ConfigError: The file is missing or does not fit; the message names file and field.
     """
     return load_yaml(path, _LevelsFile).levels
+
+
+def load_choices(path: Path) -> dict[str, dict[str, Level]]:
+    """What each name stands for: one level, or a mixture whose images draw one of its members."""
+    file = load_yaml(path, _LevelsFile)
+    single = {name: {name: level} for name, level in file.levels.items()}
+    mixed = {name: {m: file.levels[m] for m in members} for name, members in file.mixtures.items()}
+    return {**single, **mixed}

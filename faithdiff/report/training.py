@@ -1,4 +1,4 @@
-"""The figure of the training losses, from the ``training.csv`` beside each checkpoint."""
+"""The figure of the training losses, from the ``training.csv`` that `collect` writes."""
 
 from __future__ import annotations
 
@@ -39,27 +39,28 @@ def training_figure(profile: Profile, layout: Layout) -> Figure | None:
 
 def _curves(profile: Profile, layout: Layout) -> list[tuple[str, MethodStyle, pd.DataFrame]]:
     """Read (panel, style, log) of stage 1 per recipe and of each phase of stage 2 per variant."""
-    styles, seed = method_styles(profile), profile.seeds[0]
+    logs, styles = _logs(layout.results / "training.csv", profile.seeds[0]), method_styles(profile)
     found: list[tuple[str, MethodStyle, pd.DataFrame]] = []
     for recipe in profile.recipes:
         users = [name for name, v in profile.variants.items() if v.recipe == recipe and v.pretrain]
-        log = _log(layout.stage1(recipe, seed) / "training.csv")
-        if log is not None and users:
+        for log in logs.get(f"stage1-{recipe}", []) if users else []:
             own = styles[users[0]]
             found.append(("Stage 1", MethodStyle(recipe, own.colour, own.marker), log))
     for name, variant in profile.variants.items():
-        log = _log(layout.checkpoint(name, seed) / "training.csv")
-        parts = [] if log is None else [part for _, part in log.groupby("phase", sort=False)]
-        for phase, part in zip(variant.phases, parts, strict=False):
+        for phase, log in zip(variant.phases, logs.get(name, []), strict=False):
             title = f"Stage 2, {phase.objective.replace('-', ' ')}"
-            found.append((title, styles[name], part))
+            found.append((title, styles[name], log))
     return found
 
 
-def _log(file: Path) -> pd.DataFrame | None:
+def _logs(file: Path, seed: int) -> dict[str, list[pd.DataFrame]]:
+    """Read the logs of one seed by method, one per phase in the order of training."""
     if not file.exists():
-        return None
-    log = pd.read_csv(file)
-    if missing := {"step", "phase", "loss"} - set(log):
-        raise UserError(f"{file}: has no column {', '.join(sorted(missing))}; train again")
-    return log
+        return {}
+    rows = pd.read_csv(file)
+    if missing := {"method", "seed", "phase", "step", "loss"} - set(rows):
+        raise UserError(f"{file}: has no column {', '.join(sorted(missing))}; collect again")
+    return {
+        str(method): [phase for _, phase in own.groupby("phase", sort=False)]
+        for method, own in rows[rows["seed"] == seed].groupby("method")
+    }

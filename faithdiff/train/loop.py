@@ -77,7 +77,9 @@ def train(job: Job) -> nn.Module | None:
     average = _average(job)
     first = _resume(job, optimiser, schedule, average)
     begun = time.perf_counter() - (job.log[-1]["seconds"] if job.log else 0.0)
-    bar = tqdm(range(first, job.steps), job.name, job.steps, initial=first, mininterval=2, unit="step")
+    bar = tqdm(
+        range(first, job.steps), job.name, job.steps, initial=first, mininterval=2, unit="step"
+    )
     for step in bar:
         loss = _accumulate(job, step)
         if not math.isfinite(loss):
@@ -142,7 +144,9 @@ def _diverged(job: Job, step: int, loss: float) -> str:
     )
 
 
-def _save(job: Job, step: int, optimiser: Any, schedule: Any, average: AveragedModel | None) -> None:
+def _save(
+    job: Job, step: int, optimiser: Any, schedule: Any, average: AveragedModel | None
+) -> None:
     if job.state is None:
         return
     state = {

@@ -39,10 +39,7 @@ def train_prior(
         folder: Receives vae/ unet/ text_encoder/ tokenizer/ scheduler/ and training.csv.
         state: Folder for the resumable states.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.seed(profile.seed, "prior", "init"))
-        tokenizer = build_tokenizer(captions, profile.prior.text_encoder)
-        prior = build_prior(profile.prior, tokenizer)
+    prior = _start(profile, images, captions)
     log = _train_vae(profile, prior, images, state / "vae.pt")
     moments = _encode(prior, images)
     log += _train_unet(profile, prior, moments, captions, state / "unet.pt")
@@ -50,9 +47,31 @@ def train_prior(
     write_log(log, folder / "training.csv")
 
 
+def _start(profile: Profile, images: Tensor, captions: list[str]) -> Prior:
+    """The prior before its training, from keyed random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.seed(profile.seed, "prior", "init"))
+        tokenizer = build_tokenizer(captions, profile.prior.text_encoder)
+        prior = build_prior(profile.prior, tokenizer)
+    start_from_patches(prior.vae, to_signed(images[:64]))
+    return prior
+
+
+def untrained_prior(study: Study, images: Tensor, captions: list[str]) -> Prior:
+    """The start that :func:`train_prior` would take from these images: a "before" to compare."""
+    prior = _start(study.profile, images, captions)
+    _set_scale(prior, images)
+    return prior.freeze()
+
+
+def _set_scale(prior: Prior, images: Tensor) -> None:
+    """Scale latents to unit deviation, as SDXL's are."""
+    latents = _encode(prior, images[:64]).chunk(2, dim=1)[0]
+    prior.vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+
+
 def _train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> list[dict]:
     recipe, vae = profile.prior.training.vae, prior.vae
-    start_from_patches(vae, to_signed(images[:64]))
 
     def loss(step: int, _: int) -> Tensor:
         generator = seeds.torch_generator(profile.seed, "prior", "vae", step)
@@ -61,9 +80,13 @@ def _train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> l
         posterior = vae.encode(target).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator)
         amount = recipe.latent_noise * torch.rand((len(rows), 1, 1, 1), generator=generator)
-        extra = amount * posterior.mean.detach().std() * torch.randn(noise.shape, generator=generator)
+        extra = (
+            amount * posterior.mean.detach().std() * torch.randn(noise.shape, generator=generator)
+        )
         decoded = vae.decode(posterior.mean + posterior.std * noise + extra).sample
-        return F.l1_loss(decoded, target) + recipe.kl_weight * posterior.kl().mean() / noise[0].numel()
+        return (
+            F.l1_loss(decoded, target) + recipe.kl_weight * posterior.kl().mean() / noise[0].numel()
+        )
 
     job = Job(
         name="prior vae",
@@ -77,8 +100,7 @@ def _train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> l
     )
     train(job)
     vae.eval().requires_grad_(False)
-    latents = _encode(prior, images[:64]).chunk(2, dim=1)[0]
-    vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+    _set_scale(prior, images)
     return job.log
 
 
@@ -94,7 +116,9 @@ def _train_unet(
         rows = pick(len(moments), recipe.batch_size, generator)
         part, corner = _crop(moments[rows], crop, generator)
         latents = prior.sample_latents(part, torch.randn(part[:, ::2].shape, generator=generator))
-        prompt = _prompt(prior, [captions[int(row)] for row in rows], recipe.text_dropout, generator)
+        prompt = _prompt(
+            prior, [captions[int(row)] for row in rows], recipe.text_dropout, generator
+        )
         noise = torch.randn(latents.shape, generator=generator)
         timesteps = torch.randint(1000, (len(rows),), generator=generator)
         noisy = prior.scheduler.add_noise(latents, noise, timesteps)
@@ -126,7 +150,9 @@ def _train_unet(
     return job.log
 
 
-def _prompt(prior: Prior, captions: list[str], dropout: float, generator: torch.Generator) -> Prompt:
+def _prompt(
+    prior: Prior, captions: list[str], dropout: float, generator: torch.Generator
+) -> Prompt:
     dropped = torch.rand(len(captions), generator=generator) < dropout
     return prior.encode_text(["" if d else c for d, c in zip(dropped, captions, strict=True)])
 
@@ -141,7 +167,6 @@ def _crop(images: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor
 def _encode(prior: Prior, images: Tensor) -> Tensor:
     """Moments ``(N, 2C, h, w)`` of uint8 images ``(N, 3, H, W)``."""
     return torch.cat([prior.encode_moments(to_signed(batch)) for batch in images.split(16)])
-
 
 
 def train_prior_job(study: Study) -> None:

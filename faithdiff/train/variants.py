@@ -103,11 +103,18 @@ def _start(study: Study, recipe: str, seed: int) -> tuple[FaithDiff, Cache, list
 
 def _load_stage1(study: Study, recipe: str, seed: int, model: FaithDiff) -> None:
     folder = study.layout.stage1(recipe, seed) / "alignment"
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder}: is missing; make it with: "
+            f"faithdiff pretrain --config {study.file} --recipe {recipe} --seed {seed}"
+        )
     pretrained = load_part(Alignment, folder)
     try:
         model.alignment.load_state_dict(pretrained.state_dict())
     except RuntimeError as error:
-        raise CheckpointError(f"{folder}: is not the alignment of recipe {recipe}: {error}") from None
+        raise CheckpointError(
+            f"{folder}: is not the alignment of recipe {recipe}: {error}"
+        ) from None
 
 
 def _phase(
@@ -143,7 +150,9 @@ def _job(
         optimiser=config.optimiser,
         micro_batches=config.batch_size // config.micro_batch,
         ema_decay=config.ema_decay,
-        identity=digest(config, study.profile.prior, study.profile.alignment, name, seed, _hash(model)),
+        identity=digest(
+            config, study.profile.prior, study.profile.alignment, name, seed, _hash(model)
+        ),
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
     )

@@ -1,0 +1,223 @@
+"""Trains the controlled Real-ESRGAN (see baselines/realesrgan.py) in its two phases.
+
+RealESRNet by L1, then RealESRGAN by L1 + perceptual + adversarial losses (Wang et al., ICCVW 2021,
+section 4.1; options/train_real{esrnet,esrgan}_x4plus.yml of the official repository).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from pydantic import Field
+from torch import Tensor, nn
+
+from faithdiff import compat, seeds
+
+# isort: split
+from basicsr.archs.discriminator_arch import UNetDiscriminatorSN
+from basicsr.archs.rrdbnet_arch import RRDBNet
+from basicsr.utils.img_process_util import usm_sharp
+
+from faithdiff.config import Natural, Positive, Probability, Rate, Section, digest
+from faithdiff.methods import Study
+from faithdiff.models.prior import load_prior
+from faithdiff.train.loop import Job, train
+from faithdiff.train.pairs import Pairs, corners, crops, pick
+from faithdiff.train.variants import prior_folder
+
+compat.patch()
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Settings(Section):
+    """``baselines.realesrgan.settings``; published values in brackets."""
+
+    features: Annotated[int, Field(ge=3)]  # [64]; the discriminator has a third of it [64]
+    blocks: Positive  # [23]
+    growth: Positive  # [32]
+    psnr_steps: Positive  # updates by L1 alone [1,000,000]
+    gan_steps: Natural  # updates with all losses [400,000]
+    crop: Annotated[int, Field(ge=8, multiple_of=8)]  # HQ pixels; the discriminator halves thrice
+    batch_size: Positive
+    learning_rate: Rate  # [2e-4]
+    gan_learning_rate: Rate  # of both networks [1e-4]
+    pixel_weight: Weight  # [1]
+    perceptual_weight: Weight  # [1]
+    gan_weight: Weight  # [0.1]
+    ema_decay: Probability  # [0.999]
+
+
+@dataclass
+class Training:
+    """Both phases of one repetition: data, frozen VAE, and where their states lie."""
+
+    config: Settings
+    study: Study
+    seed: int
+    pairs: Pairs
+    sharp: Tensor  # sharpened HQ, (N, 3, H, W) uint8
+    vae: AutoencoderKL
+    state: Path
+    identity: str
+
+    @classmethod
+    def prepare(
+        cls, config: Settings, study: Study, seed: int, pairs: Pairs, state: Path
+    ) -> Training:
+        profile = study.profile
+        torch.set_num_threads(1)  # the order of sums, and so the last bits, depend on it
+        vae = load_prior(prior_folder(study)).vae.to(profile.device)
+        contents = _sha256([pairs.hq, pairs.lq, *vae.encoder.state_dict().values()])
+        identity = digest(config, profile.training.optimiser, profile.seed, seed, contents)
+        return cls(config, study, seed, pairs, _sharpen(pairs.hq), vae, state, identity)
+
+    def by_pixels(self, generator: RRDBNet) -> list[dict[str, Any]]:
+        """Phase 1, RealESRNet: L1 alone. Leaves the averaged weights in `generator`."""
+
+        def loss(step: int, _: int) -> Tensor:
+            lq, sharp, _hq = self._batch("psnr", step)
+            return F.l1_loss(generator(lq), sharp)
+
+        steps, rate = self.config.psnr_steps, self.config.learning_rate
+        return self._run("psnr", nn.ModuleDict({"generator": generator}), loss, steps, rate)
+
+    def by_all_losses(
+        self, generator: RRDBNet, discriminator: UNetDiscriminatorSN
+    ) -> list[dict[str, Any]]:
+        """Phase 2: L1 + perceptual against sharpened targets; raw images are what is real."""
+        weights = self.config
+
+        def loss(step: int, _: int) -> Tensor:
+            lq, sharp, hq = self._batch("gan", step)
+            fake = generator(lq)
+            discriminator.requires_grad_(False)  # the generator's loss leaves it alone
+            generated = (
+                weights.pixel_weight * F.l1_loss(fake, sharp)
+                + weights.perceptual_weight * _perceptual_distance(self.vae, fake, sharp)
+                + weights.gan_weight * F.softplus(-discriminator(fake)).mean()
+            )
+            discriminator.requires_grad_(True)
+            # -log sigmoid(x) = softplus(-x): the vanilla GAN loss on logits
+            real = F.softplus(-discriminator(hq)).mean()
+            return generated + real + F.softplus(discriminator(fake.detach())).mean()
+
+        model = nn.ModuleDict({"generator": generator, "discriminator": discriminator})
+        return self._run("gan", model, loss, weights.gan_steps, weights.gan_learning_rate)
+
+    def _run(
+        self,
+        phase: str,
+        model: nn.ModuleDict,
+        loss: Callable[[int, int], Tensor],
+        steps: int,
+        rate: float,
+    ) -> list[dict[str, Any]]:
+        model.to(self.study.profile.device).train()
+        training = self.study.profile.training
+        job = Job(
+            name=f"realesrgan {phase}",
+            model=model,
+            groups=[{"params": list(model.parameters()), "lr": rate}],
+            loss=loss,
+            steps=steps,
+            optimiser=training.optimiser,
+            ema_decay=self.config.ema_decay,
+            state=self.state / f"{phase}.pt",
+            identity=self.identity,
+            log_every=training.log_every,
+            checkpoint_every=training.checkpoint_every,
+        )
+        averaged = train(job)
+        assert isinstance(averaged, nn.ModuleDict)
+        model["generator"].load_state_dict(averaged["generator"].state_dict())
+        return job.log
+
+    def _batch(self, phase: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """LQ ``(B, 3, h, w)``, sharpened and raw HQ ``(B, 3, H, W)``, all in [0, 1]."""
+        profile, config, scale = self.study.profile, self.config, self.study.profile.data.scale
+        generator = seeds.torch_generator(
+            profile.seed, "realesrgan", "batch", phase, self.seed, step
+        )
+        rows = pick(len(self.pairs.hq), config.batch_size, generator)
+        # Corners are LQ pixels, so that both crops show the same part.
+        size = min(self.pairs.hq.shape[-2:]) // scale
+        corner = corners(size, config.crop // scale, config.batch_size, generator)
+        lq = crops(self.pairs.lq[rows], corner, config.crop // scale)
+        sharp = crops(self.sharp[rows], scale * corner, config.crop)
+        hq = crops(self.pairs.hq[rows], scale * corner, config.crop)
+        first, second, third = (part.to(profile.device).float() / 255 for part in (lq, sharp, hq))
+        return first, second, third
+
+
+def _perceptual_distance(vae: AutoencoderKL, images: Tensor, targets: Tensor) -> Tensor:
+    """Relative L1 distance of VAE encoder features, averaged over depths; images in [0, 1]."""
+    with torch.no_grad():
+        wanted = list(_features(vae, targets))
+    distances = [
+        F.l1_loss(found, goal) / goal.abs().mean()
+        for found, goal in zip(_features(vae, images), wanted, strict=True)
+    ]
+    return torch.stack(distances).mean()
+
+
+def _features(vae: AutoencoderKL, images: Tensor) -> Iterator[Tensor]:
+    """Features after the encoder's first convolution and after each of its levels."""
+    patches = F.pixel_unshuffle(2 * images - 1, getattr(vae.config, "patch_size", 1))
+    features = vae.encoder.conv_in(patches)
+    yield features
+    for block in vae.encoder.down_blocks:
+        features = block(features)
+        yield features
+
+
+@torch.no_grad()
+def start_from_bilinear(generator: RRDBNet) -> None:
+    """Let three channels carry the colours to the output, smoothed after each doubling.
+
+    Nearest-neighbour doubling, then (1, 2, 1) / 4 both ways, is bilinear doubling.
+    """
+    grid = 4 // generator.scale
+    shares = torch.eye(3).repeat_interleave(grid**2, dim=1) / grid**2
+    tent = torch.tensor([0.25, 0.5, 0.25])
+    _carry(generator.conv_first, shares)
+    for conv in (generator.conv_up1, generator.conv_up2):
+        _carry(conv, torch.eye(3), torch.outer(tent, tent))
+    for conv in (generator.conv_hr, generator.conv_last):
+        _carry(conv, torch.eye(3))
+    generator.conv_body.weight *= 0.1
+    generator.conv_body.bias[:] = 0
+
+
+def _carry(conv: nn.Conv2d, matrix: Tensor, kernel: Tensor | None = None) -> None:
+    """Map channels to the first three by `matrix`, and spatially by `kernel` (the identity)."""
+    if kernel is None:
+        kernel = F.pad(torch.ones(1, 1), (1, 1, 1, 1))
+    assert conv.bias is not None
+    conv.weight[:3] *= 0.1
+    conv.weight[:3, : matrix.shape[1]] = matrix[:, :, None, None] * kernel
+    conv.bias[:3] = 0
+
+
+def _sharpen(images: Tensor) -> Tensor:
+    """Unsharp-mask whole images ``(N, 3, H, W)`` uint8 as Real-ESRGAN does its targets."""
+    sharp = torch.empty_like(images)
+    for image, place in zip(images, sharp, strict=True):
+        pixels = usm_sharp(image.permute(1, 2, 0).numpy().astype(np.float32) / 255)
+        place.copy_(torch.from_numpy(pixels).mul(255).round().clamp(0, 255).permute(2, 0, 1))
+    return sharp
+
+
+def _sha256(tensors: Iterable[Tensor]) -> str:
+    contents = hashlib.sha256()
+    for tensor in tensors:
+        contents.update(str(tuple(tensor.shape)).encode())
+        contents.update(tensor.cpu().contiguous().numpy().tobytes())
+    return contents.hexdigest()

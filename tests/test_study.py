@@ -1,0 +1,165 @@
+"""The whole DAG at its smallest size: from nothing, again, after edits, and after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("Snakefile", "workflow", "profiles", "config", "faithdiff", "baselines", "results/paper")
+SCORES = Path("results/test/scores.csv")
+
+
+def copy_suite(folder: Path) -> Path:
+    """A checkout without git: the run's own code and none of another run's data."""
+    for part in PARTS:
+        source, target = ROOT / part, folder / part
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    return folder
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start snakemake in a session of its own, with the package of the copy."""
+    scripts = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", "profile=test"]
+    return subprocess.Popen(
+        [*command, *arguments],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """Run snakemake to its end and return what it printed."""
+    process = start(folder, *arguments)
+    output, _ = process.communicate(timeout=1200)
+    assert process.returncode == 0, output[-4000:]
+    return output
+
+
+def planned(folder: Path) -> set[str]:
+    """Rules that the next run would execute."""
+    lines = run(folder, "--dry-run").splitlines()
+    return {
+        line.split()[1].rstrip(":") for line in lines if line.startswith(("rule ", "localrule "))
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = copy_suite(tmp_path_factory.mktemp("study with space"))
+    run(folder)
+    return folder
+
+
+def test_study_ends_with_scores_tables_figures_and_manifest(finished: Path) -> None:
+    scores = pd.read_csv(finished / SCORES)
+    ok = scores[scores["status"] == "ok"]
+    assert set(ok["method"]) == {"bicubic", "realesrgan", "faithdiff", "separate", "features-8ch"}
+    assert {"psnr", "heldout_loss"} <= set(ok["metric"])
+    assert (scores.loc[scores["metric"] == "lpips", "status"].str.contains("fetch")).all()
+    results = finished / "results" / "test"
+    for table in ("main", "ablation"):
+        for kind in ("md", "tex", "csv", "cells.json"):
+            assert (results / "tables" / f"{table}.{kind}").stat().st_size > 100
+    assert {file.suffix for file in (results / "figures").iterdir()} == {".png", ".pdf"}
+    manifest = json.loads((results / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["config"]["profile"] == "test"
+
+
+def test_second_run_does_nothing(finished: Path) -> None:
+    assert "Nothing to be done" in run(finished)
+
+
+def test_comment_and_docstring_rerun_nothing(finished: Path) -> None:
+    file = finished / "faithdiff" / "models" / "alignment.py"
+    before = file.read_text(encoding="utf-8")
+    file.write_text(before.replace('"""The alignment', '# a note\n"""Here the alignment'), "utf-8")
+    assert planned(finished) == set()
+    file.write_text(before, "utf-8")
+
+
+def test_alignment_edit_reruns_what_depends_on_it_and_no_data(finished: Path) -> None:
+    file = finished / "faithdiff" / "models" / "alignment.py"
+    before = file.read_text(encoding="utf-8")
+    file.write_text(before.replace("1.702", "1.703"), "utf-8")
+    rules = planned(finished)
+    file.write_text(before, "utf-8")
+    assert {"pretrain_alignment", "train_variant", "restore", "heldout"} <= rules
+    assert not rules & {"prepare_dataset", "degrade", "train_prior", "cache_latents"}
+    assert "train_baseline" not in rules
+
+
+def test_config_edit_reruns_only_what_reads_it(finished: Path) -> None:
+    file = finished / "config" / "test.yaml"
+    before = file.read_text(encoding="utf-8")
+    file.write_text(before.replace("steps: 4, start_timestep", "steps: 5, start_timestep"), "utf-8")
+    rules = planned(finished)
+    file.write_text(before, "utf-8")
+    assert "restore" in rules
+    assert not rules & {"train_variant", "pretrain_alignment", "train_baseline", "degrade"}
+
+
+def test_misspelt_profile_stops_before_anything_runs(finished: Path) -> None:
+    file = finished / "config" / "test.yaml"
+    before = file.read_text(encoding="utf-8")
+    file.write_text(before.replace("start_timestep", "start_timstep"), "utf-8")
+    process = start(finished, "--dry-run")
+    output, _ = process.communicate(timeout=120)
+    file.write_text(before, "utf-8")
+    assert process.returncode != 0
+    assert "restore.start_timstep" in output
+    assert "did you mean 'start_timestep'" in output
+
+
+def test_killed_run_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    folder = copy_suite(tmp_path / "killed")
+    for pattern in ("checkpoints/test/.work/faithdiff-seed0/*.pt", "restored/test/.store/*/*.png"):
+        process = start(folder)
+        wait_for(folder, pattern, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        run_unlock(folder)
+    kept = {file: file.stat().st_mtime_ns for file in folder.glob("restored/test/.store/*/*.png")}
+    run(folder)
+    assert (folder / SCORES).read_bytes() == (finished / SCORES).read_bytes()
+    assert kept
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in kept.items())
+
+
+def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    """Wait until a file appears: the job that writes it is half way."""
+    deadline = time.monotonic() + 600
+    while not any(folder.glob(pattern)):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline, f"nothing matched {pattern}"
+        time.sleep(0.05)
+
+
+def run_unlock(folder: Path) -> None:
+    """Remove the lock that a killed snakemake leaves behind."""
+    process = start(folder, "--unlock")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output

@@ -1,0 +1,598 @@
+"""Training: resumed equals uninterrupted, groups, shared data and stage 1, and failures."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from faithdiff import cli, seeds
+from faithdiff.config import Optimiser, Profile, Stage1, Training, load_profile, parse
+from faithdiff.errors import CheckpointError, ConfigError, RunError
+from faithdiff.methods import Study
+from faithdiff.models.alignment import Alignment, Standardise
+from faithdiff.models.faithdiff import FaithDiff, build, load
+from faithdiff.models.lq_encoder import LQEncoder
+from faithdiff.models.prior import Prior, load_prior
+from faithdiff.models.weights import load_part
+from faithdiff.provenance import folder_digest
+from faithdiff.registry import find_method
+from faithdiff.score.heldout import heldout_job
+from faithdiff.train import loop, variants
+from faithdiff.train.cache import Batch, Cache, to_signed
+from faithdiff.train.loop import Job, rate, train
+from faithdiff.train.pairs import load_pairs
+from faithdiff.train.run import run_job
+
+PROFILE = Path("config/test.yaml")
+OPTIMISER = Optimiser(
+    betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, max_grad_norm=1.0, warmup=2, hold=0.5
+)
+
+# --- The loop -----------------------------------------------------------------------------------
+
+
+def _toy_loss(model: nn.Module) -> Callable[[int, int], Tensor]:
+    def loss(step: int, micro: int) -> Tensor:
+        inputs = torch.randn(4, 3, generator=seeds.torch_generator(0, "toy", step, micro))
+        return (model(inputs) - inputs.sum(1, keepdim=True)).square().mean()
+
+    return loss
+
+
+def _toy(state: Path | None = None, **changes: Any) -> Job:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+    job = Job(
+        name="toy",
+        model=model,
+        groups=[{"params": list(model.parameters()), "lr": 0.01}],
+        loss=_toy_loss(model),
+        steps=9,
+        optimiser=OPTIMISER,
+        micro_batches=2,
+        ema_decay=0.9,
+        state=state,
+        identity="toy",
+        log_every=2,
+        checkpoint_every=3,
+    )
+    for name, value in changes.items():
+        setattr(job, name, value)
+    return job
+
+
+def _killed_at(job: Job, step: int) -> Job:
+    whole = job.loss
+
+    def loss(now: int, micro: int) -> Tensor:
+        if now == step:
+            raise KeyboardInterrupt
+        return whole(now, micro)
+
+    job.loss = loss
+    return job
+
+
+def _same(one: nn.Module | None, other: nn.Module | None) -> bool:
+    assert one is not None and other is not None
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.mark.parametrize("kill", [1, 3, 5, 8])
+def test_resumed_training_equals_uninterrupted_bit_for_bit(tmp_path: Path, kill: int) -> None:
+    whole = _toy()
+    averaged = train(whole)
+    state = tmp_path / "state" / "toy.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(_killed_at(_toy(state), kill))
+    assert state.is_file() == (kill >= 3)
+    resumed, steps = _toy(state), []
+    plain = resumed.loss
+    resumed.loss = lambda step, micro: (steps.append(step), plain(step, micro))[1]
+    again = train(resumed)
+    assert steps[0] == kill // 3 * 3
+    assert _same(resumed.model, whole.model) and _same(again, averaged)
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in resumed.log]
+    assert rows == [{k: v for k, v in row.items() if k != "seconds"} for row in whole.log]
+    assert [row["step"] for row in rows] == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("damage", ["identity", "cut", "empty"])
+def test_a_state_that_does_not_fit_starts_afresh(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, state = _toy(), tmp_path / "toy.pt"
+    train(whole)
+    with pytest.raises(KeyboardInterrupt):
+        train(_killed_at(_toy(state, identity="other"), 5))
+    if damage != "identity":
+        data = state.read_bytes()
+        state.write_bytes(data[: len(data) // 2] if damage == "cut" else b"")
+    afresh = _toy(state)
+    train(afresh)
+    assert _same(afresh.model, whole.model)
+    assert "starting afresh" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_names_the_update_and_the_state(tmp_path: Path) -> None:
+    state = tmp_path / "toy.pt"
+    job = _toy(state)
+    plain = job.loss
+    job.loss = lambda step, micro: plain(step, micro) * (math.nan if step == 4 else 1)
+    before = copy.deepcopy(job.model)
+    with pytest.raises(RunError, match=rf"toy: the loss is nan at update 4; .*{state}") as caught:
+        train(job)
+    assert "learning rate" in str(caught.value)
+    assert state.is_file() and not _same(before, job.model)
+    assert all(p.isfinite().all() for p in job.model.parameters())
+    # Mended, it goes on from the kept state and ends where an undisturbed run ends.
+    mended, whole = _toy(state), _toy()
+    train(mended)
+    train(whole)
+    assert _same(mended.model, whole.model)
+
+
+def test_divergence_before_the_first_state_claims_none(tmp_path: Path) -> None:
+    job = _toy(tmp_path / "toy.pt", loss=lambda *_: torch.tensor(math.inf, requires_grad=True))
+    with pytest.raises(RunError, match="the loss is inf at update 0") as caught:
+        train(job)
+    assert "kept" not in str(caught.value)
+
+
+def test_a_state_that_cannot_be_written_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file: No space left on device")
+
+    monkeypatch.setattr(loop.torch, "save", full)
+    with pytest.raises(RunError, match=r"toy\.pt: the training state cannot be written"):
+        train(_toy(tmp_path / "toy.pt"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_micro_batches_add_up_to_the_whole_batch() -> None:
+    inputs = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+
+    def result(micro_batches: int) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = nn.Linear(3, 1)
+        parts = inputs.chunk(micro_batches)
+        job = _toy(model=model, groups=[{"params": list(model.parameters()), "lr": 0.01}])
+        job.micro_batches, job.steps = micro_batches, 4
+        job.loss = lambda _, micro: (model(parts[micro]) - 1).square().mean()
+        train(job)
+        return model
+
+    whole, split = result(1), result(4)
+    for one, other in zip(whole.parameters(), split.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_averaged_weights_follow_their_recursion() -> None:
+    job = _toy(optimiser=OPTIMISER.model_copy(update={"warmup": 0}))
+    seen: list[Tensor] = []
+    plain = job.loss
+
+    def loss(step: int, micro: int) -> Tensor:
+        if micro == 0 and step > 0:
+            seen.append(job.model[0].weight.detach().clone())
+        return plain(step, micro)
+
+    job.loss = loss
+    averaged = train(job)
+    seen.append(job.model[0].weight.detach().clone())
+    expected = seen[0]
+    for weight in seen[1:]:
+        expected = 0.9 * expected + 0.1 * weight
+    assert averaged is not None and len(seen) == job.steps
+    assert torch.allclose(averaged[0].weight, expected, atol=1e-6)
+    assert train(_toy(ema_decay=None)) is None
+
+
+@settings(deadline=None, max_examples=50)
+@given(steps=st.integers(1, 300), warmup=st.integers(0, 50), hold=st.floats(0, 1))
+def test_the_rate_rises_holds_and_falls(steps: int, warmup: int, hold: float) -> None:
+    optimiser = OPTIMISER.model_copy(update={"warmup": warmup, "hold": hold})
+    job = _toy(steps=steps, optimiser=optimiser)
+    rates = [rate(step, job) for step in range(steps)]
+    assert all(0 < r <= 1 for r in rates)
+    top = min(warmup, steps - 1)
+    assert all(a < b for a, b in zip(rates[:top], rates[1 : top + 1], strict=True))
+    assert all(a >= b for a, b in zip(rates[top:], rates[top + 1 :], strict=False))
+
+
+# --- Batches ------------------------------------------------------------------------------------
+
+
+def _digest(*tensors: Tensor) -> str:
+    sha = hashlib.sha256()
+    for tensor in tensors:
+        sha.update(tensor.detach().contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _digest_batch(batch: Batch) -> str:
+    prompt = batch.prompt
+    parts = (batch.hq, batch.lq, batch.latents, batch.noise, batch.timesteps, batch.time_ids)
+    return _digest(*parts, prompt.hidden, prompt.pooled)
+
+
+def _training(study: Study, **changes: Any) -> Training:
+    return parse({**study.profile.training.model_dump(), **changes}, Training, "training")
+
+
+def _cache(study: Study, prior: Prior, **changes: Any) -> Cache:
+    training = _training(study, **changes)
+    return Cache(study.layout.train_cache, prior, study.profile.data.scale, training)
+
+
+def test_a_batch_depends_on_its_key_alone(study: Study) -> None:
+    prior = load_prior(study.layout.trained_prior)
+    one, other = _cache(study, prior), _cache(study, prior)
+    last = _digest_batch(one.batch(0, 7, 1, master=5))
+    assert _digest_batch(other.batch(0, 7, 1, master=5)) == last
+    keys = [((1, 7, 1), 5), ((0, 8, 1), 5), ((0, 7, 0), 5), ((0, 7, 1), 6)]
+    others = {_digest_batch(other.batch(*key, master=master)) for key, master in keys}
+    assert len(others | {last}) == 5
+
+
+def test_the_crops_of_a_batch_show_the_same_place(study: Study, tmp_path: Path) -> None:
+    """A training set whose values are its coordinates gives itself away."""
+    prior, scale, size, count = load_prior(study.layout.trained_prior), 4, 96, 3
+    lq = torch.zeros(count, 3, size // scale, size // scale)
+    lq[:, 0] = 8 * torch.arange(size // scale)[:, None]
+    lq[:, 1] = 8 * torch.arange(size // scale)
+    lq[:, 2] = 50 * torch.arange(count)[:, None, None]
+    side, channels = size // prior.factor, prior.vae.config.latent_channels
+    moments = torch.full((count, 2 * channels, side, side), -30.0)  # no variance
+    moments[:, 0] = torch.arange(side)[:, None]
+    moments[:, 1] = torch.arange(side)
+    hq = lq.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    tensors = {"lq": lq.byte(), "hq": hq.byte(), "moments": moments}
+    texts = {"hidden": torch.zeros(count + 1, 2, 4), "pooled": torch.zeros(count + 1, 4)}
+    save_file(tensors | texts, tmp_path / "cache.safetensors")
+    config = _training(study, batch_size=16, micro_batch=16)
+    cache = Cache(tmp_path / "cache.safetensors", prior, scale, config)
+    batch = cache.batch(0, master=0)
+    corner = batch.time_ids[:, 2:4]
+    assert corner.unique(dim=0).shape[0] > 4
+    hq_corner = (batch.hq[:, :2, 0, 0] + 1) * 127.5 / 8 * scale
+    assert torch.allclose(hq_corner, corner, atol=1e-3)
+    latents = batch.latents[:, :2, 0, 0] / prior.vae.config.scaling_factor * prior.factor
+    assert torch.allclose(latents, corner, atol=1e-3)
+    # Means, because bicubic enlargement bends the ramps near the border.
+    difference = (batch.hq.mean((2, 3)) - batch.lq.mean((2, 3))) * 127.5
+    assert difference.abs().max() < 0.5
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1.0])
+def test_dropped_captions_are_the_empty_caption(study: Study, dropout: float) -> None:
+    prior = load_prior(study.layout.trained_prior)
+    prompt = _cache(study, prior, text_dropout=dropout).batch(0, master=0).prompt
+    empty = prior.encode_text([""]).pooled
+    assert torch.allclose(prompt.pooled, empty, atol=1e-6) is (dropout == 1)
+
+
+def test_the_cache_holds_what_the_prior_computes(study: Study) -> None:
+    prior = load_prior(study.layout.trained_prior)
+    pairs = load_pairs(study.layout, study.profile.data.train_level)
+    batch = _cache(study, prior, crop=96, text_dropout=0).batch(0, master=0)
+    rows = [int((to_signed(pairs.hq) == image).flatten(1).all(1).nonzero()) for image in batch.hq]
+    captions = prior.encode_text([pairs.captions[row] for row in rows])
+    assert torch.allclose(batch.prompt.hidden, captions.hidden, atol=1e-5)
+    mean = prior.encode_moments(batch.hq).chunk(2, dim=1)[0] * prior.vae.config.scaling_factor
+    # Latents are drawn around the mean: they correlate with it as with nothing else.
+    assert torch.corrcoef(torch.stack([mean.flatten(), batch.latents.flatten()]))[0, 1] > 0.9
+
+
+def test_a_damaged_cache_names_the_command_that_makes_it(study: Study) -> None:
+    prior = load_prior(study.layout.trained_prior)
+    file = study.layout.train_cache
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"cache\.safetensors: .* faithdiff cache"):
+        _cache(study, prior)
+
+
+# --- Variants -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Record:
+    """What happened in the stage 2 of one variant."""
+
+    batches: list[str] = field(default_factory=list)
+    alignment: dict[str, Tensor] = field(default_factory=dict)  # before the first denoising step
+
+
+def _small(study: Study) -> Study:
+    """All variants of the default profile in the study of the tests, with two updates each."""
+    every = load_profile(Path("config/mini.yaml"))
+    training = _training(study, stage1_steps=2, stage2_steps=2, batch_size=2, micro_batch=2)
+    changes = {"variants": every.variants, "recipes": every.recipes, "training": training}
+    return Study(study.profile.model_copy(update=changes), study.file, study.layout)
+
+
+@pytest.fixture(scope="module")
+def everything(
+    built: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Study, dict[str, Record]]:
+    """Every variant trained for two updates: folder, study, and what each saw."""
+    root = tmp_path_factory.mktemp("variants") / "study"
+    shutil.copytree(built, root, ignore=shutil.ignore_patterns("seed0"))
+    records: dict[str, Record] = {}
+    plain = variants.denoising_loss
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        study = _small(Study.load(PROFILE))
+        for recipe in study.profile.recipes:
+            folder = study.layout.stage1(recipe, 0)
+            run_job(study, f"stage1-{recipe}", 0, folder, _pretrain(study, recipe))
+        for name in study.profile.variants:
+            record = records[name] = Record()
+
+            def loss(
+                model: FaithDiff, cache: Cache, batch: Batch, kind: str, record: Record = record
+            ) -> Tensor:
+                if not record.batches:
+                    record.alignment = copy.deepcopy(model.alignment.state_dict())
+                record.batches.append(_digest_batch(batch))
+                return plain(model, cache, batch, kind)
+
+            patch.setattr(variants, "denoising_loss", loss)
+            run_job(study, name, 0, study.layout.checkpoint(name, 0), _train(study, name))
+    return root, study, records
+
+
+def _train(study: Study, name: str, seed: int = 0) -> Callable[[Path, Path], None]:
+    method = find_method(study, name)
+    return lambda folder, state: method.train(study, seed, folder, state)
+
+
+def _pretrain(study: Study, recipe: str, seed: int = 0) -> Callable[[Path, Path], None]:
+    return lambda folder, state: variants.pretrain(study, recipe, seed, folder, state)
+
+
+def test_each_variant_changes_the_groups_it_trains_and_no_other(
+    everything: tuple[Path, Study, dict[str, Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, study, records = everything
+    monkeypatch.chdir(root)
+    prior = load_prior(study.layout.trained_prior)
+    for name, variant in study.profile.variants.items():
+        recipe = study.profile.recipes[variant.recipe]
+        model = load(study.layout.checkpoint(name, 0))
+        start = {
+            "lq_encoder": LQEncoder.from_vae(prior.vae, recipe.features).state_dict(),
+            "alignment": records[name].alignment,
+            "unet": prior.unet.state_dict(),
+        }
+        trained = {group for phase in variant.phases for group in phase.train}
+        for group, before in start.items():
+            after = model.group(group).state_dict()
+            same = [torch.equal(after[key], before[key]) for key in before]
+            assert after.keys() == before.keys()
+            assert all(same) is (group not in trained), (name, group)
+
+
+def test_every_variant_of_a_seed_sees_the_same_data(
+    everything: tuple[Path, Study, dict[str, Record]],
+) -> None:
+    _, _, records = everything
+    batches = {tuple(record.batches) for record in records.values()}
+    assert len(batches) == 1
+    assert len(set(batches.pop())) == 2  # one for each update
+
+
+def test_variants_of_a_recipe_share_stage_1(
+    everything: tuple[Path, Study, dict[str, Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, study, records = everything
+    monkeypatch.chdir(root)
+    for name, variant in study.profile.variants.items():
+        stage1 = load_part(Alignment, study.layout.stage1(variant.recipe, 0) / "alignment")
+        started = records[name].alignment
+        same = all(torch.equal(started[k], v) for k, v in stage1.state_dict().items())
+        assert same is variant.pretrain, name
+        # The projection starts at zero, so what moved it is stage 1.
+        assert started["project.weight"].any().item() is variant.pretrain
+
+
+def test_stage_1_trains_the_alignment_of_a_fresh_model(
+    everything: tuple[Path, Study, dict[str, Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, study, _ = everything
+    monkeypatch.chdir(root)
+    folder = study.layout.stage1("released", 0)
+    assert {path.name for path in folder.iterdir()} == {"alignment", "run.json", "training.csv"}
+    log = pd.read_csv(folder / "training.csv")
+    assert list(log.columns) == ["phase", "step", "loss", "learning_rate", "seconds"]
+    assert list(log["step"]) == [0, 1]
+
+
+def test_a_variant_logs_every_phase(
+    everything: tuple[Path, Study, dict[str, Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, study, _ = everything
+    monkeypatch.chdir(root)
+    log = pd.read_csv(study.layout.checkpoint("separate", 0) / "training.csv")
+    assert list(log["phase"].unique()) == ["separate lq_encoder", "separate alignment+unet"]
+    assert log["loss"].between(0, 100).all()
+
+
+def test_no_two_variants_are_the_same_model(
+    everything: tuple[Path, Study, dict[str, Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, study, _ = everything
+    monkeypatch.chdir(root)
+    names = list(study.profile.variants)
+    assert len({folder_digest(study.layout.checkpoint(name, 0)) for name in names}) == len(names)
+
+
+def test_the_start_depends_on_recipe_and_seed_alone(study: Study) -> None:
+    study = _small(study)
+    before = torch.get_rng_state()
+
+    def start(recipe: str, seed: int) -> str:
+        return _digest(*variants._start(study, recipe, seed)[0].alignment.state_dict().values())
+
+    assert start("released", 0) == start("released", 0)
+    assert len({start("released", 0), start("released", 1), start("spatial", 0)}) == 3
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_features_are_standardised_on_the_training_set(study: Study) -> None:
+    model, cache, _ = variants._start(study, "released", 0)
+    norm = model.alignment.condition.norm_in
+    assert isinstance(norm, Standardise)
+    features = norm(model.lq_encoder(cache.lq_sample(12)))
+    assert features.mean((0, 2, 3)).abs().max() < 1e-3
+    assert features.std((0, 2, 3)).max() < 1.001
+
+
+def test_a_repeated_training_gives_the_same_bytes(study: Study) -> None:
+    folder = study.layout.checkpoint("faithdiff", 0)
+    before, state = folder_digest(folder), torch.get_rng_state()
+    shutil.rmtree(folder)
+    cli.train("faithdiff", config=PROFILE)
+    assert folder_digest(folder) == before
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_killed_variant_resumes_in_its_second_phase(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = study.layout.checkpoint("separate", 0)
+    cli.train("separate", config=PROFILE)
+    whole = folder_digest(folder)
+    shutil.rmtree(folder)
+    plain, calls = variants.denoising_loss, []
+
+    def loss(model: FaithDiff, cache: Cache, batch: Batch, kind: str) -> Tensor:
+        calls.append(len(calls))
+        if len(calls) == 7:  # two for each update: the state after the second is there
+            raise KeyboardInterrupt
+        return plain(model, cache, batch, kind)
+
+    monkeypatch.setattr(variants, "denoising_loss", loss)
+    with pytest.raises(KeyboardInterrupt):
+        cli.train("separate", config=PROFILE)
+    assert not folder.exists()
+    calls[:] = [0] * 10
+    cli.train("separate", config=PROFILE)
+    assert len(calls) == 14  # updates 2 and 3
+    assert folder_digest(folder) == whole
+    assert not study.layout.work("separate-seed0").exists()
+
+
+def test_a_frozen_group_that_moves_is_an_error(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = _small(study)
+    plain = variants.denoising_loss
+
+    def loss(model: FaithDiff, cache: Cache, batch: Batch, kind: str) -> Tensor:
+        with torch.no_grad():
+            model.unet.conv_in.bias.add_(1e-6)
+        return plain(model, cache, batch, kind)
+
+    monkeypatch.setattr(variants, "denoising_loss", loss)
+    with pytest.raises(RunError, match="the frozen group unet changed"):
+        run_job(study, "frozen", 0, study.layout.checkpoint("frozen", 0), _train(study, "frozen"))
+    assert not study.layout.checkpoint("frozen", 0).exists()
+
+
+def test_a_stage_1_of_another_recipe_is_refused(study: Study) -> None:
+    small = _small(study)
+    shutil.copytree(small.layout.stage1("released", 0), small.layout.stage1("concat", 0))
+    with pytest.raises(CheckpointError, match="is not the alignment of recipe concat"):
+        run_job(small, "concat", 0, small.layout.checkpoint("concat", 0), _train(small, "concat"))
+    with pytest.raises(CheckpointError, match=r"stage1-moments.* --recipe moments --seed 0"):
+        _train(small, "features-8ch")(Path("out"), Path("state"))
+
+
+def test_a_crop_off_the_grid_is_refused(study: Study) -> None:
+    with pytest.raises(
+        (CheckpointError, ConfigError), match=r"training\.crop 30 is not a multiple"
+    ):
+        _cache(study, load_prior(study.layout.trained_prior), crop=30)
+
+
+# --- Jobs ---------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_appears_whole_or_not_at_all(study: Study) -> None:
+    folder = study.layout.checkpoint("toy", 3)
+
+    def disk_full(out: Path, state: Path) -> None:
+        (out / "weights").write_text("half")
+        (state / "phase1.pt").write_text("state")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(RunError, match=r"toy/seed3: training stopped: .*No space left"):
+        run_job(study, "toy", 3, folder, disk_full)
+    assert not folder.exists()
+    assert (study.layout.work("toy-seed3") / "phase1.pt").is_file()
+
+    def finish(out: Path, _: Path) -> None:
+        (out / "weights").write_text("all")
+
+    run_job(study, "toy", 3, folder, finish)
+    assert {path.name for path in folder.iterdir()} == {"weights", "run.json"}
+    assert (folder / "weights").read_text() == "all"
+    assert not study.layout.work("toy-seed3").exists()
+
+
+def test_a_checkpoint_knows_the_profile_that_made_it(study: Study) -> None:
+    text = (study.layout.checkpoint("faithdiff", 0) / "run.json").read_text()
+    made = json.loads(text)
+    assert (made["method"], made["seed"]) == ("faithdiff", 0)
+    assert parse(made["profile"], Profile, "run.json") == study.profile
+    assert made["packages"]["torch"] and made["hardware"]["cores"]
+
+
+def test_the_held_out_loss_is_the_same_when_measured_again(study: Study) -> None:
+    file = study.layout.restored("faithdiff", 0) / "heldout.csv"
+    heldout_job(study, "faithdiff", 0)
+    first = file.read_bytes()
+    heldout_job(study, "faithdiff", 0)
+    assert file.read_bytes() == first
+    table = pd.read_csv(file)
+    assert len(table) == 2 and table["value"].between(0, 100).all()
+
+
+def test_an_untrained_model_has_the_loss_of_its_prior(study: Study) -> None:
+    prior = load_prior(study.layout.trained_prior)
+    recipe = Stage1(features="penultimate", alignment="transformer", attention="released")
+    cache = _cache(study, prior)
+    batch = cache.batch(0, master=0)
+    noisy = cache.scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
+    target = cache.scheduler.get_velocity(batch.latents, batch.noise, batch.timesteps)
+    conditions = {"text_embeds": batch.prompt.pooled, "time_ids": batch.time_ids}
+    bare = prior.unet(noisy, batch.timesteps, batch.prompt.hidden, added_cond_kwargs=conditions)
+    expected = {
+        "mse": (bare.sample - target).square().mean(),
+        "l1": (bare.sample - target).abs().mean(),
+    }
+    model = build(prior, recipe, study.profile.alignment)
+    for kind, value in expected.items():
+        assert torch.allclose(variants.denoising_loss(model, cache, batch, kind), value)
