@@ -65,8 +65,10 @@ lint: .venv ## Check style and types
 bench: .venv ## Measure images and steps per second of every stage, as a table
 	@$(WITH_VENV) $(ONE_THREAD) faithdiff bench $(ARGS)
 
-prior: .venv ## Train the shipped prior again (more than an hour)
-	@$(WITH_VENV) $(ONE_THREAD) faithdiff train-prior $(ARGS)
+prior: .venv ## Train the shipped prior again and write it to prior/mini (more than an hour)
+	@$(WITH_VENV) $(ONE_THREAD) faithdiff prepare --dataset prior
+	@$(WITH_VENV) $(ONE_THREAD) faithdiff train-prior
+	@$(WITH_VENV) faithdiff ship-prior --target prior/mini
 
 clean: ## Delete the environment and caches; data, checkpoints and results stay
 	rm -rf "$(VENV)" .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -152,7 +152,7 @@ def _training(study: Study, folder: Path) -> Iterator[Row]:
         target, state = folder / f"stage1-{recipe}", folder / "state"
         with _quiet():
             pretrain(study, recipe, 0, target, state)
-        yield from _updates("stage 1", target)
+        yield from _updates("train", target)
     for name in study.profile.trained:
         with _quiet():
             find_method(study, name).train(study, 0, folder / name, folder / "state" / name)

@@ -353,11 +353,18 @@ def _layers(file: Path, above: tuple[Path, ...]) -> list[tuple[Path, Any]]:
     except OSError as error:
         raise ConfigError(f"{named}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{named}: is not valid YAML: {error}") from None
+        raise ConfigError(f"{named}: is not valid YAML: {_first_problem(error)}") from None
     if isinstance(data, dict) and "extends" in data:
         base = file.parent / str(data.pop("extends"))
         return [(file, data), *_layers(base, (*above, file))]
     return [(file, data)]
+
+
+def _first_problem(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem}, line {mark.line + 1}, column {mark.column + 1}"
+    return str(error)
 
 
 def _merge(base: Any, over: Any) -> Any:

@@ -69,10 +69,12 @@ deviations: {training.cropp: typo, restore.start_point: because}
 
 
 def test_settings_that_change_no_result_need_no_reason(tmp_path: Path) -> None:
-    text = "training: {log_every: 1, checkpoint_every: 7, heldout: {images: 1}}\nrestore: {batch_size: 2}\n"
-    assert deviation_table(own(tmp_path, text), PAPER).count("\n") == deviation_table(
-        MINI, PAPER
-    ).count("\n")
+    text = """
+training: {log_every: 1, checkpoint_every: 7, heldout: {images: 1}}
+restore: {batch_size: 2}
+"""
+    rows = [deviation_table(file, PAPER).splitlines()[9:] for file in (own(tmp_path, text), MINI)]
+    assert rows[0] == rows[1]
 
 
 def test_a_bar_in_a_reason_does_not_break_the_table(tmp_path: Path) -> None:

@@ -35,8 +35,10 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
 extends: {CONFIG / "test.yaml"}
 profile: own
 seeds: [0, 1]
-data: {{levels: [I, II], test: {{Scenes: null}}}}
-variants: {{frozen: null, separate: null, features-8ch: null, concat: null, no-pretrain: null, spatial-attention: null}}
+data: {{levels: [I, II], train_level: train, test: {{Scenes: null}}}}
+variants:
+  {{frozen: null, separate: null, features-8ch: null, concat: null, no-pretrain: null,
+    spatial-attention: null}}
 baselines: {{realesrgan: null}}
 report: {{main: [bicubic, faithdiff], ablation: [faithdiff]}}
 """,

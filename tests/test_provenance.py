@@ -29,7 +29,12 @@ def run(size):
     "suite/late.py": "def work(*parts):\n    return parts\n",
     "suite/apart.py": "NOT_IMPORTED = 1\n",
     "suite/models/__init__.py": "",
-    "suite/models/shape.py": "from suite.constants import SCALE\n\n\ndef area(size):\n    return SCALE * size**2\n",
+    "suite/models/shape.py": """from suite.constants import SCALE
+
+
+def area(size):
+    return SCALE * size**2
+""",
     "suite/data/__init__.py": "",
     "suite/data/read.py": "class Reader:\n    depth = 8\n",
     "suite/constants.py": "SCALE = 4\n",

@@ -157,7 +157,7 @@ def test_any_size_is_restored(study: Study, size: tuple[int, int], colour: str) 
     restored = _restorer(study, color_fix=colour).restore(_random(1, 3, *size), ["a"], [1])
     assert restored.shape == (1, 3, SCALE * size[0], SCALE * size[1])
     assert torch.isfinite(restored).all()
-    assert 0 <= restored.min() and restored.max() <= 1
+    assert restored.min() >= 0 and restored.max() <= 1
 
 
 def test_an_image_does_not_depend_on_its_batch(study: Study) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,11 @@ def write(path: Path, text: str) -> None:
 def git(root: Path, *arguments: str) -> str:
     who = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
     command = ["git", *who, *arguments]
+    return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+def dvc(root: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
     return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
 
 
@@ -159,14 +165,15 @@ def test_two_commits_can_be_compared(two_commits: Path) -> None:
         files = {change["path"] for change in repo.diff("HEAD~1", "HEAD")["modified"]}
         assert IMAGE.as_posix() in files
         assert not any(path.startswith(("data", "checkpoints")) for path in files)
-        plots = repo.plots.diff(revs=["HEAD~1", "HEAD"])
-    losses = {}
-    for revision, found in plots.items():
-        sources = found["sources"]["data"]
-        assert {"results/mini/figures/ablation.png", "results/mini/training.csv"} <= set(sources)
-        assert not [name for name, source in sources.items() if "error" in source]
-        losses[revision] = sources["results/mini/training.csv"]["data"][0]["loss"]
-    assert losses == {"HEAD~1": "0.255", "HEAD": "0.2625"}
+    output = dvc(two_commits, "plots", "diff", "HEAD~1", "HEAD", "--json")
+    plots = json.loads(output)
+    assert not plots.get("errors")
+    assert len(plots["data"]["results/mini/figures/ablation.png"]) == 2
+    (curves,) = plots["data"]["training-mini"]
+    points = curves["content"]["data"]["values"]
+    losses = {(point["rev"], point["method"]): point["loss"] for point in points}
+    assert losses["HEAD~1", "faithdiff"] == "0.255"
+    assert losses["HEAD", "faithdiff"] == "0.2625"
 
 
 def test_an_older_commit_brings_its_files_back_and_keeps_finished_images(
@@ -226,13 +233,16 @@ def test_a_missing_output_is_named(study: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_leaves_the_lock_as_it_was(study: Path) -> None:
     version_study("mini", study, study / STAMP)
-    before = (study / "dvc.lock").read_bytes()
     (study / STAMP).unlink()
-    write(study / IMAGE, "new pixels")
-    prefix = hashlib.md5(b"new pixels").hexdigest()[:2]
-    write(study / ".dvc/cache/files/md5" / prefix, "in the way, as a full disk is")
-    with pytest.raises(RunError, match=r"1 objects could not be written.*free space"):
-        version_study("mini", study, study / STAMP)
+    before = (study / "dvc.lock").read_bytes()
+    write(study / IMAGE, "x" * 3_000_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, hard))  # stands in for a full disk
+    try:
+        with pytest.raises(RunError, match=r"1 objects could not be written.*free space"):
+            version_study("mini", study, study / STAMP)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (study / "dvc.lock").read_bytes() == before
     assert not (study / STAMP).exists()
 
@@ -242,7 +252,7 @@ def pushed(study: Path, remote: Path) -> Path:
     write_record(study, IMAGE.as_posix())
     write_record(study, "checkpoints/mini/faithdiff/seed0")
     version_study("mini", study, study / STAMP)
-    write(study / ".dvc/config", (study / ".dvc/config").read_text() + remote_config(remote))
+    add_remote(study, remote)
     with Repo(str(study)) as repo:
         assert repo.push() > 0
     commit(study, "first")
@@ -251,8 +261,10 @@ def pushed(study: Path, remote: Path) -> Path:
     return clone
 
 
-def remote_config(remote: Path) -> str:
-    return f"['remote \"folder\"']\n    url = {remote}\n"
+def add_remote(root: Path, remote: Path) -> None:
+    config = (root / ".dvc/config").read_text(encoding="utf-8")
+    default = config.replace("[core]\n", "[core]\n    remote = folder\n")
+    write(root / ".dvc/config", f"{default}['remote \"folder\"']\n    url = {remote}\n")
 
 
 def test_a_clone_pulls_what_was_pushed(study: Path, tmp_path: Path) -> None:
@@ -367,7 +379,7 @@ def test_in_a_clone_with_pulled_data_snakemake_has_nothing_to_do(tmp_path: Path)
     write(root / "Snakefile", SNAKEFILE)
     snakemake(root)
     assert "Nothing to be done" in snakemake(root, "--dry-run")
-    write(root / ".dvc/config", (root / ".dvc/config").read_text() + remote_config(tmp_path / "r"))
+    add_remote(root, tmp_path / "remote")
     with Repo(str(root)) as repo:
         assert repo.status() == {}
         repo.push()

@@ -41,7 +41,7 @@ class Standardise(nn.Module):
 
 
 class ConditionEmbedding(nn.Module):
-    """LQ features ``(B, F, h, w)`` to the width of the UNet: norm, 3×3, SiLU, zero-initialised 3×3."""
+    """LQ features ``(B, F, h, w)`` to the UNet's width: norm, 3×3, SiLU, zero-initialised 3×3."""
 
     def __init__(self, channels: int, width: int, norm: str) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from faithdiff.config import Profile, load_profile
 from faithdiff.errors import ConfigError
 
 # What the paper and its code say of the method; sizes of models and data are `mini` itself.
-COMPARED = ("prior.prediction_type", "alignment", "training", "restore")
+COMPARED = ("data.train_level", "prior.prediction_type", "alignment", "training", "restore")
 # Ours alone, and without effect on a result.
 OURS = (
     "training.heldout",

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from faithdiff import seeds
 from faithdiff.config import Training
-from faithdiff.errors import CheckpointError, RunError
+from faithdiff.errors import CheckpointError, ConfigError, RunError
 from faithdiff.models.prior import Prior
 from faithdiff.models.text import Prompt
 from faithdiff.train.objective import time_ids
@@ -88,7 +88,7 @@ class Cache:
         # A crop must start on a whole pixel of both the latent and the LQ image.
         self._grid = math.lcm(prior.factor, scale)
         if config.crop % self._grid:
-            raise CheckpointError(f"training.crop {config.crop} is not a multiple of {self._grid}")
+            raise ConfigError(f"training.crop {config.crop} is not a multiple of {self._grid}")
 
     def lq_sample(self, count: int) -> Tensor:
         """Enlarged LQ images ``(count, 3, H, W)`` in [-1, 1], for statistics of the features."""
@@ -139,7 +139,7 @@ def _normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator) -> 
 def _read(file: Path) -> dict[str, Tensor]:
     try:
         with safe_open(file, framework="pt") as stream:
-            return {key: stream.get_tensor(key) for key in stream.keys()}
+            return {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{file}: cannot be read ({error}); make it with: faithdiff cache"

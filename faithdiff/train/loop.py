@@ -174,7 +174,7 @@ def _resume(job: Job, optimiser: Any, schedule: Any, average: AveragedModel | No
         return 0
     try:
         state = torch.load(job.state, weights_only=True, map_location="cpu")
-    except Exception as error:  # torch.load has no common base for what a damaged file raises
+    except Exception as error:  # noqa: BLE001 - a damaged file raises what it likes
         tqdm.write(f"{job.state}: damaged, starting afresh ({type(error).__name__}: {error})")
         return 0
     if state["identity"] != job.identity:
