@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-# The first interpreter on PATH that the lock was made for, else python3 (and then `python` below says why not).
+# The first interpreter on PATH that the lock was made for, else python3 (REQUIRE_PYTHON says why not).
 PYTHON ?= $(shell for p in python3 python3.11 python3.12; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && { echo "$$p"; exit; }; \
 	done; echo python3)
@@ -18,22 +18,27 @@ WITH_VENV := PATH="$(abspath $(VENV))/bin:$$PATH"
 # OpenMP threads that spin while they wait make a step several times slower beside another process.
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help python .venv install reproduce test test-slow lint bench prior clean
+.PHONY: help .venv install reproduce test test-slow lint bench prior clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z.-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
 
-python:
-	@command -v "$(PYTHON)" >/dev/null || { echo "make: no '$(PYTHON)' on this machine: install Python 3.11 or 3.12, or name one: make PYTHON=/path/to/python3.12 ..." >&2; exit 2; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
-		|| { echo "make: '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1), the pinned packages need Python 3.11 or 3.12: name one, make PYTHON=/path/to/python3.12 ..." >&2; exit 2; }
-	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null \
-		|| { echo "make: '$(PYTHON)' has no venv or pip module: install them (Debian and Ubuntu: the package python3-venv), or name another Python: make PYTHON=..." >&2; exit 2; }
+define REQUIRE_PYTHON
+command -v "$(PYTHON)" >/dev/null || { echo "make: no '$(PYTHON)' on this machine: install Python 3.11 or 3.12," \
+	"or name one: make PYTHON=/path/to/python3.12 ..." >&2; exit 2; }; \
+"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+	|| { echo "make: '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1), but the pinned packages need Python 3.11 or 3.12:" \
+	"name one: make PYTHON=/path/to/python3.12 ..." >&2; exit 2; }; \
+"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null \
+	|| { echo "make: '$(PYTHON)' has no venv or pip module: install them (Debian, Ubuntu: the package python3-venv)," \
+	"or name another Python: make PYTHON=/path/to/python3.12 ..." >&2; exit 2; }
+endef
 
-.venv: $(VENV)/stamp ## Build the environment (made by the other targets when it is missing or out of date)
+.venv: $(VENV)/stamp ## Build the environment (the other targets do it when it is missing or out of date)
 
-$(VENV)/stamp: requirements.lock pyproject.toml | python
-	@$(VENV)/bin/python -c 'import pip' 2>/dev/null || "$(PYTHON)" -m venv --clear "$(VENV)"
+$(VENV)/stamp: requirements.lock pyproject.toml
+	@if ! "$(VENV)/bin/python" -c 'import pip' 2>/dev/null; then \
+		$(REQUIRE_PYTHON); echo "== 0/3 $(VENV), by $(PYTHON)"; "$(PYTHON)" -m venv --clear "$(VENV)"; fi
 	@$(MAKE) --no-print-directory install PIP='$(PIP)'
 	@touch "$@"
 

@@ -31,7 +31,6 @@ from faithdiff.methods import Study
 from faithdiff.models.prior import load_prior
 from faithdiff.train.loop import Job, train
 from faithdiff.train.pairs import Pairs, corners, crops, pick
-from faithdiff.train.variants import prior_folder
 
 compat.patch()
 Weight = Annotated[float, Field(ge=0)]
@@ -74,7 +73,7 @@ class Training:
     ) -> Training:
         profile = study.profile
         torch.set_num_threads(1)  # the order of sums, and so the last bits, depend on it
-        vae = load_prior(prior_folder(study)).vae.to(profile.device)
+        vae = load_prior(study.prior_folder).vae.to(profile.device)
         contents = _sha256([pairs.hq, pairs.lq, *vae.encoder.state_dict().values()])
         identity = digest(config, profile.training.optimiser, profile.seed, seed, contents)
         return cls(config, study, seed, pairs, _sharpen(pairs.hq), vae, state, identity)

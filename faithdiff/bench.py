@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 from faithdiff.config import Baseline, SceneSet
-from faithdiff.data.artifacts import load_artifacts
+from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts
 from faithdiff.data.datasets import prepare_dataset, read_index
 from faithdiff.data.images import read_image, write_png
 from faithdiff.degrade.dataset import degrade_dataset
@@ -34,11 +34,11 @@ from faithdiff.provenance import hardware
 from faithdiff.registry import find_method
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.score.metrics import prepare_all
-from faithdiff.score.protocols import ARTIFACTS_FILE, definitions_of
+from faithdiff.score.protocols import definitions_of
 from faithdiff.score.scorer import Pair, Scorer
 from faithdiff.train.cache import write_cache
 from faithdiff.train.pairs import load_pairs
-from faithdiff.train.variants import pretrain, prior_folder
+from faithdiff.train.variants import pretrain
 
 SECONDS = 2.0  # at least, for each rate that is timed by repetition
 UPDATES, WARM = 8, 2  # timed by the training log, without the first ones
@@ -144,7 +144,7 @@ def _data(study: Study, folder: Path) -> Iterator[Row]:
 def _training(study: Study, folder: Path) -> Iterator[Row]:
     """Every stage-1 recipe and every trained method; leaves their checkpoints."""
     pairs = load_pairs(study.layout, study.profile.data.train_level)
-    prior = load_prior(prior_folder(study))
+    prior = load_prior(study.prior_folder)
     encode = _rate(lambda: write_cache(pairs, prior, study.layout.train_cache))
     yield "cache", "encode latents", IMAGES * encode, "images/s"
     recipes = sorted({variant.recipe for variant in study.profile.variants.values()})

@@ -109,11 +109,10 @@ def cache(config: Config = MINI) -> None:
     from faithdiff.models.prior import load_prior
     from faithdiff.train.cache import write_cache
     from faithdiff.train.pairs import load_pairs
-    from faithdiff.train.variants import prior_folder
 
     study = Study.load(config)
     pairs = load_pairs(study.layout, study.profile.data.train_level)
-    write_cache(pairs, load_prior(prior_folder(study)), study.layout.train_cache)
+    write_cache(pairs, load_prior(study.prior_folder), study.layout.train_cache)
 
 
 @app.command(epilog="Example: faithdiff pretrain --recipe released --seed 0")

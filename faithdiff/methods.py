@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faithdiff.config import Profile, load_profile
+from faithdiff.data.artifacts import check_shipped
 from faithdiff.layout import Layout
 
 if TYPE_CHECKING:
@@ -31,6 +32,18 @@ class Study:
     def load(cls, file: Path) -> Study:
         profile = load_profile(file)
         return cls(profile, file, Layout(profile.profile))
+
+    @property
+    def prior_folder(self) -> Path:
+        """The prior that the study starts from: trained by its own rule, or shipped.
+
+        Raises:
+            CheckpointError: The shipped prior is not the one of ``config/artifacts.yaml``.
+        """
+        if self.profile.prior.source == "train":
+            return self.layout.trained_prior
+        check_shipped(self.profile.prior.path)
+        return self.profile.prior.path
 
 
 class Restorer(ABC):

@@ -27,6 +27,7 @@ from faithdiff.errors import ConfigError
 CONFIG = Path(__file__).parent.parent / "config"
 PROFILES = ("mini", "test", "lab", "released", "paper")
 MINI = yaml.safe_load((CONFIG / "mini.yaml").read_text(encoding="utf-8"))
+BATCH = MINI["training"]["batch_size"]
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def test_every_yaml_with_a_profile_is_tested() -> None:
         (
             "training/micro_batch",
             3,
-            f"training: batch_size {MINI['training']['batch_size']} is not a multiple of micro_batch 3",
+            f"training: batch_size {BATCH} is not a multiple of micro_batch 3",
         ),
         (
             "restore/tile_stride",

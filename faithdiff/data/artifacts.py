@@ -21,8 +21,11 @@ from tqdm import tqdm
 
 from faithdiff.config import Name, Section, load_yaml
 from faithdiff.data.images import sha256_file
-from faithdiff.errors import ConfigError, RunError, UserError
+from faithdiff.errors import CheckpointError, ConfigError, RunError, UserError
 from faithdiff.files import write_text_atomic
+from faithdiff.provenance import folder_digest
+
+ARTIFACTS_FILE = Path("config/artifacts.yaml")
 
 RECORD = "recorded.json"  # name -> hash and size of what was fetched, beside the files
 _BLOCK = 1 << 20  # bytes
@@ -55,8 +58,38 @@ class Artifact(Section):
         return root / self.path
 
 
+class Shipped(Section):
+    """Weights that come with the repository: what made them, and what they must hash to."""
+
+    name: Name
+    path: Path
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # provenance.folder_digest
+    size_mb: Annotated[float, Field(gt=0)]
+    licence: str
+    command: str
+    seed: int
+    commit: str
+
+
 class _File(Section):
     artifacts: list[Artifact]
+    shipped: list[Shipped] = []
+
+
+def check_shipped(folder: Path, path: Path = ARTIFACTS_FILE) -> None:
+    """Check weights that ship with the repository against ``artifacts.yaml``.
+
+    Raises:
+        CheckpointError: The folder is missing, or is listed there and differs.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: is missing; run from the root of the repository")
+    for shipped in load_yaml(path, _File).shipped:
+        if shipped.path == folder and folder_digest(folder) != shipped.digest:
+            raise CheckpointError(
+                f"{folder}: is not the {shipped.name} of {path} (damaged, or changed); get it back "
+                f"with: git checkout {folder}"
+            )
 
 
 def load_artifacts(path: Path) -> dict[str, Artifact]:

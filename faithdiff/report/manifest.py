@@ -72,8 +72,7 @@ def _data(study: Study) -> dict[str, Any]:
 
 
 def _prior(study: Study) -> dict[str, str]:
-    prior = study.profile.prior
-    folder = prior.path if prior.source == "shipped" else study.layout.trained_prior
+    folder = study.prior_folder
     if not folder.is_dir():
         raise RunError(f"{folder}: the prior is missing; run: snakemake --cores all")
     return {"folder": folder.as_posix(), "weights": folder_digest(folder)}

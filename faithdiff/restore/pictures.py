@@ -27,7 +27,6 @@ from faithdiff.registry import find_method
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.restore.run import describe
 from faithdiff.train.run import RUN
-from faithdiff.train.variants import prior_folder
 
 SMALLEST = 8  # pixels: below it there is nothing to see, and a UNet has no pixel left to halve
 RECORD = "restored.json"  # beside the results: the key of each, so that none is made twice
@@ -101,11 +100,6 @@ def _study(checkpoint: Path, changes: dict[str, Any]) -> tuple[Study, str]:
     device = profile.device if torch.cuda.is_available() else "cpu"
     profile = profile.model_copy(update={"restore": settings, "device": device})
     study = Study(profile, file, Layout(profile.profile))
-    if name in profile.variants and not prior_folder(study).is_dir():
-        raise CheckpointError(
-            f"{prior_folder(study)}: the prior of {checkpoint} is missing; run from the folder "
-            "where it was trained, usually the root of the repository"
-        )
     return study, name
 
 

@@ -26,7 +26,6 @@ from faithdiff.restore.arrays import to_tensor
 from faithdiff.restore.pipeline import enlarge
 from faithdiff.score.run import COLUMNS
 from faithdiff.train.objective import prediction_target, time_ids
-from faithdiff.train.variants import prior_folder
 
 METRIC, PROTOCOL = "heldout_loss", "heldout"
 
@@ -35,7 +34,7 @@ def heldout_job(study: Study, method: str, seed: int) -> None:
     """Write ``heldout.csv`` of one (variant, seed): rows in the columns of ``scores.csv``."""
     torch.set_num_threads(1)
     device = study.profile.device
-    prior = load_prior(prior_folder(study)).to(device)
+    prior = load_prior(study.prior_folder).to(device)
     model = load(study.layout.checkpoint(method, seed)).to(device)
     config = study.profile.training.heldout
     protocol = digest(config, study.profile.training.loss, prior.scheduler.config.prediction_type)

@@ -13,10 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from faithdiff.config import Name, Natural, Positive, Profile, Section, load_yaml
-from faithdiff.data.artifacts import Artifact, load_artifacts, quick_state, select
+from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, load_artifacts, quick_state, select
 from faithdiff.errors import ConfigError
-
-ARTIFACTS_FILE = Path("config/artifacts.yaml")
 
 # What does not change a value: how it is printed, and what is said about it.
 _PRESENTATION = {"label", "unit", "decimals", "higher_is_better"}

@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from faithdiff.config import Profile
-from faithdiff.data.artifacts import load_artifacts
+from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts
 from faithdiff.data.datasets import read_index
 from faithdiff.data.images import sha256_file
 from faithdiff.errors import RunError, UserError
@@ -26,7 +26,7 @@ from faithdiff.files import write_text_atomic
 from faithdiff.layout import Layout
 from faithdiff.score.cache import Cache
 from faithdiff.score.metrics import prepare_all
-from faithdiff.score.protocols import ARTIFACTS_FILE, definitions_of
+from faithdiff.score.protocols import definitions_of
 from faithdiff.score.scorer import Pair, Scorer
 
 # The first five are a Place's, the others an image's.

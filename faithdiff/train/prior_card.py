@@ -1,7 +1,7 @@
 """What a prior can do: reconstruction, held-out loss and samples, before and after its training.
 
-"Before" is the prior as :func:`faithdiff.train.prior.train_prior` starts it: a VAE from the principal
-components of image patches, a UNet from random weights.
+"Before" is the prior as :func:`faithdiff.train.prior.train_prior` starts it: a VAE from the
+principal components of image patches, a UNet from random weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from faithdiff.train.cache import to_signed
 from faithdiff.train.objective import prediction_target, time_ids
 from faithdiff.train.pairs import read_stack
 from faithdiff.train.prior import untrained_prior
-from faithdiff.train.variants import prior_folder
 
 SHOWN = 6
 
@@ -30,11 +29,11 @@ SHOWN = 6
 def write_card(study: Study, picture: Path) -> str:
     """Draw the panels of a prior and return a Markdown table of its figures.
 
-    Needs the test sets (``faithdiff prepare``); "before" is built from the test images' captions and
+    Needs the test sets (``faithdiff prepare``); "before" is built from their own captions and
     patches, which is enough for a start that no one uses.
     """
     torch.set_num_threads(1)
-    after = load_prior(prior_folder(study))
+    after = load_prior(study.prior_folder)
     lines = [
         "| test set | prior | VAE reconstruction, PSNR dB | held-out loss |",
         "|---|---|--:|--:|",

@@ -55,21 +55,15 @@ class VariantMethod(Method):
         from faithdiff.restore.pipeline import FaithDiffRestorer
 
         device = self._profile.device
-        prior = load_prior(prior_folder(study)).to(device)
+        prior = load_prior(study.prior_folder).to(device)
         model = load(folder).to(device)
         return FaithDiffRestorer(model, prior, self._profile.restore, self._profile.data.scale)
 
     def settings(self, study: Study) -> dict[str, Any]:
         return {
             "restore": self._profile.restore.model_dump(mode="json", exclude={"batch_size"}),
-            "prior": folder_digest(prior_folder(study)),
+            "prior": folder_digest(study.prior_folder),
         }
-
-
-def prior_folder(study: Study) -> Path:
-    """The prior that the study starts from: shipped, or trained by its own rule."""
-    prior = study.profile.prior
-    return prior.path if prior.source == "shipped" else study.layout.trained_prior
 
 
 def pretrain(study: Study, recipe: str, seed: int, folder: Path, state: Path) -> None:
@@ -88,7 +82,7 @@ def _start(study: Study, recipe: str, seed: int) -> tuple[FaithDiff, Cache, list
     """The untrained model of a recipe, equal for every variant that names it, and its data."""
     profile = study.profile
     torch.set_num_threads(1)
-    prior = load_prior(prior_folder(study))
+    prior = load_prior(study.prior_folder)
     stage: Stage1 = profile.recipes[recipe]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.seed(profile.seed, "alignment", "init", recipe, seed))
@@ -191,8 +185,9 @@ def _run(job: Job, model: FaithDiff, groups: tuple[Group, ...], weights: str) ->
     model.train()  # `attention: released` mixes the images of a micro-batch in this mode only
     averaged = train(job)
     if weights == "ema":
-        assert averaged is not None
-        model.load_state_dict(averaged.state_dict())
+        assert isinstance(averaged, FaithDiff)
+        for name in groups:  # only these: averaging turns a frozen -0.0 into 0.0
+            model.group(name).load_state_dict(averaged.group(name).state_dict())
     for name in frozen:
         if _hash(model.group(name)) != before[name]:
             raise RunError(f"{job.name}: the frozen group {name} changed during training")
