@@ -195,10 +195,12 @@ def test_damage_is_refused_or_harmless(
     content[where % len(content)] = value
     path = tmp_path_factory.mktemp("damaged") / "damaged.png"
     path.write_bytes(bytes(content[:where]) if cut else bytes(content))
+    outcome: object
     try:
-        assert read_image(path).shape[2] == 3
+        outcome = read_image(path).shape[2]
     except ImageError as error:
-        assert str(path) in str(error)
+        outcome = str(path) in str(error)
+    assert outcome in (3, True)
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ class Level(Section):
 
 class _LevelsFile(Section):
     levels: Annotated[dict[str, Level], Field(min_length=1)]
-    mixtures: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    mixtures: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _members_exist(self) -> _LevelsFile:

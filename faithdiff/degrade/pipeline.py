@@ -127,12 +127,12 @@ _OPERATIONS: dict[str, Callable[[Image, Mapping[str, Any]], Image]] = {
 
 @contextmanager
 def _seeded_numpy(seed: int) -> Iterator[None]:
-    state = np.random.get_state()
-    np.random.seed(seed)
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
     try:
         yield
     finally:
-        np.random.set_state(state)
+        np.random.set_state(state)  # noqa: NPY002
 
 
 @contextmanager
