@@ -150,12 +150,17 @@ def train(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
 
 @app.command(epilog="Example: faithdiff restore-sets --method faithdiff --seed 0")
 def restore_sets(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
-    """Restore every test set and level with a method; resumes at the image."""
+    """Restore every test set and level with a method; resumes at the image.
+
+    Of a variant also the held-out denoising loss: it needs the same model and the same images.
+    """
     from faithdiff.registry import find_method
     from faithdiff.restore.run import restore_job
 
     study = Study.load(config)
     restore_job(study, find_method(study, method), method, seed)
+    if method in study.profile.variants:
+        heldout(method, seed, config)
 
 
 @app.command(

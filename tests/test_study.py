@@ -107,7 +107,7 @@ def test_alignment_edit_reruns_what_depends_on_it_and_no_data(finished: Path) ->
     file.write_text(before.replace("1.702", "1.703"), "utf-8")
     rules = planned(finished)
     file.write_text(before, "utf-8")
-    assert {"pretrain_alignment", "train_variant", "restore", "heldout"} <= rules
+    assert {"pretrain_alignment", "train_variant", "restore_variant"} <= rules
     assert not rules & {"prepare_dataset", "degrade", "train_prior", "cache_latents"}
     assert "train_baseline" not in rules
 
@@ -118,8 +118,8 @@ def test_config_edit_reruns_only_what_reads_it(finished: Path) -> None:
     file.write_text(before.replace("steps: 4, start_timestep", "steps: 5, start_timestep"), "utf-8")
     rules = planned(finished)
     file.write_text(before, "utf-8")
-    assert "restore" in rules
-    assert not rules & {"train_variant", "pretrain_alignment", "train_baseline", "degrade"}
+    assert "restore_variant" in rules
+    assert not rules & {"train_variant", "pretrain_alignment", "train_baseline", "restore_baseline"}
 
 
 def test_misspelt_profile_stops_before_anything_runs(finished: Path) -> None:

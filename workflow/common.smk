@@ -1,5 +1,6 @@
 # What the rules share: the profile, its paths, and the digests that decide what is rerun.
 import os
+import re
 
 from snakemake.exceptions import WorkflowError
 
@@ -46,6 +47,11 @@ def verb(arguments):
 def test_sets(pattern):
     """A path for every test set and level."""
     return [pattern(d, lv) for d in profile.data.test for lv in profile.data.levels]
+
+
+def one_of(names):
+    """Constraint of a wildcard to some names; to nothing at all where there is none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 def prior_files():

@@ -85,8 +85,9 @@ def _order(column: pd.Series, profile: Profile) -> pd.Series:
 
 def _training(profile: Profile, layout: Layout) -> None:
     """Training curves of every trained method in one tidy table."""
-    curves = pd.concat(list(_curves(profile, layout)), ignore_index=True)
     columns = ["method", "seed", "phase", "step", "loss", "learning_rate"]
+    empty = pd.DataFrame(columns=columns)  # a study may train nothing
+    curves = pd.concat([empty, *_curves(profile, layout)], ignore_index=True)
     text = curves[columns].to_csv(index=False, lineterminator="\n")
     write_text_atomic(text, layout.results / "training.csv")
 

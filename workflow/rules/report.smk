@@ -25,6 +25,7 @@ rule tables:
 rule figures:
     input:
         scores=layout.results / "scores.csv",
+        training=layout.results / "training.csv",
     output:
         folder=directory(layout.results / "figures"),
     log:

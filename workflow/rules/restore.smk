@@ -1,12 +1,11 @@
 # Every method on every test set and level: one process for each (method, seed).
-rule restore:
+rule restore_baseline:
     input:
         data=[layout.dataset(d) / "index.csv" for d in profile.data.test],
         lq=test_sets(lambda d, lv: layout.lq(d, lv) / "degradation.jsonl"),
         checkpoint=lambda w: (
             layout.checkpoint(w.method, w.seed) if w.method in profile.trained else []
         ),
-        prior=prior_files(),
     output:
         test_sets(
             lambda d, lv: layout.restoration("{method}", "{seed}", d, lv) / "manifest.json"
@@ -15,10 +14,45 @@ rule restore:
         LOGS / "restore" / "{method}-seed{seed}.log",
     benchmark:
         LOGS / "benchmarks" / "restore" / "{method}-seed{seed}.tsv"
+    wildcard_constraints:
+        method=one_of(profile.baselines),
     params:
         code=lambda w: code_digest("faithdiff.restore.run", method_module(w.method)),
-        config=lambda w: digest(
-            profile.restore if w.method in profile.variants else None,
+        config=digest(profile.data.scale, profile.seed),
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=4000,
+    shell:
+        verb("restore-sets --method {wildcards.method} --seed {wildcards.seed}")
+
+
+# A variant's held-out loss needs the model and the images that are loaded here anyway.
+rule restore_variant:
+    input:
+        data=[layout.dataset(d) / "index.csv" for d in profile.data.test],
+        lq=test_sets(lambda d, lv: layout.lq(d, lv) / "degradation.jsonl"),
+        checkpoint=layout.checkpoint("{method}", "{seed}"),
+        prior=prior_files(),
+    output:
+        test_sets(
+            lambda d, lv: layout.restoration("{method}", "{seed}", d, lv) / "manifest.json"
+        ),
+        heldout=layout.restored("{method}", "{seed}") / "heldout.csv",
+    log:
+        LOGS / "restore" / "{method}-seed{seed}.log",
+    benchmark:
+        LOGS / "benchmarks" / "restore" / "{method}-seed{seed}.tsv"
+    wildcard_constraints:
+        method=one_of(profile.variants),
+    params:
+        code=code_digest(
+            "faithdiff.restore.run", "faithdiff.score.heldout", "faithdiff.train.variants"
+        ),
+        config=digest(
+            profile.restore,
+            profile.training.heldout,
+            profile.training.loss,
             profile.data.scale,
             profile.seed,
         ),

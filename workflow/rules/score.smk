@@ -1,4 +1,4 @@
-# Scores of every restoration, held-out losses of the variants, and the one table of both.
+# Scores of every restoration, and the one table of these and the held-out losses.
 rule score:
     input:
         data=[layout.dataset(d) / "index.csv" for d in profile.data.test],
@@ -21,29 +21,6 @@ rule score:
         mem_mb=4000,
     shell:
         verb("score --method {wildcards.method} --seed {wildcards.seed}")
-
-
-rule heldout:
-    input:
-        data=[layout.dataset(d) / "index.csv" for d in profile.data.test],
-        lq=test_sets(lambda d, lv: layout.lq(d, lv) / "degradation.jsonl"),
-        checkpoint=layout.checkpoint("{method}", "{seed}"),
-        prior=prior_files(),
-    output:
-        losses=layout.restored("{method}", "{seed}") / "heldout.csv",
-    log:
-        LOGS / "heldout" / "{method}-seed{seed}.log",
-    benchmark:
-        LOGS / "benchmarks" / "heldout" / "{method}-seed{seed}.tsv"
-    params:
-        code=code_digest("faithdiff.score.heldout"),
-        config=digest(profile.training.heldout, profile.training.loss, profile.seed),
-    threads: 1
-    resources:
-        gpu=GPU,
-        mem_mb=4000,
-    shell:
-        verb("heldout --method {wildcards.method} --seed {wildcards.seed}")
 
 
 rule collect:

@@ -14,6 +14,7 @@ rule pretrain_alignment:
         config=lambda w: digest(
             profile.recipes[w.recipe], profile.alignment, profile.training, profile.seed
         ),
+        prior=prior_digest(),
     threads: 1
     resources:
         gpu=GPU,
@@ -38,7 +39,7 @@ rule train_variant:
     benchmark:
         LOGS / "benchmarks" / "train_variant" / "{method}-seed{seed}.tsv"
     wildcard_constraints:
-        method="|".join(profile.variants),
+        method=one_of(profile.variants),
     params:
         code=code_digest("faithdiff.train.run", "faithdiff.train.variants"),
         config=lambda w: digest(
@@ -48,6 +49,7 @@ rule train_variant:
             profile.training,
             profile.seed,
         ),
+        prior=prior_digest(),
     threads: 1
     resources:
         gpu=GPU,
@@ -67,11 +69,14 @@ rule train_baseline:
     benchmark:
         LOGS / "benchmarks" / "train_baseline" / "{method}-seed{seed}.tsv"
     wildcard_constraints:
-        method="|".join(m for m in profile.trained if m in profile.baselines) or "none",
+        method=one_of(profile.baselines),
     params:
         code=lambda w: code_digest("faithdiff.train.run", method_module(w.method)),
         config=lambda w: digest(
-            profile.baselines[w.method].settings, profile.data.scale, profile.seed
+            profile.baselines[w.method].settings,
+            profile.training.optimiser,
+            profile.data.scale,
+            profile.seed,
         ),
         prior=prior_digest(),
     threads: 1
