@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -127,7 +128,7 @@ def _data(study: Study, folder: Path) -> Iterator[Row]:
         size = getattr(config, "size", profile.training.crop)
         scenes = SceneSet(source="scenes", count=IMAGES, size=size)
         home = layout.dataset(dataset)
-        rate = _rate(lambda s=scenes, d=dataset, h=home: prepare_dataset(s, d, profile.seed, h))
+        rate = _rate(partial(prepare_dataset, scenes, dataset, profile.seed, home))
         yield "prepare", f"scene of {size} px", IMAGES * rate, "images/s"
         for level in names:
 
@@ -177,7 +178,7 @@ def _restoration(study: Study, folder: Path) -> Iterator[Row]:
         images = {key: to_tensor(read_image(file)) for key, file in files.items()}
         size = min(restorer.batch_size, IMAGES)
         batch, captions = torch.cat(list(images.values())[:size]), list(index["caption"])[:size]
-        rate = size * _rate(lambda r=restorer, b=batch, c=captions: _restore(r, b, c))
+        rate = size * _rate(partial(_restore, restorer, batch, captions))
         yield "restore", f"{name}, batch {size}", rate, "images/s"
         if name == next(iter(study.profile.methods)):
             for key, image in images.items():

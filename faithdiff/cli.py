@@ -76,9 +76,16 @@ def degrade(
 def train_prior(config: Config = MINI) -> None:
     """Train the small prior from its prepared data set (`faithdiff prepare --dataset prior`)."""
     from faithdiff.train import prior
+    from faithdiff.train.run import run_job
 
     study = Study.load(config)
-    prior.train_prior_job(study)
+    run_job(
+        study,
+        "prior",
+        0,
+        study.layout.trained_prior,
+        lambda out, state: prior.train_prior_job(study, out, state),
+    )
 
 
 @app.command(epilog="Example: faithdiff ship-prior --target prior/mini")

@@ -62,7 +62,7 @@ def prior_files():
 def prior_digest():
     """Identity of the prior that the study starts from."""
     if profile.prior.source == "train":
-        return digest(profile.prior.training, profile.prior.vae, profile.prior.unet)
+        return digest(profile.prior, profile.seed)
     return folder_digest(profile.prior.path)
 
 

@@ -71,7 +71,8 @@ def geometry(rng: np.random.Generator, size: int, palette: Palette) -> Sketch:
             if rng.random() < 0.2:
                 continue
             wobble = rng.uniform(-0.1, 0.1, 2) + 0.5
-            middle = (np.array([column, row]) + wobble).astype(np.float32) * size / cells
+            place = (np.array([column, row]) + wobble).astype(np.float32)
+            middle = np.asarray(place * size / cells, np.float32)
             radius = cell * rng.uniform(0.25, 0.48)
             if rng.random() < 0.2:
                 used.append("rings")

@@ -62,7 +62,7 @@ def pick_palette(rng: np.random.Generator) -> Palette:
             for i in range(5)
         ]
     order = rng.permutation(len(colours))
-    return tuple(vary(rng, colours[i], 0.03) for i in order)  # type: ignore[arg-type]
+    return tuple(vary(rng, colours[i], 0.03) for i in order)
 
 
 def vary(rng: np.random.Generator, colour: Colour, amount: float = 0.06) -> Colour:

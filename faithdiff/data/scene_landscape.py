@@ -147,14 +147,14 @@ def _tree(
         for tier in (0.25, 0.5, 0.75):
             half, foot = 0.32 * height * (1.15 - tier), base - height * (tier - 0.05)
             tip = [[x - half, foot], [x + half, foot], [x, foot - 0.42 * height]]
-            canvas.polygon(np.float32(tip), shaded(plain(green), (x, foot), height, 0.0))
+            canvas.polygon(np.asarray(tip, np.float32), shaded(plain(green), (x, foot), height, 0.0))
         return
     for _ in range(5):
         middle = (
             x + float(rng.normal(0, 0.12)) * height,
             base - height * float(rng.uniform(0.5, 0.8)),
         )
-        crown = SHAPES["pebbles"](rng, 0.22 * height) + np.float32(middle)
+        crown = SHAPES["pebbles"](rng, 0.22 * height) + np.asarray(middle, np.float32)
         canvas.polygon(crown, shaded(plain(vary(rng, green, 0.03)), middle, 0.35 * height, 0.0))
 
 
@@ -168,7 +168,7 @@ def _house(
     canvas.polygon(box(left, top, width, height), plain(wall))
     eaves = 0.08 * width
     roof = [[left - eaves, top], [left + width + eaves, top], [x, top - 0.5 * width]]
-    canvas.polygon(np.float32(roof), plain(vary(rng, (0.5, 0.25, 0.2), 0.08)))
+    canvas.polygon(np.asarray(roof, np.float32), plain(vary(rng, (0.5, 0.25, 0.2), 0.08)))
     pane = plain((0.2, 0.25, 0.32))
     for share in (0.15, 0.65):
         canvas.polygon(

@@ -122,8 +122,8 @@ class Canvas:
 
 def _grid(x0: int, y0: int, x1: int, y1: int) -> tuple[Floats, Floats]:
     """Return the final-pixel coordinates ``(1, w)`` and ``(h, 1)`` of supersampled pixels."""
-    x = (np.arange(x0, x1, dtype=np.float32) + 0.5) / SUPERSAMPLE
-    y = (np.arange(y0, y1, dtype=np.float32) + 0.5) / SUPERSAMPLE
+    x = np.asarray((np.arange(x0, x1, dtype=np.float32) + 0.5) / SUPERSAMPLE, np.float32)
+    y = np.asarray((np.arange(y0, y1, dtype=np.float32) + 0.5) / SUPERSAMPLE, np.float32)
     return x[None, :], y[:, None]
 
 
@@ -160,7 +160,7 @@ def box(left: float, top: float, width: float, height: float, corner: float = 0.
 
 def ellipse(rng: np.random.Generator, radius: float) -> Floats:
     """An ellipse of a random aspect between 0.45 and 1."""
-    return _turned(rng, circle(radius) * np.float32([1.0, rng.uniform(0.45, 1.0)]))
+    return _turned(rng, circle(radius) * np.asarray([1.0, rng.uniform(0.45, 1.0)], np.float32))
 
 
 def rounded(rng: np.random.Generator, radius: float) -> Floats:
@@ -178,7 +178,7 @@ def regular(rng: np.random.Generator, radius: float) -> Floats:
 def star(rng: np.random.Generator, radius: float) -> Floats:
     """A star of four to seven rays."""
     rays = int(rng.integers(4, 8))
-    radii = np.tile(np.float32([radius, radius * rng.uniform(0.4, 0.65)]), rays)
+    radii = np.tile(np.asarray([radius, radius * rng.uniform(0.4, 0.65)], np.float32), rays)
     return _turned(rng, _polar(radii, _angles(2 * rays)))
 
 

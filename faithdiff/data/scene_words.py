@@ -113,7 +113,7 @@ def _lettering(
     palette: Palette,
     area: tuple[float, float, float, float],
 ) -> str | None:
-    ground = canvas.patch(*area) @ np.float32([0.299, 0.587, 0.114])
+    ground = canvas.patch(*area) @ np.asarray([0.299, 0.587, 0.114], np.float32)
     level = float(ground.mean())
     if float(ground.std()) > 0.09:
         plate = pick(rng, palette)

@@ -98,6 +98,7 @@ def _centre(conv: nn.Conv2d, matrix: Tensor, bias: Tensor | None) -> None:
     Rows beyond the matrix keep their initialisation scaled down: spare channels for training.
     """
     rows, columns = matrix.shape
+    assert conv.bias is not None
     conv.weight[rows:] *= 0.1
     conv.weight[:rows] = 0
     conv.weight[:rows, :columns, 1, 1] = matrix

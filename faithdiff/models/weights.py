@@ -18,7 +18,7 @@ Shapes = dict[str, tuple[int, ...]]
 FAILURES = (OSError, ValueError, TypeError, RuntimeError, SafetensorError)
 
 
-def load_part(cls: type, folder: Path) -> Any:
+def load_part(cls: type[Any], folder: Path) -> Any:
     """Read a diffusers model in float32.
 
     Raises:

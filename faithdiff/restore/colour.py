@@ -1,7 +1,7 @@
 """Colour fixes: give the restored image the colours of the enlarged LQ image.
 
 Both as in the released code (`--color_fix adain | wavelet`); the number of wavelet levels is a
-setting because at small image sizes five levels copy almost everything from the LQ image.
+setting: the fewer, the more of the LQ image's blur comes back with its colours.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def _restore(restorer: Restorer, picture: Picture, caption: str, seed: int, titl
             restored = restorer.restore(image, [caption], [seed])[0]
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise RunError(f"{picture.source}: not enough memory, crop it first: {error}") from None
-        bar.update(bar.total - bar.n)
+        show(1, 1)
     if not torch.isfinite(restored).all():
         raise RunError(f"{picture.source}: the restored image holds NaN or infinity")
     write_png(to_image(restored), picture.target)

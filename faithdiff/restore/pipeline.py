@@ -69,7 +69,8 @@ class FaithDiffRestorer(Restorer):
         else:
             latents = noise * scheduler.init_noise_sigma
         prompt = self._prompts(captions)
-        parts = tiles(*latents.shape[2:], config.tile, config.tile_stride)
+        tall, wide = latents.shape[2:]
+        parts = tiles(tall, wide, config.tile, config.tile_stride)
         passes, total = itertools.count(1), len(timesteps) * len(parts)
         for timestep in timesteps:
             scaled = scheduler.scale_model_input(latents, timestep)
@@ -122,7 +123,9 @@ def enlarge(lq: Tensor, scale: int) -> Tensor:
     enlarged = []
     for image in (lq * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy():
         height, width = image.shape[:2]
-        picture = Image.fromarray(image).resize((scale * width, scale * height), Image.LANCZOS)
+        picture = Image.fromarray(image).resize(
+            (scale * width, scale * height), Image.Resampling.LANCZOS
+        )
         enlarged.append(torch.from_numpy(np.array(picture)))
     return torch.stack(enlarged).permute(0, 3, 1, 2).float() / 255
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -75,6 +75,9 @@ class Batch:
     prompt: Prompt
     time_ids: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(getattr(self, part.name).to(device) for part in fields(self)))
+
 
 class Cache:
     """The training set in memory; batches are drawn by the number of the update."""
@@ -116,7 +119,7 @@ class Cache:
             timesteps=torch.randint(1000, (len(rows),), generator=generator),
             prompt=self._prompt(rows, generator),
             time_ids=time_ids((height, height), corner, (config.crop, config.crop)),
-        )
+        ).to(self.prior.unet.device)
 
     def _enlarge(self, lq: Tensor, generator: torch.Generator) -> Tensor:
         modes = torch.randint(len(ENLARGEMENTS), (len(lq),), generator=generator).tolist()

@@ -85,7 +85,7 @@ def train(job: Job) -> nn.Module | None:
         if not math.isfinite(loss):
             raise RunError(_diverged(job, step, loss))
         nn.utils.clip_grad_norm_(parameters, job.optimiser.max_grad_norm)
-        learning_rate = schedule.get_last_lr()[-1]
+        learning_rate = float(schedule.get_last_lr()[-1])
         optimiser.step()
         schedule.step()
         optimiser.zero_grad(set_to_none=True)

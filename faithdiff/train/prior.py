@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +71,7 @@ def _set_scale(prior: Prior, images: Tensor) -> None:
     prior.vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
 
 
-def _train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> list[dict]:
+def _train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> list[dict[str, Any]]:
     recipe, vae = profile.prior.training.vae, prior.vae
 
     def loss(step: int, _: int) -> Tensor:
@@ -106,7 +107,7 @@ def _train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> l
 
 def _train_unet(
     profile: Profile, prior: Prior, moments: Tensor, captions: list[str], state: Path
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     recipe = profile.prior.training.unet
     crop, size = recipe.crop // prior.factor, moments.shape[-1] * prior.factor
     trained = nn.ModuleList([prior.unet, *prior.text_encoders])
@@ -169,15 +170,13 @@ def _encode(prior: Prior, images: Tensor) -> Tensor:
     return torch.cat([prior.encode_moments(to_signed(batch)) for batch in images.split(16)])
 
 
-def train_prior_job(study: Study) -> None:
-    """Train the prior of a profile from its prepared data set into its checkpoint folder."""
+def train_prior_job(study: Study, folder: Path, state: Path) -> None:
+    """Train the prior of a profile from its prepared data set into a folder."""
     torch.set_num_threads(1)
     data = study.layout.dataset("prior")
     index = read_index(data)
     images = read_stack([data / "hq" / f"{name}.png" for name in index["name"]])
-    state = study.layout.work("prior")
-    train_prior(study.profile, images, list(index["caption"]), study.layout.trained_prior, state)
-    shutil.rmtree(state, ignore_errors=True)
+    train_prior(study.profile, images, list(index["caption"]), folder, state)
 
 
 def ship(study: Study, target: Path) -> None:

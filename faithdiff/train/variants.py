@@ -82,16 +82,17 @@ def _start(study: Study, recipe: str, seed: int) -> tuple[FaithDiff, Cache, list
     """The untrained model of a recipe, equal for every variant that names it, and its data."""
     profile = study.profile
     torch.set_num_threads(1)
-    prior = load_prior(study.prior_folder)
+    device = profile.device
+    prior = load_prior(study.prior_folder).to(device)
     stage: Stage1 = profile.recipes[recipe]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.seed(profile.seed, "alignment", "init", recipe, seed))
-        model = build(prior, stage, profile.alignment)
+        model = build(prior, stage, profile.alignment).to(device)
     cache = Cache(study.layout.train_cache, prior, profile.data.scale, profile.training)
     norm = model.alignment.condition.norm_in
     if isinstance(norm, Standardise):
         with torch.no_grad():
-            norm.fit(model.lq_encoder(cache.lq_sample(16)))
+            norm.fit(model.lq_encoder(cache.lq_sample(16).to(device)))
     return model, cache, []
 
 
@@ -165,7 +166,7 @@ def denoising_loss(model: FaithDiff, cache: Cache, batch: Any, kind: str) -> Ten
 def _feature_matching(study: Study, model: FaithDiff, cache: Cache, seed: int) -> Any:
     """Loss of `separate`: the LQ encoder learns to give the features of the HQ image."""
     teacher = LQEncoder.from_vae(cache.prior.vae, model.lq_encoder.config.features)
-    teacher.requires_grad_(False)
+    teacher.requires_grad_(False).to(study.profile.device)
 
     def loss(step: int, micro: int) -> Tensor:
         batch = cache.batch(seed, step, micro, master=study.profile.seed)

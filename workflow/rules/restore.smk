@@ -7,9 +7,7 @@ rule restore_baseline:
             layout.checkpoint(w.method, w.seed) if w.method in profile.trained else []
         ),
     output:
-        test_sets(
-            lambda d, lv: layout.restoration("{method}", "{seed}", d, lv) / "manifest.json"
-        ),
+        test_sets(lambda d, lv: layout.restoration("{method}", "{seed}", d, lv) / "manifest.json"),
     log:
         LOGS / "restore" / "{method}-seed{seed}.log",
     benchmark:
@@ -35,9 +33,7 @@ rule restore_variant:
         checkpoint=layout.checkpoint("{method}", "{seed}"),
         prior=prior_files(),
     output:
-        test_sets(
-            lambda d, lv: layout.restoration("{method}", "{seed}", d, lv) / "manifest.json"
-        ),
+        test_sets(lambda d, lv: layout.restoration("{method}", "{seed}", d, lv) / "manifest.json"),
         heldout=layout.restored("{method}", "{seed}") / "heldout.csv",
     log:
         LOGS / "restore" / "{method}-seed{seed}.log",
