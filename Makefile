@@ -18,7 +18,7 @@ WITH_VENV := PATH="$(abspath $(VENV))/bin:$$PATH"
 # OpenMP threads that spin while they wait make a step several times slower beside another process.
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help .venv install reproduce test test-slow lint bench prior clean
+.PHONY: help .venv install reproduce test test-slow lint bench pull prior clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z.-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -69,6 +69,9 @@ lint: .venv ## Check style and types
 
 bench: .venv ## Measure images and steps per second of every stage, as a table
 	@$(WITH_VENV) $(ONE_THREAD) faithdiff bench $(ARGS)
+
+pull: .venv ## Fetch the data of the committed results from a DVC remote
+	@$(WITH_VENV) faithdiff pull $(ARGS)
 
 prior: .venv ## Train the shipped prior again and write it to prior/mini (more than an hour)
 	@$(WITH_VENV) $(ONE_THREAD) faithdiff prepare --dataset prior

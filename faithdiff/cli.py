@@ -291,6 +291,19 @@ def version_study(
     run(Study.load(config).profile.profile, Path(), stamp)
 
 
+@app.command(epilog="Example: faithdiff pull --remote shared")
+def pull(
+    stamp: Annotated[Path | None, typer.Option(help="File that says what was pulled.")] = None,
+    remote: Annotated[str | None, typer.Option(help="DVC remote; default: its default.")] = None,
+    config: Config = MINI,
+) -> None:
+    """Fetch the data behind the committed results; then snakemake has nothing to do."""
+    from faithdiff.versioning import pull_study
+
+    profile = Study.load(config).profile.profile
+    pull_study(profile, Path(), stamp or Path("logs", profile, "version.json"), remote)
+
+
 def _known(name: str, allowed: list[str], flag: str) -> str:
     if name not in allowed:
         raise UserError(f"{flag}: {name!r} is not one of {', '.join(allowed)}")

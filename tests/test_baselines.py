@@ -66,7 +66,10 @@ def write_pairs(study: Study) -> None:
         hq = picture(number, SIZE)
         lq = F.interpolate(hq, size=(SIZE // scale,) * 2, mode="area")
         write_png(to_image(hq[0]), folder / "hq" / f"{name}.png")
-        write_png(to_image(lq[0]), study.layout.lq("train", "train") / f"{name}.png")
+        write_png(
+            to_image(lq[0]),
+            study.layout.lq("train", study.profile.data.train_level) / f"{name}.png",
+        )
     write_text_atomic("name,caption\n" + "".join(f"{n},\n" for n in names), folder / "index.csv")
 
 

@@ -24,6 +24,12 @@ except FaithDiffError as error:
 profile, layout = study.profile, study.layout
 LOGS = Path("logs", profile.profile)
 GPU = int(profile.device == "cuda")
+VERSIONED_CONFIG = [
+    Path("dvc.yaml"),
+    *sorted({Path("config", "mini.yaml"), study.file}),
+    profile.data.levels_file,
+    profile.score.protocols_file,
+]
 DATASETS = {
     **profile.data.test,
     "train": profile.data.train,

@@ -2,6 +2,8 @@
 rule version:
     input:
         manifest=layout.results / "manifest.json",
+        # What dvc.lock holds besides: an edit that changes no result must still reach it.
+        config=[file for file in VERSIONED_CONFIG if file.is_file()],
     output:
         stamp=LOGS / "version.json",
     log:
