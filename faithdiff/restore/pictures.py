@@ -100,6 +100,11 @@ def _study(checkpoint: Path, changes: dict[str, Any]) -> tuple[Study, str]:
     device = profile.device if torch.cuda.is_available() else "cpu"
     profile = profile.model_copy(update={"restore": settings, "device": device})
     study = Study(profile, file, Layout(profile.profile))
+    if name in profile.variants and not study.prior_folder.is_dir():
+        raise CheckpointError(
+            f"{study.prior_folder}: the prior of {checkpoint} is missing; run from the folder "
+            "where it was trained, usually the root of the repository"
+        )
     return study, name
 
 
@@ -180,7 +185,8 @@ def _restore(restorer: Restorer, picture: Picture, caption: str, seed: int, titl
             restored = restorer.restore(image, [caption], [seed])[0]
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise RunError(f"{picture.source}: not enough memory, crop it first: {error}") from None
-        show(1, 1)
+        passes = max(int(bar.n), 1)  # a method that does not report its passes is one
+        show(passes, passes)
     if not torch.isfinite(restored).all():
         raise RunError(f"{picture.source}: the restored image holds NaN or infinity")
     write_png(to_image(restored), picture.target)

@@ -1,0 +1,68 @@
+"""The command line: help that helps, and one clear message with exit code 2 for a user's error."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from faithdiff import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example_of_itself(command: str) -> None:
+    result = CliRunner().invoke(cli.app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: faithdiff {command}" in " ".join(result.output.split())
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; import faithdiff.cli; "
+        "print(sorted({'torch', 'diffusers', 'pandas', 'pyiqa', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--method", "frozn"], "'frozn' is not one of realesrgan, faithdiff, frozen"),
+        (["prepare", "--dataset", "Photo"], "'Photo' is not one of Photos, Scenes, train, prior"),
+        (["degrade", "--dataset", "Photos", "--level", "IV"], "'IV' is not one of I, II, III"),
+        (["score", "--method", "bicubic", "--config", "config/none.yaml"], "config/none.yaml"),
+    ],
+)
+def test_user_errors_exit_with_2_and_one_message(
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["faithdiff", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_commands_that_readme_names_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\bfaithdiff ([a-z][a-z-]+)", text)) & set(
+        re.findall(r"(?m)(?:^|&& )faithdiff ([a-z][a-z-]+)", text)
+    )
+    assert {"restore", "fetch", "tables", "figures"} <= named <= set(COMMANDS)
+    targets = set(re.findall(r"(?m)^make ([a-z]+)", text))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert targets
+    assert all(re.search(rf"(?m)^{target}:", makefile) for target in targets)
