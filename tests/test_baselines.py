@@ -46,7 +46,7 @@ def write_profile(file: Path, settings: dict[str, Any], scale: int = 4) -> Study
         "profile": "tiny",
         "data": {"scale": scale},
         "prior": {
-            "path": "prior",
+            "source": "train",
             "vae": {"patch_size": 2, "block_out_channels": [32]},
             "unet": {"block_out_channels": [32, 32], "attention_levels": [1], "head_dim": 16},
             "text_encoder": {"vocabulary": 300, "width": 32, "heads": 2},
@@ -90,9 +90,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             config = study.profile.prior
-            build_prior(config, build_tokenizer(["a boat"], config.text_encoder)).save(
-                Path("prior")
-            )
+            prior = build_prior(config, build_tokenizer(["a boat"], config.text_encoder))
+        prior.save(study.layout.trained_prior)
         train(study, Path("trained"), Path("state"))
     return root
 
@@ -243,9 +242,10 @@ def test_adversarial_loss_reaches_the_generator(study: Study, tmp_path: Path) ->
 def test_smaller_scales_restore_sizes_off_their_grid(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: int
 ) -> None:
-    prior = Path("prior").resolve()
+    prior = study.layout.trained_prior.resolve()
     monkeypatch.chdir(tmp_path)
-    Path("prior").symlink_to(prior)
+    study.layout.checkpoints.mkdir(parents=True)
+    study.layout.trained_prior.symlink_to(prior)
     small = write_profile(Path("small.yaml"), {"psnr_steps": 1, "gan_steps": 1}, scale)
     write_pairs(small)
     train(small, Path("trained"), Path("state"))
