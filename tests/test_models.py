@@ -346,3 +346,17 @@ def test_an_incomplete_prior_is_named(study: Study) -> None:
     (study.layout.trained_prior / "scheduler" / "scheduler_config.json").unlink()
     with pytest.raises(CheckpointError, match="is not a complete prior"):
         load_prior(study.layout.trained_prior)
+
+
+@pytest.mark.parametrize("kind", ["transformer", "concat"])
+def test_lq_features_reach_the_output_after_a_few_updates(kind: str) -> None:
+    torch.manual_seed(0)
+    alignment = Alignment(feature_channels=8, width=8, kind=kind, norm="standardise", heads=2)
+    optimiser = torch.optim.SGD(alignment.parameters(), lr=0.1)
+    x, features = torch.randn(2, 8, 4, 4), torch.randn(2, 8, 4, 4)
+    for _ in range(3):
+        (alignment(x, features) - features).square().mean().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    with torch.no_grad():
+        assert not torch.equal(alignment(x, features), alignment(x, -features))
