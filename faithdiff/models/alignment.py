@@ -41,9 +41,13 @@ class Standardise(nn.Module):
 
 
 class ConditionEmbedding(nn.Module):
-    """LQ features ``(B, F, h, w)`` to the UNet's width: norm, 3×3, SiLU, zero-initialised 3×3."""
+    """LQ features ``(B, F, h, w)`` to the width of the UNet: norm, 3×3, SiLU, 3×3.
 
-    def __init__(self, channels: int, width: int, norm: str) -> None:
+    The last convolution starts at zero where `zero` says so. Straight before a Linear that starts
+    at zero, too, it must not: neither would ever receive a gradient.
+    """
+
+    def __init__(self, channels: int, width: int, norm: str, zero: bool) -> None:
         super().__init__()
         self.norm_in = (
             Standardise(channels)
@@ -52,8 +56,9 @@ class ConditionEmbedding(nn.Module):
         )
         self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv_out = nn.Conv2d(channels, width, 3, padding=1)
-        for parameter in self.conv_out.parameters():
-            nn.init.zeros_(parameter)
+        if zero:
+            for parameter in self.conv_out.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor) -> Tensor:
         # contiguous: the backward of GroupNorm crashes on channels-last input without gradient
@@ -114,7 +119,9 @@ class Alignment(ModelMixin, ConfigMixin):
         mlp_ratio: int = 2,
     ) -> None:
         super().__init__()
-        self.condition = ConditionEmbedding(feature_channels, width, norm)
+        self.condition = ConditionEmbedding(
+            feature_channels, width, norm, zero=kind == "transformer"
+        )
         count = blocks if kind == "transformer" else 0
         self.transformer = nn.Sequential(
             *(Block(2 * width, heads, mlp_ratio, attention) for _ in range(count))
