@@ -206,7 +206,8 @@ def score(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
     from faithdiff.score.run import score_job
 
     study = Study.load(config)
-    score_job(study.profile, study.layout, method, seed)
+    known = _known(method, list(study.profile.methods), "--method")
+    score_job(study.profile, study.layout, known, seed)
 
 
 @app.command(epilog="Example: faithdiff collect")

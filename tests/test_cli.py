@@ -39,6 +39,7 @@ def test_help_loads_nothing_heavy() -> None:
         (["train", "--method", "frozn"], "'frozn' is not one of realesrgan, faithdiff, frozen"),
         (["prepare", "--dataset", "Photo"], "'Photo' is not one of Photos, Scenes, train, prior"),
         (["degrade", "--dataset", "Photos", "--level", "IV"], "'IV' is not one of I, II, III"),
+        (["score", "--method", "bicubc"], "'bicubc' is not one of bicubic, realesrgan"),
         (["score", "--method", "bicubic", "--config", "config/none.yaml"], "config/none.yaml"),
     ],
 )
