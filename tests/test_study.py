@@ -21,6 +21,7 @@ SCORES = Path("results/test/scores.csv")
 
 def copy_suite(folder: Path) -> Path:
     """A checkout without git: the run's own code and none of another run's data."""
+    folder.mkdir(exist_ok=True)
     for part in PARTS:
         source, target = ROOT / part, folder / part
         if source.is_dir():
