@@ -36,6 +36,7 @@ TARGETS = [
     "lint",
     "bench",
     "prior",
+    "pull",
     "clean",
 ]
 
