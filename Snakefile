@@ -19,4 +19,6 @@ rule all:
     default_target: True
     input:
         layout.results / "manifest.json",
+        # results/ is in git: without these a fresh clone would have nothing to train.
+        rules.collect.input,
         LOGS / "version.json",

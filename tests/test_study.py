@@ -124,6 +124,13 @@ def test_config_edit_reruns_only_what_reads_it(finished: Path) -> None:
     assert not rules & {"train_variant", "pretrain_alignment", "train_baseline", "restore_baseline"}
 
 
+def test_clone_with_committed_results_still_runs_the_study(finished: Path, tmp_path: Path) -> None:
+    folder = copy_suite(tmp_path / "clone")
+    shutil.copytree(finished / "results" / "test", folder / "results" / "test")
+    rules = planned(folder)
+    assert {"prepare_dataset", "degrade", "train_variant", "restore_variant", "collect"} <= rules
+
+
 def test_misspelt_profile_stops_before_anything_runs(finished: Path) -> None:
     file = finished / "config" / "test.yaml"
     before = file.read_text(encoding="utf-8")
