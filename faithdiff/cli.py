@@ -46,30 +46,30 @@ def prepare(
     prepare_dataset(sets[dataset], dataset, study.profile.seed, folder, workers)
 
 
-@app.command(epilog="Example: faithdiff degrade --dataset Photos --level II")
+@app.command(epilog="Example: faithdiff degrade --dataset Photos --level II --level III")
 def degrade(
     dataset: Annotated[str, typer.Option(help="A prepared data set.")],
-    level: Annotated[str, typer.Option(help="A level of config/levels.yaml.")],
+    level: Annotated[list[str], typer.Option(help="A level of config/levels.yaml; repeatable.")],
     config: Config = MINI,
 ) -> None:
-    """Make the LQ images of a data set at one level, and the log of every parameter drawn."""
+    """Make the LQ images of a data set at each level, and the log of every parameter drawn."""
     from faithdiff.degrade.dataset import degrade_dataset
     from faithdiff.degrade.levels import load_choices
 
     study = Study.load(config)
     levels = load_choices(study.profile.data.levels_file)
-    chosen = levels[_known(level, list(levels), "--level")]
     folder = study.layout.dataset(dataset)
-    degrade_dataset(
-        folder / "hq",
-        folder / "index.csv",
-        level,
-        chosen,
-        study.profile.data.scale,
-        study.profile.seed,
-        dataset,
-        study.layout.lq(dataset, level),
-    )
+    for name in [_known(name, list(levels), "--level") for name in level]:
+        degrade_dataset(
+            folder / "hq",
+            folder / "index.csv",
+            name,
+            levels[name],
+            study.profile.data.scale,
+            study.profile.seed,
+            dataset,
+            study.layout.lq(dataset, name),
+        )
 
 
 @app.command(epilog="Example: faithdiff train-prior --config config/mini.yaml")

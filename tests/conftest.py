@@ -28,8 +28,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for dataset in (*data.test, "train", "prior"):
             cli.prepare(dataset, PROFILE)
         for dataset in data.test:
-            cli.degrade(dataset, data.levels[0], PROFILE)
-        cli.degrade("train", data.train_level, PROFILE)
+            cli.degrade(dataset, data.levels[:1], PROFILE)
+        cli.degrade("train", [data.train_level], PROFILE)
         cli.train_prior(PROFILE)
         cli.cache(PROFILE)
         cli.pretrain("released", config=PROFILE)

@@ -32,8 +32,8 @@ from faithdiff.errors import ConfigError, RunError, UserError
 from faithdiff.layout import Layout
 from faithdiff.score.cache import Cache
 from faithdiff.score.metrics import Metric, prepare_all
-from faithdiff.score.protocols import Definition, choose, load_protocols, weights_state
-from faithdiff.score.run import COLUMNS, Place, score_folder, score_job, write_scores
+from faithdiff.score.protocols import COLUMNS, Definition, choose, load_protocols, weights_state
+from faithdiff.score.run import Place, score_folder, score_job, write_scores
 from faithdiff.score.scorer import Pair, Scorer
 
 compat.patch()

@@ -112,7 +112,16 @@ def test_resumed_training_equals_uninterrupted_bit_for_bit(tmp_path: Path, kill:
     assert _same(resumed.model, whole.model) and _same(again, averaged)
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in resumed.log]
     assert rows == [{k: v for k, v in row.items() if k != "seconds"} for row in whole.log]
-    assert [row["step"] for row in rows] == [0, 2, 4, 6, 8]
+    assert [row["step"] for row in rows] == [1, 3, 5, 7, 8]
+
+
+def test_log_holds_the_mean_loss_since_the_row_before() -> None:
+    every, second = _toy(log_every=1), _toy()
+    train(every)
+    train(second)
+    single = [row["loss"] for row in every.log]
+    means = [sum(single[i : i + 2]) / len(single[i : i + 2]) for i in range(0, 9, 2)]
+    assert [row["loss"] for row in second.log] == pytest.approx(means, rel=1e-12)
 
 
 @pytest.mark.parametrize("damage", ["identity", "cut", "empty"])

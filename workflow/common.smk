@@ -55,6 +55,16 @@ def test_sets(pattern):
     return [pattern(d, lv) for d in profile.data.test for lv in profile.data.levels]
 
 
+def degradation_digest(*chosen):
+    """What decides the LQ images of these levels, beside the HQ images and the code."""
+    return digest([levels[name] for name in chosen], profile.data.scale, profile.seed)
+
+
+def level_options(*chosen):
+    """Options of a command that name these levels."""
+    return " ".join(f"--level {name}" for name in chosen)
+
+
 def one_of(names):
     """Constraint of a wildcard to some names; to nothing at all where there is none."""
     return "|".join(map(re.escape, names)) or "(?!)"

@@ -13,7 +13,7 @@ from faithdiff.config import Profile
 from faithdiff.errors import RunError
 from faithdiff.files import write_text_atomic
 from faithdiff.layout import Layout
-from faithdiff.score.run import COLUMNS
+from faithdiff.score.protocols import COLUMNS
 
 KEY = ["method", "seed", "dataset", "level", "image", "metric", "protocol"]
 

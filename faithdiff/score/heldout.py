@@ -24,7 +24,7 @@ from faithdiff.models.faithdiff import FaithDiff, load
 from faithdiff.models.prior import Prior, load_prior
 from faithdiff.restore.arrays import to_tensor
 from faithdiff.restore.pipeline import enlarge
-from faithdiff.score.run import COLUMNS
+from faithdiff.score.protocols import COLUMNS
 from faithdiff.train.objective import prediction_target, time_ids
 
 METRIC, PROTOCOL = "heldout_loss", "heldout"

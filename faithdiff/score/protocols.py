@@ -16,6 +16,12 @@ from faithdiff.config import Name, Natural, Positive, Profile, Section, load_yam
 from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, load_artifacts, quick_state, select
 from faithdiff.errors import ConfigError
 
+# Of a table of scores: the first five name a place in the study, the others a value of an image.
+COLUMNS = (
+    *("method", "variant", "seed", "dataset", "level"),
+    *("image", "metric", "protocol", "value", "status"),
+    *("restored_sha256", "hq_sha256", "protocol_sha256"),
+)
 # What does not change a value: how it is printed, and what is said about it.
 _PRESENTATION = {"label", "unit", "decimals", "higher_is_better"}
 

@@ -26,15 +26,8 @@ from faithdiff.files import write_text_atomic
 from faithdiff.layout import Layout
 from faithdiff.score.cache import Cache
 from faithdiff.score.metrics import prepare_all
-from faithdiff.score.protocols import definitions_of
+from faithdiff.score.protocols import COLUMNS, definitions_of
 from faithdiff.score.scorer import Pair, Scorer
-
-# The first five are a Place's, the others an image's.
-COLUMNS = (
-    *("method", "variant", "seed", "dataset", "level"),
-    *("image", "metric", "protocol", "value", "status"),
-    *("restored_sha256", "hq_sha256", "protocol_sha256"),
-)
 
 Row = dict[str, str | int]
 

@@ -54,6 +54,7 @@ class Job:
     log_every: int = 10
     checkpoint_every: int = 50
     log: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # since the last row of the log
 
 
 def train(job: Job) -> nn.Module | None:
@@ -91,9 +92,11 @@ def train(job: Job) -> nn.Module | None:
         optimiser.zero_grad(set_to_none=True)
         if average is not None:
             average.update_parameters(job.model)
-        if step % job.log_every == 0 or step == job.steps - 1:
-            bar.set_postfix(loss=f"{loss:.4f}")
-            job.log.append(_row(job, step, loss, learning_rate, time.perf_counter() - begun))
+        job.losses.append(loss)
+        if (step + 1) % job.log_every == 0 or step == job.steps - 1:
+            job.log.append(_row(job, step, learning_rate, time.perf_counter() - begun))
+            bar.set_postfix(loss=f"{job.log[-1]['loss']:.4f}")
+            job.losses.clear()
         if (step + 1) % job.checkpoint_every == 0 and step + 1 < job.steps:
             _save(job, step + 1, optimiser, schedule, average)
     return average.module if average is not None else None
@@ -124,11 +127,11 @@ def _average(job: Job) -> AveragedModel | None:
     return AveragedModel(job.model, multi_avg_fn=get_ema_multi_avg_fn(job.ema_decay))
 
 
-def _row(job: Job, step: int, loss: float, learning_rate: float, seconds: float) -> dict[str, Any]:
+def _row(job: Job, step: int, learning_rate: float, seconds: float) -> dict[str, Any]:
     return {
         "phase": job.name,
         "step": step,
-        "loss": loss,
+        "loss": math.fsum(job.losses) / len(job.losses),
         "learning_rate": learning_rate,
         "seconds": round(seconds, 3),
     }
@@ -157,6 +160,7 @@ def _save(
         "schedule": schedule.state_dict(),
         "average": average.state_dict() if average is not None else None,
         "log": job.log,
+        "losses": job.losses,
     }
     job.state.parent.mkdir(parents=True, exist_ok=True)
     partial = job.state.with_suffix(".partial")
@@ -186,9 +190,10 @@ def _resume(job: Job, optimiser: Any, schedule: Any, average: AveragedModel | No
     if average is not None:
         average.load_state_dict(state["average"])
     job.log[:] = state["log"]
+    job.losses[:] = state["losses"]
     return int(state["step"])
 
 
 def write_log(log: list[dict[str, Any]], file: Path) -> None:
-    """Write ``training.csv``: phase, step, loss, learning_rate, seconds."""
+    """Write ``training.csv``: phase, step, loss (mean since the row before), rate, seconds."""
     pd.DataFrame(log).to_csv(file, index=False, lineterminator="\n")

@@ -16,20 +16,42 @@ rule prepare_dataset:
         verb("prepare --dataset {wildcards.dataset} --workers {threads}")
 
 
+# One process for all levels: its start-up costs more than the images.
 rule degrade:
     input:
         index=layout.dataset("{dataset}") / "index.csv",
     output:
-        log=layout.lq("{dataset}", "{level}") / "degradation.jsonl",
+        [layout.lq("{dataset}", level) / "degradation.jsonl" for level in profile.data.levels],
     log:
-        LOGS / "degrade" / "{dataset}-{level}.log",
+        LOGS / "degrade" / "{dataset}.log",
     benchmark:
-        LOGS / "benchmarks" / "degrade" / "{dataset}-{level}.tsv"
+        LOGS / "benchmarks" / "degrade" / "{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(profile.data.test),
     params:
         code=code_digest("faithdiff.degrade.dataset"),
-        config=lambda w: digest(levels[w.level], profile.data.scale, profile.seed),
+        config=degradation_digest(*profile.data.levels),
     threads: 1
     resources:
         mem_mb=2000,
     shell:
-        verb("degrade --dataset {wildcards.dataset} --level {wildcards.level}")
+        verb(f"degrade --dataset {{wildcards.dataset}} {level_options(*profile.data.levels)}")
+
+
+rule degrade_train:
+    input:
+        index=layout.dataset("train") / "index.csv",
+    output:
+        log=layout.lq("train", profile.data.train_level) / "degradation.jsonl",
+    log:
+        LOGS / "degrade" / "train.log",
+    benchmark:
+        LOGS / "benchmarks" / "degrade" / "train.tsv"
+    params:
+        code=code_digest("faithdiff.degrade.dataset"),
+        config=degradation_digest(profile.data.train_level),
+    threads: 1
+    resources:
+        mem_mb=2000,
+    shell:
+        verb(f"degrade --dataset train {level_options(profile.data.train_level)}")
