@@ -155,6 +155,49 @@ def train(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
     run_job(study, method, seed, folder, lambda out, state: found.train(study, seed, out, state))
 
 
+@app.command(
+    "import",
+    epilog="Example: faithdiff import --weights weights/FaithDiff.bin "
+    "--unet-config prior/RealVisXL_V4.0/unet/config.json --out faithdiff-released",
+)
+def import_(
+    weights: Annotated[Path, typer.Option(help="The official single file (.bin, .safetensors).")],
+    unet_config: Annotated[Path, typer.Option(help="config.json of the base model's UNet.")],
+    out: Annotated[Path, typer.Option(help="Folder for unet/ lq_encoder/ alignment/.")],
+    prior: Annotated[
+        Path | None, typer.Option(help="The base model's folder: makes OUT a whole pipeline.")
+    ] = None,
+) -> None:
+    """Read official weights, with every tensor accounted for; nothing is skipped."""
+    from faithdiff.models.official import import_official
+    from faithdiff.restore.pipeline import save_pipeline
+
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out}: is not empty; give another folder, or delete it first")
+    model = import_official(weights, unet_config)
+    if prior is None:
+        model.save(out)
+    else:
+        save_pipeline(model, prior, out)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    typer.echo(f"{out}: {count:,} parameters of {weights}")
+
+
+@app.command(
+    epilog="Example: faithdiff export --checkpoint checkpoints/paper/faithdiff/seed0 "
+    "--out FaithDiff.bin"
+)
+def export(
+    checkpoint: Annotated[Path, typer.Option(help="Folder that `faithdiff train` wrote.")],
+    out: Annotated[Path, typer.Option(help="File to write: .bin, or .safetensors.")],
+) -> None:
+    """Write a checkpoint as one file with the official names and shapes."""
+    from faithdiff.models.official import export_official
+
+    export_official(checkpoint, out)
+    typer.echo(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
+
+
 @app.command(epilog="Example: faithdiff restore-sets --method faithdiff --seed 0")
 def restore_sets(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
     """Restore every test set and level with a method; resumes at the image.

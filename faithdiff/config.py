@@ -159,6 +159,7 @@ class Variant(Section):
     recipe: Name  # a key of `recipes`
     pretrain: bool  # False: skip stage 1
     phases: Annotated[list[Phase], Field(min_length=1)]
+    weights: Path | None = None  # official single file to import; then nothing is trained
 
 
 class Alignment(Section):
@@ -228,6 +229,11 @@ class Restore(Section):
     tile: Positive  # latent pixels
     tile_stride: Positive  # latent pixels
     batch_size: Positive  # images of equal size sampled together
+    tile_batch: Positive  # tiles of each of them in one UNet pass
+    vae_tile: Natural  # pixels; 0 encodes and decodes whole images
+    precision: Literal["fp32", "bf16", "fp16"]
+    compile: bool  # torch.compile the UNet: faster on a GPU after a minute, equal up to rounding
+    as_released: bool  # do what the released code does by accident, see docs/as-released.md
 
     @model_validator(mode="after")
     def _tiles_overlap(self) -> Restore:

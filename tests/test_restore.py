@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -37,7 +38,9 @@ from faithdiff.restore import run
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.restore.colour import adain, fix_colour, low_frequencies, wavelet
 from faithdiff.restore.pictures import RECORD, restore_pictures
-from faithdiff.restore.pipeline import FaithDiffRestorer, enlarge, make_scheduler
+from faithdiff.restore.pipeline import enlarge
+from faithdiff.restore.restorer import FaithDiffRestorer
+from faithdiff.restore.schedule import make_scheduler, visited
 from faithdiff.restore.tiling import gaussian, merged, tiles
 from faithdiff.train.objective import time_ids
 
@@ -87,14 +90,14 @@ def test_merging_what_does_not_depend_on_the_tile_changes_nothing(
 ) -> None:
     latents = _random(2, 4, height, width)
     parts = tiles(height, width, size, size // 2)
-    assert torch.allclose(merged(lambda tile: tile.cut(latents), latents, parts), latents)
+    assert torch.allclose(merged([(tile, tile.cut(latents)) for tile in parts], latents), latents)
 
 
 def test_one_tile_is_the_whole() -> None:
     latents = _random(1, 4, 9, 7)
     parts = tiles(9, 7, size=9, stride=3)
     assert len(parts) == 1
-    assert torch.equal(merged(lambda tile: tile.cut(latents), latents, parts), latents)
+    assert torch.equal(merged([(tile, tile.cut(latents)) for tile in parts], latents), latents)
 
 
 # --- Colour -------------------------------------------------------------------------------------
@@ -207,6 +210,10 @@ def test_a_start_below_the_schedule_is_refused(study: Study) -> None:
         _restorer(study, steps=3, start_timestep=300).restore(_random(1, 3, 8, 8), [""], [0])
 
 
+def _timesteps(config: Restore, trained: DDPMScheduler) -> Tensor:
+    return visited(make_scheduler(config, trained), config.steps, config.start_timestep)
+
+
 @pytest.mark.parametrize("kind", ["ddim", "euler"])
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 def test_a_late_start_visits_the_low_end_of_the_schedule(
@@ -216,7 +223,7 @@ def test_a_late_start_visits_the_low_end_of_the_schedule(
     base = study.profile.restore.model_dump() | {"scheduler": kind, "timestep_spacing": spacing}
     early = parse({**base, "steps": 10, "start_timestep": 999}, Restore, "restore")
     late = parse({**base, "steps": 10, "start_timestep": 450}, Restore, "restore")
-    every, some = (make_scheduler(config, trained)[1].tolist() for config in (early, late))
+    every, some = (_timesteps(config, trained).tolist() for config in (early, late))
     assert len(every) == 10 and every == sorted(every, reverse=True)
     assert some == [timestep for timestep in every if timestep <= 450]
 
@@ -227,7 +234,8 @@ def test_the_noised_start_has_the_variance_of_its_timestep(study: Study) -> None
     config = parse(
         {**study.profile.restore.model_dump(), "scheduler": "euler", "steps": 10}, Restore, "r"
     )
-    scheduler, timesteps = make_scheduler(config, prior.scheduler)
+    scheduler = make_scheduler(config, prior.scheduler)
+    timesteps = visited(scheduler, config.steps, config.start_timestep)
     clean, noise = _random(1, 4, 8, 8), _random(1, 4, 8, 8, seed=1)
     started = scheduler.add_noise(clean, noise, timesteps[:1])
     expected = prior.scheduler.add_noise(clean, noise, timesteps[:1].long())
@@ -247,7 +255,8 @@ def _released_loop(
     features, moments = model.lq_encoder(enlarged), prior.encode_moments(enlarged)
     generator = torch.Generator().manual_seed(11)
     posterior, noise = (torch.randn(moments[:, ::2].shape, generator=generator) for _ in range(2))
-    main, timesteps = make_scheduler(config, prior.scheduler)
+    main = make_scheduler(config, prior.scheduler)
+    timesteps = visited(main, config.steps, config.start_timestep)
     latents = main.add_noise(prior.sample_latents(moments, posterior), noise, timesteps[:1])
     (height, width), side = latents.shape[2:], config.tile
     starts = [

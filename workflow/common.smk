@@ -55,6 +55,11 @@ def test_sets(pattern):
     return [pattern(d, lv) for d in profile.data.test for lv in profile.data.levels]
 
 
+def size_of(file):
+    """Bytes of a file that a job imports; None where there is none, or not yet."""
+    return file.stat().st_size if file and file.is_file() else None
+
+
 def degradation_digest(*chosen):
     """What decides the LQ images of these levels, beside the HQ images and the code."""
     return digest([levels[name] for name in chosen], profile.data.scale, profile.seed)

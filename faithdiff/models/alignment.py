@@ -7,9 +7,11 @@ released UNet. The released code attends over the *batch* axis (nn.MultiheadAtte
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
+from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
@@ -129,6 +131,25 @@ class Alignment(ModelMixin, ConfigMixin):
         self.project = nn.Linear(2 * width, width)
         nn.init.zeros_(self.project.weight)
         nn.init.zeros_(self.project.bias)
+        self.features: Tensor | None = None  # of the LQ images of the UNet pass under way
+
+    def attach(self, unet: UNet2DConditionModel) -> None:
+        """Pass the output of ``unet.conv_in`` through this module; a second call does nothing.
+
+        Raises:
+            ValueError: Another alignment is attached to this UNet.
+        """
+        hooks = unet.conv_in._forward_hooks.values()
+        attached = [hook.__self__ for hook in hooks if hasattr(hook, "__self__")]
+        if any(isinstance(other, Alignment) and other is not self for other in attached):
+            raise ValueError("this UNet has an alignment already; load another copy of it")
+        if not any(other is self for other in attached):
+            # A bound method: deepcopy (averaged weights) rebinds it to the copy.
+            unet.conv_in.register_forward_hook(self._align)
+
+    def _align(self, _: nn.Module, __: Any, output: Tensor) -> Tensor:
+        assert self.features is not None, "call FaithDiff, not its UNet"
+        return self(output, self.features)
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
         """Align.

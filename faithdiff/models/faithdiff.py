@@ -7,8 +7,8 @@ so the aligned features feed the down path and are the first skip, as in the rel
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
@@ -31,13 +31,7 @@ class FaithDiff(nn.Module):
         self.unet = unet
         self.lq_encoder = lq_encoder
         self.alignment = alignment
-        self._features: Tensor | None = None
-        # A bound method: deepcopy (averaged weights) rebinds it to the copy.
-        unet.conv_in.register_forward_hook(self._align)
-
-    def _align(self, _: nn.Module, __: Any, output: Tensor) -> Tensor:
-        assert self._features is not None, "call FaithDiff, not its UNet"
-        return self.alignment(output, self._features)
+        alignment.attach(unet)
 
     def group(self, name: Group) -> nn.Module:
         """The module of a parameter group of the config."""
@@ -59,7 +53,7 @@ class FaithDiff(nn.Module):
         Returns:
             ``(B, C, h, w)``, what the prior's ``prediction_type`` says.
         """
-        self._features = features
+        self.alignment.features = features
         try:
             prediction: Tensor = self.unet(
                 noisy,
@@ -68,7 +62,7 @@ class FaithDiff(nn.Module):
                 added_cond_kwargs={"text_embeds": prompt.pooled, "time_ids": time_ids},
             ).sample
         finally:
-            self._features = None
+            self.alignment.features = None
         return prediction
 
     def save(self, folder: Path) -> None:
@@ -94,15 +88,15 @@ def build(prior: Prior, recipe: Stage1, config: AlignmentConfig) -> FaithDiff:
     return FaithDiff(prior.unet, lq_encoder, alignment)
 
 
-def load(folder: Path) -> FaithDiff:
-    """Read what :meth:`FaithDiff.save` wrote, frozen and in evaluation mode.
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> FaithDiff:
+    """Read what :meth:`FaithDiff.save` wrote, frozen, in evaluation mode, converted to `dtype`.
 
     Raises:
         CheckpointError: A part is missing, damaged, or does not fit its config.
     """
     model = FaithDiff(
-        load_part(UNet2DConditionModel, folder / "unet"),
-        load_part(LQEncoder, folder / "lq_encoder"),
-        load_part(Alignment, folder / "alignment"),
+        load_part(UNet2DConditionModel, folder / "unet", dtype),
+        load_part(LQEncoder, folder / "lq_encoder", dtype),
+        load_part(Alignment, folder / "alignment", dtype),
     )
     return model.eval().requires_grad_(False)

@@ -7,11 +7,14 @@ gives the mean and log-variance (8 channels). Official: `denoise_encoder` of the
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import Encoder
 from torch import Tensor, nn
+
+TILE_OVERLAP = 0.25  # of the tile's side, as diffusers' VAE and the released encoder have it
 
 
 class LQEncoder(ModelMixin, ConfigMixin):
@@ -50,6 +53,8 @@ class LQEncoder(ModelMixin, ConfigMixin):
         if features == "penultimate":
             self.encoder.conv_out = nn.Identity()
         self.channels = block_out_channels[-1] if features == "penultimate" else 2 * latent_channels
+        self.factor = patch_size * 2 ** (len(block_out_channels) - 1)
+        self._tile: int | None = None
 
     @classmethod
     def from_vae(cls, vae: AutoencoderKL, features: str) -> LQEncoder:
@@ -69,5 +74,57 @@ class LQEncoder(ModelMixin, ConfigMixin):
         encoder.encoder.load_state_dict({key: source[key] for key in wanted})
         return encoder
 
-    def forward(self, images: Tensor) -> Tensor:
+    def enable_tiling(self, size: int) -> None:
+        """Read images larger than `size` pixels by tiles, blended as diffusers' VAE blends its."""
+        self._tile = size
+
+    def disable_tiling(self) -> None:
+        """Read images whole: the attention of the middle block then spans the image."""
+        self._tile = None
+
+    def forward(self, images: Tensor, always_tile: bool = False) -> Tensor:
+        """Read images.
+
+        Args:
+            images: ``(B, 3, H, W)`` in [-1, 1], sides multiples of `factor`.
+            always_tile: With tiling enabled, tile from 1/8 of the tile's side on, as the released
+                code does, which compares pixels with latent pixels.
+        """
+        limit = self._tile and (self._tile // self.factor if always_tile else self._tile)
+        if limit and max(images.shape[2:]) > limit:
+            return self._tiled(images)
+        return self._whole(images)
+
+    def _whole(self, images: Tensor) -> Tensor:
         return self.encoder(F.pixel_unshuffle(images, self.config.patch_size))
+
+    def _tiled(self, images: Tensor) -> Tensor:
+        assert self._tile is not None
+        side = self._tile // self.factor
+        blend = int(side * TILE_OVERLAP)
+        keep, step = side - blend, int(self._tile * (1 - TILE_OVERLAP))
+        rows: list[Tensor] = []
+        above: list[Tensor] = []
+        for top in range(0, images.shape[2], step):
+            tiles: list[Tensor] = []
+            for left in range(0, images.shape[3], step):
+                tile = self._whole(images[:, :, top : top + self._tile, left : left + self._tile])
+                if above:
+                    tile = _blend(above[len(tiles)], tile, blend, dim=2)
+                if tiles:
+                    tile = _blend(tiles[-1], tile, blend, dim=3)
+                tiles.append(tile)
+            rows.append(torch.cat([tile[:, :, :keep, :keep] for tile in tiles], dim=3))
+            above = tiles
+        return torch.cat(rows, dim=2)
+
+
+def _blend(before: Tensor, after: Tensor, extent: int, dim: int) -> Tensor:
+    """Fade from the end of one tile into the beginning of the next, along a dimension."""
+    extent = min(before.shape[dim], after.shape[dim], extent)
+    shape = [1, 1, 1, 1]
+    shape[dim] = extent
+    share = (torch.arange(extent, device=after.device) / extent).to(after.dtype).view(shape)
+    end = before.narrow(dim, before.shape[dim] - extent, extent)
+    start, rest = after.split([extent, after.shape[dim] - extent], dim)
+    return torch.cat([end * (1 - share) + start * share, rest], dim)

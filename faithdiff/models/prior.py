@@ -15,16 +15,19 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
     CLIPTextModelWithProjection,
+    CLIPTokenizer,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
 from faithdiff.config import Prior as PriorConfig
 from faithdiff.errors import CheckpointError
-from faithdiff.models.text import Prompt, build_text_encoder, encode
+from faithdiff.models.text import Prompt, TextEncoder, build_text_encoder, encode
 from faithdiff.models.vae import PatchAutoencoderKL
-from faithdiff.models.weights import load_part
+from faithdiff.models.weights import load_part, variant_of
 
 
 @dataclass
@@ -33,7 +36,7 @@ class Prior:
 
     vae: AutoencoderKL
     unet: UNet2DConditionModel
-    text_encoders: list[CLIPTextModelWithProjection]
+    text_encoders: list[TextEncoder]
     tokenizers: list[PreTrainedTokenizerBase]
     scheduler: DDPMScheduler
 
@@ -131,20 +134,30 @@ def build_prior(config: PriorConfig, tokenizer: PreTrainedTokenizerBase) -> Prio
     return Prior(vae, build_unet(config), [encoder], [tokenizer], scheduler)
 
 
-def load_prior(folder: Path) -> Prior:
-    """Read a prior from diffusers folders, in float32, frozen.
+def load_prior(
+    folder: Path, dtype: torch.dtype = torch.float32, unet: UNet2DConditionModel | None = None
+) -> Prior:
+    """Read a prior from diffusers folders, frozen, its weights converted to `dtype`.
+
+    A VAE whose config asks for it (``force_upcast``: SDXL's own) stays float32 where `dtype` is
+    float16, in which it overflows.
+
+    Args:
+        unet: Takes the place of the folder's own, which is then not read.
 
     Raises:
         CheckpointError: A part is missing, damaged, or does not fit its own config.
     """
     try:
-        vae_class = PatchAutoencoderKL if _is_patch_vae(folder) else AutoencoderKL
+        patched, upcast = _vae_kind(folder)
+        vae_class = PatchAutoencoderKL if patched else AutoencoderKL
+        vae_dtype = torch.float32 if upcast and dtype == torch.float16 else dtype
         suffixes = ["", *(["_2"] if (folder / "text_encoder_2").is_dir() else [])]
         return Prior(
-            load_part(vae_class, folder / "vae"),
-            load_part(UNet2DConditionModel, folder / "unet"),
-            [_load_text_encoder(folder / f"text_encoder{s}") for s in suffixes],
-            [PreTrainedTokenizerFast.from_pretrained(folder / f"tokenizer{s}") for s in suffixes],
+            load_part(vae_class, folder / "vae", vae_dtype),
+            unet or load_part(UNet2DConditionModel, folder / "unet", dtype),
+            [_load_text_encoder(folder / f"text_encoder{s}", dtype) for s in suffixes],
+            [_load_tokenizer(folder / f"tokenizer{s}") for s in suffixes],
             DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
         ).freeze()
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -154,15 +167,31 @@ def load_prior(folder: Path) -> Prior:
         ) from None
 
 
-def _load_text_encoder(folder: Path) -> CLIPTextModelWithProjection:
-    encoder, info = CLIPTextModelWithProjection.from_pretrained(
-        folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+def _load_text_encoder(folder: Path, dtype: torch.dtype) -> TextEncoder:
+    """SDXL's first text encoder has no projection; its config says so."""
+    architectures = CLIPTextConfig.from_pretrained(folder, local_files_only=True).architectures
+    plain = architectures == [CLIPTextModel.__name__]
+    encoder, info = (CLIPTextModel if plain else CLIPTextModelWithProjection).from_pretrained(
+        folder,
+        local_files_only=True,
+        dtype=dtype,
+        variant=variant_of(folder),
+        output_loading_info=True,
     )
     if info["missing_keys"]:  # transformers fills them with random numbers
         raise CheckpointError(f"{folder}: tensors are missing: {sorted(info['missing_keys'])}")
     return encoder
 
 
-def _is_patch_vae(folder: Path) -> bool:
-    text = (folder / "vae" / "config.json").read_text(encoding="utf-8")
-    return json.loads(text).get("_class_name") == PatchAutoencoderKL.__name__
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Ours is one ``tokenizer.json``; SDXL's folders hold CLIP's vocabulary and merges."""
+    whole = (folder / "tokenizer.json").is_file()
+    tokenizer = PreTrainedTokenizerFast if whole else CLIPTokenizer
+    return tokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def _vae_kind(folder: Path) -> tuple[bool, bool]:
+    """Whether the VAE sees pixel-unshuffled images, and whether it overflows in float16."""
+    config = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+    patched = config.get("_class_name") == PatchAutoencoderKL.__name__
+    return patched, not patched and config.get("force_upcast", True)

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import (
     CLIPTextConfig,
+    CLIPTextModel,
     CLIPTextModelWithProjection,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
-from faithdiff.config import TextEncoder
+from faithdiff.config import TextEncoder as TextEncoderConfig
+
+TextEncoder: TypeAlias = CLIPTextModel | CLIPTextModelWithProjection
 
 BOS, PAD, UNK, EOS = "<|startoftext|>", "<|pad|>", "<|unk|>", "<|endoftext|>"
 
@@ -39,7 +43,7 @@ class Prompt:
         return Prompt(self.hidden.to(device), self.pooled.to(device))
 
 
-def build_tokenizer(captions: Iterable[str], config: TextEncoder) -> PreTrainedTokenizerFast:
+def build_tokenizer(captions: Iterable[str], config: TextEncoderConfig) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer on captions; unseen words fall back to their bytes."""
     tokenizer = Tokenizer(models.BPE(unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -66,7 +70,7 @@ def build_tokenizer(captions: Iterable[str], config: TextEncoder) -> PreTrainedT
 
 
 def build_text_encoder(
-    tokenizer: PreTrainedTokenizerBase, config: TextEncoder
+    tokenizer: PreTrainedTokenizerBase, config: TextEncoderConfig
 ) -> CLIPTextModelWithProjection:
     """Build a small CLIP text model for a tokenizer."""
     return CLIPTextModelWithProjection(
@@ -88,7 +92,7 @@ def build_text_encoder(
 def encode(
     captions: Sequence[str],
     tokenizers: Sequence[PreTrainedTokenizerBase],
-    encoders: Sequence[CLIPTextModelWithProjection],
+    encoders: Sequence[TextEncoder],
 ) -> Prompt:
     """Encode captions; gradients flow if the encoders require them.
 

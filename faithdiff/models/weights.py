@@ -18,8 +18,8 @@ Shapes = dict[str, tuple[int, ...]]
 FAILURES = (OSError, ValueError, TypeError, RuntimeError, SafetensorError)
 
 
-def load_part(cls: type[Any], folder: Path) -> Any:
-    """Read a diffusers model in float32.
+def load_part(cls: type[Any], folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """Read a diffusers model, converted to `dtype`.
 
     Raises:
         CheckpointError: A file is missing or damaged, or a tensor is missing, left over or of
@@ -28,25 +28,36 @@ def load_part(cls: type[Any], folder: Path) -> Any:
     try:
         with torch.device("meta"):
             expected = cls.from_config(cls.load_config(folder, local_files_only=True))
-        found = read_shapes(folder)
+        variant = variant_of(folder)
+        found = read_shapes(folder, variant)
     except FAILURES as error:
         raise CheckpointError(f"{folder}: cannot be loaded: {error}") from None
     _compare(folder, found, {key: tuple(t.shape) for key, t in expected.state_dict().items()})
     try:
         return cls.from_pretrained(
-            folder, local_files_only=True, low_cpu_mem_usage=False, torch_dtype=torch.float32
+            folder, local_files_only=True, variant=variant, torch_dtype=dtype
         )
     except FAILURES as error:
         raise CheckpointError(f"{folder}: cannot be loaded: {error}") from None
 
 
-def read_shapes(folder: Path) -> Shapes:
+def variant_of(folder: Path) -> str | None:
+    """``fp16`` where only files of that variant are there (``*.fp16.safetensors``), else None."""
+    files = list(folder.glob("*.safetensors"))
+    return "fp16" if files and all(".fp16" in file.name for file in files) else None
+
+
+def read_shapes(folder: Path, variant: str | None = None) -> Shapes:
     """Shapes of all tensors in the safetensors files of a folder; reads headers only.
 
     Raises:
         CheckpointError: There is no such file, or one is truncated or damaged.
     """
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(
+        file
+        for file in folder.glob("*.safetensors")
+        if (".fp16" in file.name) == (variant == "fp16")
+    )
     if not files:
         raise CheckpointError(f"{folder}: holds no .safetensors file")
     shapes: Shapes = {}

@@ -21,6 +21,8 @@ OURS = (
     "training.log_every",
     "training.checkpoint_every",
     "restore.batch_size",
+    "restore.tile_batch",
+    "restore.compile",
 )
 
 PAGE = """# Where `{profile}` departs from the published settings

@@ -7,7 +7,7 @@ stepping once gives the same (tests/test_restore.py holds the two side by side).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,14 +54,15 @@ def _bell(length: int, middle: float) -> Tensor:
     return torch.exp(-((positions - middle) ** 2) / (2 * 0.01 * length**2)).float()
 
 
-def merged(predict: Callable[[Tile], Tensor], latents: Tensor, parts: list[Tile]) -> Tensor:
+def merged(predictions: Sequence[tuple[Tile, Tensor]], latents: Tensor) -> Tensor:
     """Weighted mean ``(B, C, h, w)`` of the predictions of all tiles."""
-    if len(parts) == 1:
-        return predict(parts[0])
+    first, prediction = predictions[0]
+    if len(predictions) == 1:
+        return prediction
     total = torch.zeros_like(latents)
     weight = torch.zeros_like(latents[:1, :1])
-    bell = gaussian(parts[0].height, parts[0].width).to(latents)
-    for tile in parts:
-        tile.cut(total).add_(predict(tile) * bell)
+    bell = gaussian(first.height, first.width).to(latents)
+    for tile, prediction in predictions:
+        tile.cut(total).add_(prediction * bell)
         tile.cut(weight).add_(bell)
     return total / weight

@@ -17,7 +17,7 @@ from faithdiff import seeds
 from faithdiff.data.datasets import read_index
 from faithdiff.methods import Study
 from faithdiff.models.prior import Prior, load_prior
-from faithdiff.restore.pipeline import make_scheduler
+from faithdiff.restore.schedule import make_scheduler, visited
 from faithdiff.train.cache import to_signed
 from faithdiff.train.objective import prediction_target, time_ids
 from faithdiff.train.pairs import read_stack
@@ -101,8 +101,9 @@ def _predict(
 @torch.no_grad()
 def _samples(study: Study, prior: Prior, captions: list[str]) -> Tensor:
     """Images ``(N, 3, 128, 128)`` in [0, 1] from pure noise and captions, 20 steps."""
-    config = study.profile.restore.model_copy(update={"start_point": "noise", "steps": 20})
-    scheduler, timesteps = make_scheduler(config, prior.scheduler)
+    config = study.profile.restore.model_copy(update={"steps": 20})
+    scheduler = make_scheduler(config, prior.scheduler)
+    timesteps = visited(scheduler, config.steps)
     generator = seeds.torch_generator(study.profile.seed, "prior card", "samples")
     side = 128 // prior.factor
     shape = (len(captions), prior.unet.config.in_channels, side, side)

@@ -22,6 +22,7 @@ from faithdiff.methods import Method, Restorer, Study
 from faithdiff.models.alignment import Alignment, Standardise
 from faithdiff.models.faithdiff import FaithDiff, build, load
 from faithdiff.models.lq_encoder import LQEncoder
+from faithdiff.models.official import import_official
 from faithdiff.models.prior import load_prior
 from faithdiff.models.weights import load_part
 from faithdiff.provenance import folder_digest
@@ -43,6 +44,9 @@ class VariantMethod(Method):
         self._variant: Variant = profile.variants[name]
 
     def train(self, study: Study, seed: int, folder: Path, state: Path) -> None:
+        if self._variant.weights is not None:
+            _import(study, self._variant.weights, folder)
+            return
         model, cache, log = _start(study, self._variant.recipe, seed)
         if self._variant.pretrain:
             _load_stage1(study, self._variant.recipe, seed, model)
@@ -52,16 +56,19 @@ class VariantMethod(Method):
         write_log(log, folder / "training.csv")
 
     def load(self, study: Study, folder: Path) -> Restorer:
-        from faithdiff.restore.pipeline import FaithDiffRestorer
+        from faithdiff.restore.restorer import DTYPES, FaithDiffRestorer
 
         device = self._profile.device
-        prior = load_prior(study.prior_folder).to(device)
-        model = load(folder).to(device)
+        dtype = DTYPES[self._profile.restore.precision]
+        model = load(folder, dtype).to(device)
+        prior = load_prior(study.prior_folder, dtype, model.unet).to(device)
         return FaithDiffRestorer(model, prior, self._profile.restore, self._profile.data.scale)
 
     def settings(self, study: Study) -> dict[str, Any]:
         return {
-            "restore": self._profile.restore.model_dump(mode="json", exclude={"batch_size"}),
+            "restore": self._profile.restore.model_dump(
+                mode="json", exclude={"batch_size", "tile_batch"}
+            ),
             "prior": folder_digest(study.prior_folder),
         }
 
@@ -76,6 +83,17 @@ def pretrain(study: Study, recipe: str, seed: int, folder: Path, state: Path) ->
     _run(job, model, ("alignment",), config.weights)
     model.alignment.save_pretrained(folder / "alignment")
     write_log(job.log, folder / "training.csv")
+
+
+def _import(study: Study, weights: Path, folder: Path) -> None:
+    """Take published weights in place of training."""
+    if not weights.is_file():
+        raise CheckpointError(
+            f"{weights}: is missing; get it with: faithdiff fetch --profile {study.profile.profile}"
+        )
+    import_official(
+        weights, study.prior_folder / "unet" / "config.json", study.profile.alignment.heads
+    ).save(folder)
 
 
 def _start(study: Study, recipe: str, seed: int) -> tuple[FaithDiff, Cache, list[dict[str, Any]]]:

@@ -25,11 +25,11 @@ rule pretrain_alignment:
 
 rule train_variant:
     input:
-        cache=layout.train_cache,
+        cache=lambda w: [] if profile.variants[w.method].weights else layout.train_cache,
         prior=prior_files(),
         stage1=lambda w: (
             layout.stage1(profile.variants[w.method].recipe, w.seed)
-            if profile.variants[w.method].pretrain
+            if profile.variants[w.method].pretrain and not profile.variants[w.method].weights
             else []
         ),
     output:
@@ -43,12 +43,14 @@ rule train_variant:
     params:
         code=code_digest("faithdiff.train.run", "faithdiff.train.variants"),
         config=lambda w: digest(
-            profile.variants[w.method].model_dump(exclude={"label"}),
+            profile.variants[w.method].model_dump(mode="json", exclude={"label"}),
             profile.recipes[profile.variants[w.method].recipe],
             profile.alignment,
             profile.training,
             profile.seed,
         ),
+        # Not an input: a plan must not hash gigabytes, nor fail before they are fetched.
+        weights=lambda w: size_of(profile.variants[w.method].weights),
         prior=prior_digest(),
     threads: 1
     resources:
