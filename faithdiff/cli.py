@@ -324,6 +324,35 @@ def bench(config: Config = MINI) -> None:
     run(Study.load(config))
 
 
+@app.command(
+    epilog="Example: faithdiff bench-sampler --base config/sdxl --side 1024 --side 2048 "
+    "--device cuda --precision fp16 --tile 128 --compile"
+)
+def bench_sampler(
+    base: Annotated[Path, typer.Option(help="Folder with the configs of vae, unet, ...")] = Path(
+        "prior/mini"
+    ),
+    side: Annotated[
+        list[int] | None, typer.Option(help="Pixels of the result; repeatable.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 20,
+    tile: Annotated[int, typer.Option(min=2, help="Latent pixels; the stride is half.")] = 64,
+    tile_batch: Annotated[int, typer.Option(min=1, help="Tiles in one UNet pass.")] = 4,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Time the compiled UNet, too.")
+    ] = False,
+) -> None:
+    """Time the sampler with random weights against the one-tile loop of the released code."""
+    from faithdiff.bench_sampler import Settings, run
+
+    _known(device, ["cpu", "cuda"], "--device")
+    _known(precision, ["fp32", "bf16", "fp16"], "--precision")
+    sides = tuple(side or [512])
+    run(Settings(base, sides, steps, tile, tile_batch, device, precision, compiled))
+
+
 @app.command(epilog="Example: faithdiff version-study")
 def version_study(
     stamp: Annotated[Path, typer.Option(help="File that says what was recorded.")],
