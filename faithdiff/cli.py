@@ -258,19 +258,34 @@ def deviations(
     typer.echo(deviation_table(config, paper), nl=False)
 
 
-@app.command(epilog="Example: faithdiff fetch --weights lpips --weights musiq")
+@app.command(epilog="Example: faithdiff fetch --profile released")
 def fetch(
     weights: Annotated[
         list[str] | None, typer.Option(help="Metrics whose weights to fetch; default: all.")
     ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Fetch all that this profile needs: models, image sets.")
+    ] = None,
     config: Config = MINI,
 ) -> None:
-    """Download the weights of the learned metrics; the only verb that uses the network."""
-    from faithdiff.data.artifacts import fetch_all
+    """Download metric weights, or all of a profile; the only verb that uses the network.
+
+    Resumes, verifies, unpacks, and says what a person must fetch and where to put it.
+    """
+    from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts, needed_by
+    from faithdiff.data.fetch import fetch_all
     from faithdiff.score.protocols import weights_needed
 
-    profile = Study.load(config).profile
-    fetch_all(weights_needed(profile, metrics=weights or None), profile.score.weights)
+    if profile is not None and weights:
+        raise UserError("--profile fetches everything, --weights a part of it; give one of them")
+    if profile is not None:
+        config = Path("config", f"{profile}.yaml")
+    read = Study.load(config).profile
+    if profile is None:
+        wanted = weights_needed(read, metrics=weights or None)
+    else:
+        wanted = needed_by(profile, load_artifacts(ARTIFACTS_FILE))
+    fetch_all(wanted, read.score.weights)
 
 
 @app.command(epilog="Example: faithdiff bench --config config/mini.yaml")

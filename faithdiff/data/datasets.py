@@ -49,7 +49,9 @@ def read_index(folder: Path) -> pd.DataFrame:
     """Read ``index.csv`` of a prepared data set, one row per image, sorted by name."""
     file = folder / "index.csv"
     if not file.is_file():
-        raise UserError(f"{file}: is missing; make it with: faithdiff prepare --dataset {folder.name}")
+        raise UserError(
+            f"{file}: is missing; make it with: faithdiff prepare --dataset {folder.name}"
+        )
     return pd.read_csv(file, dtype=str, keep_default_na=False)
 
 
@@ -81,7 +83,9 @@ def _plan(
         return names, partial(_scene, config.size, dataset, master_seed)
     if isinstance(config, PhotoSet):
         if config.count > len(PHOTOS):
-            raise UserError(f"data set {dataset}: {config.count} photographs asked for, {len(PHOTOS)} ship")
+            raise UserError(
+                f"data set {dataset}: {config.count} photographs asked for, {len(PHOTOS)} ship"
+            )
         return [photo.name for photo in PHOTOS[: config.count]], partial(_photo, config.size)
     return _folder(config)
 

@@ -107,7 +107,7 @@ def _problem(name: str, files: list[_Checked]) -> str | None:
 
 def _describe(artifact: Artifact, found: str) -> str:
     detail = "" if found == "missing" else f", here {found}"
-    return f"{artifact.path.name} ({artifact.size_mb:g} MB{detail})"
+    return f"{artifact.path.name} ({artifact.megabytes:g} MB{detail})"
 
 
 def load(metric: Metric, weights: Path, device: str) -> Measure:
