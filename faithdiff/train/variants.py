@@ -57,7 +57,7 @@ class VariantMethod(Method):
         device = self._profile.device
         prior = load_prior(study.prior_folder).to(device)
         model = load(folder).to(device)
-        return FaithDiffRestorer(model, prior, self._profile.restore, self._profile.data.scale)
+        return FaithDiffRestorer(model, prior, self._profile.restore, study.profile.data.scale)
 
     def settings(self, study: Study) -> dict[str, Any]:
         return {
