@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -90,7 +91,9 @@ def _tiled(network: Any, lq: Tensor) -> Tensor:
         for left in range(0, width, TILE):
             above, before = min(top, MARGIN), min(left, MARGIN)
             part = lq[..., top - above : top + TILE + MARGIN, left - before : left + TILE + MARGIN]
-            inner = network(part)[..., SCALE * above :, SCALE * before :]
+            # Zeros to a multiple of four, as there; they fall outside of `place` again.
+            sides = (0, -part.shape[-1] % 4, 0, -part.shape[-2] % 4)
+            inner = network(F.pad(part, sides))[..., SCALE * above :, SCALE * before :]
             place = output[
                 ..., SCALE * top : SCALE * (top + TILE), SCALE * left : SCALE * (left + TILE)
             ]

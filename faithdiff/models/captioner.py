@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from faithdiff import seeds
@@ -111,7 +112,7 @@ def _load(config: Captioner, device: torch.device) -> tuple[Any, Any]:
             dtype=getattr(torch, config.precision),
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{config.path}: cannot be loaded: {error}; run: {FETCH}") from None
     if info["missing_keys"]:  # transformers fills them with random numbers
         raise CheckpointError(f"{config.path}: tensors are missing: {sorted(info['missing_keys'])}")
