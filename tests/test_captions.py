@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -21,9 +23,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from faithdiff import cli
 from faithdiff.config import Captioner
 from faithdiff.data.captions import AnswerCache, ask_all, file_captions, read_captions, shorten
-from faithdiff.data.images import sha256_file, write_png
+from faithdiff.data.datasets import read_index
+from faithdiff.data.images import write_png
 from faithdiff.errors import CheckpointError, UserError
 from faithdiff.models import captioner
 from faithdiff.models.bsrnet import load_bsrnet, network_of
@@ -292,4 +296,42 @@ def test_a_cleaned_image_is_what_the_model_sees(tiny: Path, bsrnet: Path, pictur
     assert ask(picture)
     assert Llava(config, "cpu", 1, clean=False)._clean is None  # HQ images are never cleaned
     assert answer_digest(config, 1, True) != answer_digest(config, 1, False)
-    assert sha256_file(picture)
+
+
+def test_the_command_captions_a_test_set_once(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(__file__).resolve().parents[1]
+    shutil.copytree(root / "config", tmp_path / "config")
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate("ab"):
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+        write_png(pixels, Path(f"raw/{name}.png"))
+    real = {"source": "folder", "path": "raw", "lq_only": True, "captions": "llava"}
+    profile = {
+        "extends": "test.yaml",
+        "profile": "asking",
+        "data": {"test": {"Real": real}, "train": {**real, "lq_only": False}},
+        "captioner": {"path": str(tiny), "max_tokens": 8, "precision": "float32"},
+    }
+    file = Path("config/asking.yaml")
+    file.write_text(yaml.safe_dump(profile))
+    cli.prepare("Real", file)
+    cli.degrade("Real", ["real"], file)
+    cli.caption("Real", ["real"], file)
+    captions = Path("data/asking/Real/lq/real/captions.csv")
+    answers = Path("data/asking/answers.csv")
+    assert set(read_captions(captions)) == {"a", "b"}
+    assert all(read_captions(captions).values())
+    assert len(answers.read_text().splitlines()) == 2
+    written = captions.read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the model was loaded again")
+
+    monkeypatch.setattr(captioner.Llava, "__init__", refuse)
+    cli.caption("Real", ["real"], file)
+    cli.prepare("train", file)  # the same images as HQ: nothing new to ask
+    assert captions.read_bytes() == written
+    index = read_index(Path("data/asking/train")).set_index("name")
+    assert dict(index["caption"]) == read_captions(captions)
