@@ -75,12 +75,15 @@ class RealESRGAN(Method):
     def load(self, study: Study, folder: Path) -> Restorer:
         """Read the weights that :meth:`train` wrote.
 
+        On a test set of another scale the result is resized, as the authors' `outscale` does.
+
         Raises:
             CheckpointError: They are missing, damaged, or of another shape.
         """
-        generator = self._build(study)
+        wanted = study.profile.data.scale
+        generator = self._build(study.at_scale(_trained_scale(folder, wanted)))
         generator.load_state_dict(_read(folder / "model.safetensors", generator.state_dict()))
-        return _Restorer(generator.eval().requires_grad_(False).to(study.profile.device))
+        return _Restorer(generator.eval().requires_grad_(False).to(study.profile.device), wanted)
 
     def _architecture(self, study: Study) -> dict[str, int]:
         return {
@@ -110,8 +113,8 @@ class RealESRGAN(Method):
 
 
 class _Restorer(Restorer):
-    def __init__(self, generator: RRDBNet) -> None:
-        self.generator = generator
+    def __init__(self, generator: RRDBNet, scale: int) -> None:
+        self.generator, self.scale = generator, scale
         self.device = next(generator.parameters()).device
 
     @torch.inference_mode()
@@ -135,6 +138,9 @@ class _Restorer(Restorer):
                     ..., scale * top : scale * (top + TILE), scale * left : scale * (left + TILE)
                 ]
                 place.copy_(inner[..., : place.shape[-2], : place.shape[-1]])
+        if self.scale != scale:
+            size = (self.scale * height, self.scale * width)
+            output = F.interpolate(output, size, mode="bicubic", antialias=True)
         return output.clamp(0, 1)
 
     def _forward(self, lq: Tensor) -> Tensor:
@@ -165,6 +171,15 @@ def _publish(write: Callable[[Path], None], file: Path) -> None:
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise RunError(f"{file}: cannot be written: {error}") from None
+
+
+def _trained_scale(folder: Path, default: int) -> int:
+    """The scale that a checkpoint was trained at."""
+    try:
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return int(about["architecture"]["scale"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return default  # the weights themselves say what is wrong, if anything is
 
 
 def _read(file: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:

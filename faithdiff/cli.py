@@ -38,12 +38,17 @@ def prepare(
 ) -> None:
     """Write the HQ images of a data set and their index."""
     from faithdiff.data.datasets import prepare_dataset
+    from faithdiff.models import captioning
 
     study = Study.load(config)
     data = study.profile.data
     sets = {**data.test, "train": data.train, "prior": study.profile.prior.training.data}
-    folder = study.layout.dataset(_known(dataset, list(sets), "--dataset"))
-    prepare_dataset(sets[dataset], dataset, study.profile.seed, folder, workers)
+    chosen = sets[_known(dataset, list(sets), "--dataset")]
+    # Test images are captioned by what a user would have: the LQ image (faithdiff caption).
+    ask = chosen.asks and dataset not in data.test
+    captioner = captioning.captioner(study.profile, study.layout) if ask else None
+    folder = study.layout.dataset(dataset)
+    prepare_dataset(chosen, dataset, study.profile.seed, folder, workers, captioner)
 
 
 @app.command(epilog="Example: faithdiff degrade --dataset Photos --level II --level III")
@@ -52,24 +57,52 @@ def degrade(
     level: Annotated[list[str], typer.Option(help="A level of config/levels.yaml; repeatable.")],
     config: Config = MINI,
 ) -> None:
-    """Make the LQ images of a data set at each level, and the log of every parameter drawn."""
-    from faithdiff.degrade.dataset import degrade_dataset
+    """Make the LQ images of a data set at each level, and the log of every parameter drawn.
+
+    Sets of real-world images have one level, `real`: their images are logged as they are.
+    """
+    from faithdiff.degrade.dataset import degrade_dataset, log_real
     from faithdiff.degrade.levels import load_choices
 
     study = Study.load(config)
-    levels = load_choices(study.profile.data.levels_file)
-    folder = study.layout.dataset(dataset)
+    data, folder = study.profile.data, study.layout.dataset(dataset)
+    if data.is_real(dataset):
+        for name in [_known(name, data.levels_of(dataset), "--level") for name in level]:
+            log_real(folder / "index.csv", dataset, study.layout.lq(dataset, name))
+        return
+    levels = load_choices(data.levels_file)
     for name in [_known(name, list(levels), "--level") for name in level]:
         degrade_dataset(
             folder / "hq",
             folder / "index.csv",
             name,
             levels[name],
-            study.profile.data.scale,
+            data.scale_of(dataset),
             study.profile.seed,
             dataset,
             study.layout.lq(dataset, name),
         )
+
+
+@app.command(epilog="Example: faithdiff caption --dataset RealDeg --level real")
+def caption(
+    dataset: Annotated[str, typer.Option(help="A test set that says `captions: llava`.")],
+    level: Annotated[list[str], typer.Option(help="A level of the set; repeatable.")],
+    config: Config = MINI,
+) -> None:
+    """Let a model describe the LQ images of a test set; no image is asked about twice."""
+    from faithdiff.data.captions import write_captions
+    from faithdiff.models.captioning import caption_level
+
+    study = Study.load(config)
+    data = study.profile.data
+    asked = [name for name, chosen in data.test.items() if chosen.asks]
+    if not asked:
+        raise UserError(f"{config}: no test set says `captions: llava`")
+    known = data.levels_of(_known(dataset, asked, "--dataset"))
+    for name in [_known(name, known, "--level") for name in level]:
+        captions = caption_level(study.profile, study.layout, dataset, name)
+        write_captions(captions, study.layout.captions(dataset, name))
 
 
 @app.command(epilog="Example: faithdiff train-prior --config config/mini.yaml")
@@ -301,19 +334,34 @@ def deviations(
     typer.echo(deviation_table(config, paper), nl=False)
 
 
-@app.command(epilog="Example: faithdiff fetch --weights lpips --weights musiq")
+@app.command(epilog="Example: faithdiff fetch --profile released")
 def fetch(
     weights: Annotated[
         list[str] | None, typer.Option(help="Metrics whose weights to fetch; default: all.")
     ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Fetch all that this profile needs: models, image sets.")
+    ] = None,
     config: Config = MINI,
 ) -> None:
-    """Download the weights of the learned metrics; the only verb that uses the network."""
-    from faithdiff.data.artifacts import fetch_all
+    """Download metric weights, or all of a profile; the only verb that uses the network.
+
+    Resumes, verifies, unpacks, and says what a person must fetch and where to put it.
+    """
+    from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts, needed_by
+    from faithdiff.data.fetch import fetch_all
     from faithdiff.score.protocols import weights_needed
 
-    profile = Study.load(config).profile
-    fetch_all(weights_needed(profile, metrics=weights or None), profile.score.weights)
+    if profile is not None and weights:
+        raise UserError("--profile fetches everything, --weights a part of it; give one of them")
+    if profile is not None:
+        config = Path("config", f"{profile}.yaml")
+    read = Study.load(config).profile
+    if profile is None:
+        wanted = weights_needed(read, metrics=weights or None)
+    else:
+        wanted = needed_by(profile, load_artifacts(ARTIFACTS_FILE))
+    fetch_all(wanted, read.score.weights)
 
 
 @app.command(epilog="Example: faithdiff bench --config config/mini.yaml")

@@ -28,6 +28,7 @@ Rate = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Group = Literal["lq_encoder", "alignment", "unet"]
+Scale = Literal[1, 2, 4, 8]
 
 
 class Section(BaseModel):
@@ -36,7 +37,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SceneSet(Section):
+class _Set(Section):
+    @property
+    def asks(self) -> bool:
+        """Whether any caption of the set is written by a model."""
+        return False
+
+
+class SceneSet(_Set):
     """Procedural scenes, drawn from keyed seeds."""
 
     source: Literal["scenes"]
@@ -44,7 +52,7 @@ class SceneSet(Section):
     size: Positive  # side in pixels
 
 
-class PhotoSet(Section):
+class PhotoSet(_Set):
     """Crops of the photographs that ship inside scikit-image and scikit-learn."""
 
     source: Literal["photos"]
@@ -52,23 +60,122 @@ class PhotoSet(Section):
     size: Positive
 
 
-class FolderSet(Section):
-    """A folder of HQ images; ``captions.csv`` (name,caption) in it is read where present."""
+class Crops(Section):
+    """Square crops of images that are larger; smaller images are left out."""
+
+    size: Positive  # pixels
+    count: Positive | None = None  # crops per image, at places drawn by keyed seeds
+    stride: Positive | None = None  # pixels between crops of a grid; the last ones touch the border
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Crops:
+        if (self.count is None) == (self.stride is None):
+            raise ValueError("give one of count and stride")
+        return self
+
+
+class Quality(Section):
+    """Which images of a folder are good enough, by a file of scores."""
+
+    scores: Path  # lines `name,score`, as IQA-PyTorch publishes them for FFHQ
+    above: float
+
+
+class FolderSet(_Set):
+    """A folder of images: chosen by `quality` and `limit`, then each resized and cut."""
 
     source: Literal["folder"]
     path: Path
+    recursive: bool = False  # read sub-folders, too; names are then <sub-folder>-<file>
+    lq_only: bool = False  # real-world LQ images without HQ: a test set with the level `real`
+    scale: Scale | None = None  # of this test set in place of `data.scale`
+    captions: Literal["none", "file", "llava"] = "file"  # docs/data.md
+    quality: Quality | None = None
+    limit: Positive | None = None  # images, the first by name
+    resize: tuple[Positive, Positive] | None = None  # shorter side in pixels, drawn between these
+    crops: Crops | None = None
+    licence: str = "unknown"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FolderSet:
+        if self.lq_only and (self.crops or self.resize):
+            raise ValueError("lq_only: LQ images are taken as they are; remove crops and resize")
+        if self.resize and self.resize[0] > self.resize[1]:
+            raise ValueError(f"resize: {self.resize[0]} is larger than {self.resize[1]}")
+        return self
+
+    @property
+    def asks(self) -> bool:
+        """Whether its captions are written by a model."""
+        return self.captions == "llava"
 
 
-Dataset = Annotated[SceneSet | PhotoSet | FolderSet, Field(discriminator="source")]
+class MixtureSet(_Set):
+    """Several folders as one set; names are ``<part>-<name>``."""
+
+    source: Literal["mixture"]
+    parts: Annotated[dict[Name, FolderSet], Field(min_length=1)]
+
+    @property
+    def asks(self) -> bool:
+        """Whether any caption of the set is written by a model."""
+        return any(part.asks for part in self.parts.values())
+
+
+Dataset = Annotated[SceneSet | PhotoSet | FolderSet | MixtureSet, Field(discriminator="source")]
+
+REAL = "real"  # the level of images that came degraded
 
 
 class Data(Section):
-    scale: Literal[1, 2, 4, 8]
+    scale: Scale
     levels_file: Path
     levels: Annotated[list[Name], Field(min_length=1)]  # of the test sets
     train_level: Name
     train: Dataset
     test: Annotated[dict[Name, Dataset], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _hq_where_it_is_needed(self) -> Data:
+        if REAL in self.levels:
+            raise ValueError(f"levels: {REAL!r} is the level of sets with lq_only")
+        if not self.with_hq:
+            raise ValueError("test: one set with HQ images at least; all have lq_only")
+        train = self.train.parts if isinstance(self.train, MixtureSet) else {"": self.train}
+        for name, part in train.items():
+            if isinstance(part, FolderSet) and (part.lq_only or part.scale):
+                raise ValueError(f"train: {name or 'a folder'}: lq_only and scale are of test sets")
+        return self
+
+    def is_real(self, dataset: str) -> bool:
+        """Whether a test set has LQ images alone."""
+        found = self.test.get(dataset)
+        return isinstance(found, FolderSet) and found.lq_only
+
+    @property
+    def with_hq(self) -> list[str]:
+        """Test sets that have HQ images: for reference metrics and held-out losses."""
+        return [name for name in self.test if not self.is_real(name)]
+
+    @property
+    def real(self) -> list[str]:
+        """Test sets without HQ images."""
+        return [name for name in self.test if self.is_real(name)]
+
+    def levels_of(self, dataset: str) -> list[str]:
+        """Levels of a test set."""
+        return [REAL] if self.is_real(dataset) else self.levels
+
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """Every test set with each of its levels."""
+        return [(name, level) for name in self.test for level in self.levels_of(name)]
+
+    def scale_of(self, dataset: str) -> int:
+        """HQ side / LQ side of a data set."""
+        found = self.test.get(dataset)
+        own = found.scale if isinstance(found, FolderSet) else None
+        return own or self.scale
 
 
 class Vae(Section):
@@ -216,6 +323,18 @@ class Baseline(Section):
     settings: dict[str, Any] = {}  # checked by the class's own schema
 
 
+class Captioner(Section):
+    """LLaVA, asked for the captions of data sets that say ``captions: llava``."""
+
+    path: Path = Path("weights/llava-1.5-13b-hf")  # a folder of transformers
+    question: str = "Describe this image and its style in a very detailed manner."
+    temperature: Annotated[float, Field(ge=0)] = 0.2  # 0: always the likeliest word
+    top_p: Probability = 0.7
+    max_tokens: Positive = 512
+    precision: Literal["float32", "float16", "bfloat16"] = "float16"
+    clean: Path | None = None  # BSRNet, which removes the degradation of test images before
+
+
 class Restore(Section):
     scheduler: Literal["ddim", "euler"]
     steps: Positive  # of the whole schedule from the last training timestep
@@ -272,6 +391,7 @@ class Profile(Section):
     training: Training
     baselines: dict[Name, Baseline]
     restore: Restore
+    captioner: Captioner = Captioner()  # older checkpoints do not know it
     score: Score
     report: Report
     deviations: dict[str, str] = {}  # dotted path of a setting -> why it is not the paper's
@@ -286,6 +406,11 @@ class Profile(Section):
     def methods(self) -> dict[str, Baseline | Variant]:
         """Every method by name, in table order."""
         return {**self.baselines, **self.variants}
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of the tables of the report."""
+        return ["main", *(["real"] if self.data.real else []), "ablation"]
 
     @model_validator(mode="after")
     def _names_exist(self) -> Profile:
@@ -377,7 +502,7 @@ def _merge(base: Any, over: Any) -> Any:
     # A null removes an inherited key; a data set of another source is replaced, not mixed.
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return over
-    if over.get("source") in ("scenes", "photos", "folder"):
+    if over.get("source") in ("scenes", "photos", "folder", "mixture"):
         return over
     merged = {**base, **{key: _merge(base.get(key), value) for key, value in over.items()}}
     return {key: value for key, value in merged.items() if value is not None}

@@ -29,6 +29,15 @@ class Layout:
         """LQ images of one level, with ``degradation.jsonl``."""
         return self.dataset(dataset) / "lq" / level
 
+    def captions(self, dataset: str, level: str) -> Path:
+        """Captions of the LQ images of one level, where a model writes them."""
+        return self.lq(dataset, level) / "captions.csv"
+
+    @property
+    def answers(self) -> Path:
+        """What the captioner has answered so far."""
+        return Path("data", self.profile, "answers.csv")
+
     @property
     def train_cache(self) -> Path:
         """HQ latents, LQ pixels and text embeddings of the training set."""

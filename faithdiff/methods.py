@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,11 @@ class Study:
             return self.layout.trained_prior
         check_shipped(self.profile.prior.path)
         return self.profile.prior.path
+
+    def at_scale(self, scale: int) -> Study:
+        """The study with another `data.scale`, for a test set that has its own."""
+        data = self.profile.data.model_copy(update={"scale": scale})
+        return replace(self, profile=self.profile.model_copy(update={"data": data}))
 
 
 class Restorer(ABC):

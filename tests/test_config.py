@@ -105,7 +105,8 @@ def test_every_yaml_with_a_profile_is_tested() -> None:
         (
             "data/test/Photos/source",
             "photoz",
-            "data.test.Photos.source: 'photoz' is not one of 'scenes', 'photos', 'folder'",
+            "data.test.Photos.source: 'photoz' is not one of 'scenes', 'photos', 'folder', "
+            "'mixture'",
         ),
         ("data/test/Photos", {"count": 3}, "data.test.Photos.source: is missing"),
         ("data/test/Photos", 5, "data.test.Photos: must be a group of keys, not 5"),

@@ -481,8 +481,7 @@ def test_latex_compiles_with_booktabs_alone(profile: Profile, tmp_path: Path) ->
 
 def test_every_figure_is_written(profile: Profile, study: Layout) -> None:
     found = write_figures(profile, study)
-    level = panel_level(profile)
-    panels = [f"panels-{dataset}-{level}" for dataset in profile.data.test]
+    panels = [f"panels-{name}-{panel_level(profile, name)}" for name in profile.data.test]
     names = ["levels", *panels, "ablation", "training", "perception-distortion"]
     folder = study.results / "figures"
     assert set(found) == {folder / f"{n}.{s}" for n in names for s in ("png", "pdf")}

@@ -26,7 +26,8 @@ from pyiqa.archs.clipiqa_arch import default_model_urls as clipiqa_urls
 from pyiqa.default_model_configs import DEFAULT_CONFIGS
 
 from faithdiff.config import Profile, load_profile
-from faithdiff.data.artifacts import Artifact, fetch_all, load_artifacts
+from faithdiff.data.artifacts import Artifact, load_artifacts
+from faithdiff.data.fetch import fetch_all
 from faithdiff.data.images import sha256_file, write_png
 from faithdiff.errors import ConfigError, RunError, UserError
 from faithdiff.layout import Layout

@@ -4,7 +4,7 @@ import re
 
 from snakemake.exceptions import WorkflowError
 
-from faithdiff.config import digest
+from faithdiff.config import REAL, digest
 from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
 from faithdiff.methods import Study
@@ -35,6 +35,8 @@ DATASETS = {
     "train": profile.data.train,
     "prior": profile.prior.training.data,
 }
+# Test sets whose captions a model writes.
+CAPTIONED = [name for name, chosen in profile.data.test.items() if chosen.asks]
 
 
 wildcard_constraints:
@@ -52,7 +54,7 @@ def verb(arguments):
 
 def test_sets(pattern):
     """A path for every test set and level."""
-    return [pattern(d, lv) for d in profile.data.test for lv in profile.data.levels]
+    return [pattern(d, lv) for d, lv in profile.data.places]
 
 
 def size_of(file):
@@ -60,14 +62,26 @@ def size_of(file):
     return file.stat().st_size if file and file.is_file() else None
 
 
-def degradation_digest(*chosen):
+def degradation_digest(dataset, *chosen):
     """What decides the LQ images of these levels, beside the HQ images and the code."""
-    return digest([levels[name] for name in chosen], profile.data.scale, profile.seed)
+    scale = profile.data.scale_of(dataset)
+    return digest([levels[name] for name in chosen], scale, profile.seed)
+
+
+def scales():
+    """The scale of each test set."""
+    return [profile.data.scale_of(dataset) for dataset in profile.data.test]
 
 
 def level_options(*chosen):
     """Options of a command that name these levels."""
     return " ".join(f"--level {name}" for name in chosen)
+
+
+def captioner_of(dataset):
+    """The captioner, if it describes the HQ images of a set while that is prepared."""
+    asked = dataset not in profile.data.test and DATASETS[dataset].asks
+    return [profile.captioner] if asked else []
 
 
 def one_of(names):

@@ -1,61 +1,134 @@
-"""Files from outside: what they are, whether they are here and whole, and how they come.
+"""Files from outside: what they are, and whether they are here and whole.
 
-The list is ``config/artifacts.yaml``. Only :func:`fetch` uses the network; it resumes a download
-that was cut off, verifies it, and never leaves a half file under its final name.
+The list is ``config/artifacts.yaml``. Nothing here uses the network: :mod:`faithdiff.data.download`
+brings one file, :mod:`faithdiff.data.fetch` all that a profile needs.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import urllib.request
-from collections.abc import Callable, Iterable
-from http.client import HTTPException
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
-from urllib.error import HTTPError, URLError
+from urllib.parse import quote
 
 from pydantic import Field, model_validator
-from tqdm import tqdm
 
 from faithdiff.config import Name, Section, load_yaml
 from faithdiff.data.images import sha256_file
-from faithdiff.errors import CheckpointError, ConfigError, RunError, UserError
+from faithdiff.errors import CheckpointError, ConfigError, UserError
 from faithdiff.files import write_text_atomic
 from faithdiff.provenance import folder_digest
 
 ARTIFACTS_FILE = Path("config/artifacts.yaml")
-
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 RECORD = "recorded.json"  # name -> hash and size of what was fetched, beside the files
-_BLOCK = 1 << 20  # bytes
 
-Opener = Callable[[urllib.request.Request], Any]
+Url = Annotated[str, Field(pattern=r"^https?://")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Megabytes = Annotated[float, Field(gt=0)]
 
 
-class Artifact(Section):
-    """One external file; see the comments in ``config/artifacts.yaml``."""
+class _Source(Section):
+    """What a single file and a folder of files have in common."""
 
-    name: Name
-    address: Annotated[str, Field(pattern=r"^https?://")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./+%-]*$")]
+    address: Url
+    mirrors: tuple[Url, ...] = ()  # other addresses of the same bytes, tried in this order
     path: PurePosixPath
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
-    sha256_prefix: Annotated[str, Field(pattern=r"^[0-9a-f]{4,64}$")] | None
-    size_mb: Annotated[float, Field(gt=0)]
+    root: Literal["weights", "data"] = "weights"
     licence: str
     profiles: list[Name]
+    gated: bool = False  # a person must fetch it: an account, a form, a drive without direct links
+    how: str = ""  # what that person does
+
+    @model_validator(mode="after")
+    def _reachable(self) -> _Source:
+        _stays_inside("path", self.path)
+        if self.gated and not self.how:
+            raise ValueError("gated: say under `how` what a person must do")
+        return self
+
+
+class Artifact(_Source):
+    """One external file; see the comments in ``config/artifacts.yaml``."""
+
+    sha256: Sha256 | None
+    sha256_prefix: Annotated[str, Field(pattern=r"^[0-9a-f]{4,64}$")] | None = None
+    size_mb: Megabytes | None
+    unpack: PurePosixPath | None = None  # folder that receives the content of an archive
+    unpacked_mb: Megabytes | None = None  # a larger content is refused
 
     @model_validator(mode="after")
     def _consistent(self) -> Artifact:
-        if self.path.is_absolute() or ".." in self.path.parts:
-            raise ValueError(f"path {self.path} leaves the folder of the artifacts")
         if self.sha256 and not self.sha256.startswith(self.sha256_prefix or ""):
             raise ValueError(f"sha256_prefix {self.sha256_prefix} is not how sha256 begins")
+        if self.size_mb is None and not self.gated:
+            raise ValueError("size_mb: only what a person fetches may be of unknown size")
+        if self.unpack is not None:
+            _stays_inside("unpack", self.unpack)
+            if not self.path.name.endswith(ARCHIVES):
+                raise ValueError(f"unpack: {self.path.name} is no {', '.join(ARCHIVES)}")
+            if self.unpacked_mb is None:
+                raise ValueError("unpacked_mb: is missing; it bounds the content of the archive")
         return self
+
+    @property
+    def megabytes(self) -> float:
+        """The size for sums; 0 where it is not known."""
+        return self.size_mb or 0.0
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where to ask for the file, in order."""
+        return [self.address, *self.mirrors]
 
     def file(self, root: Path) -> Path:
         """Where the file lies under `root`."""
         return root / self.path
+
+    def folder(self, root: Path) -> Path | None:
+        """Where the content of an archive lies under `root`; None for any other file."""
+        return None if self.unpack is None else root / self.unpack
+
+
+class _Part(Section):
+    """One file of a folder; its path is the same there and here."""
+
+    path: PurePosixPath
+    sha256: Sha256 | None
+    size_mb: Megabytes
+
+
+class Folder(_Source):
+    """Several files of one repository; `address` and `mirrors` are of the folder."""
+
+    files: Annotated[list[_Part], Field(min_length=1)]
+
+    def artifacts(self) -> list[Artifact]:
+        """The files as artifacts named ``<folder>/<file>``."""
+        shared = self.model_dump(exclude={"name", "address", "mirrors", "path", "files"})
+        return [
+            Artifact(
+                **shared,
+                name=f"{self.name}/{part.path}",
+                address=_join(self.address, part.path),
+                mirrors=tuple(_join(mirror, part.path) for mirror in self.mirrors),
+                path=self.path / part.path,
+                sha256=part.sha256,
+                size_mb=part.size_mb,
+            )
+            for part in self.files
+        ]
+
+
+def _join(folder: str, path: PurePosixPath) -> str:
+    return f"{folder.rstrip('/')}/{quote(str(path))}"
+
+
+def _stays_inside(field: str, path: PurePosixPath) -> None:
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{field} {path} leaves the folder of the artifacts")
 
 
 class Shipped(Section):
@@ -63,8 +136,8 @@ class Shipped(Section):
 
     name: Name
     path: Path
-    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # provenance.folder_digest
-    size_mb: Annotated[float, Field(gt=0)]
+    digest: Sha256  # provenance.folder_digest
+    size_mb: Megabytes
     licence: str
     command: str
     seed: int
@@ -72,8 +145,9 @@ class Shipped(Section):
 
 
 class _File(Section):
-    artifacts: list[Artifact]
-    shipped: list[Shipped] = []
+    artifacts: tuple[Artifact, ...] = ()
+    folders: tuple[Folder, ...] = ()
+    shipped: tuple[Shipped, ...] = ()
 
 
 def check_shipped(folder: Path, path: Path = ARTIFACTS_FILE) -> None:
@@ -83,7 +157,10 @@ def check_shipped(folder: Path, path: Path = ARTIFACTS_FILE) -> None:
         CheckpointError: The folder is missing, or is listed there and differs.
     """
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: is missing; run from the root of the repository")
+        raise CheckpointError(
+            f"{folder}: is missing; run from the root of the repository, and where it comes from "
+            "outside (docs/data.md), fetch it first"
+        )
     for shipped in load_yaml(path, _File).shipped:
         if shipped.path == folder and folder_digest(folder) != shipped.digest:
             raise CheckpointError(
@@ -93,12 +170,13 @@ def check_shipped(folder: Path, path: Path = ARTIFACTS_FILE) -> None:
 
 
 def load_artifacts(path: Path) -> dict[str, Artifact]:
-    """Read the list of artifacts, by name.
+    """Read the list of artifacts, by name; the files of a folder are ``<folder>/<file>``.
 
     Raises:
         ConfigError: The file does not fit the schema, or a name comes twice.
     """
-    listed = load_yaml(path, _File).artifacts
+    content = load_yaml(path, _File)
+    listed = [*content.artifacts, *(a for folder in content.folders for a in folder.artifacts())]
     artifacts = {artifact.name: artifact for artifact in listed}
     for artifact in listed:
         if artifacts[artifact.name] is not artifact:
@@ -118,6 +196,22 @@ def select(artifacts: dict[str, Artifact], names: Iterable[str]) -> list[Artifac
     return [artifact for name, artifact in artifacts.items() if name in wanted]
 
 
+def needed_by(profile: str, artifacts: dict[str, Artifact]) -> list[Artifact]:
+    """Pick what a profile needs.
+
+    Raises:
+        ConfigError: No artifact names this profile.
+    """
+    found = [artifact for artifact in artifacts.values() if profile in artifact.profiles]
+    if not found:
+        known = sorted({name for artifact in artifacts.values() for name in artifact.profiles})
+        raise ConfigError(
+            f"no artifact lists the profile {profile!r}; there are {', '.join(known)} "
+            f"(`profiles` in {ARTIFACTS_FILE})"
+        )
+    return found
+
+
 def state(artifact: Artifact, root: Path) -> str:
     """Look at the file: ``ok``, ``missing`` or ``corrupt: <why>``. Reads and hashes all of it."""
     return check(artifact, root)[0]
@@ -129,10 +223,10 @@ def check(artifact: Artifact, root: Path) -> tuple[str, str]:
     if not file.is_file():
         return "missing", ""
     found = sha256_file(file)
-    expected = _expected(artifact, root)
-    if found.startswith(expected):
+    wanted = expected(artifact, root)
+    if found.startswith(wanted):
         return "ok", found
-    return f"corrupt: sha256 {found[:12]}..., expected {expected[:12]}...", found
+    return f"corrupt: sha256 {found[:12]}..., expected {wanted[:12]}...", found
 
 
 def quick_state(artifact: Artifact, root: Path) -> str:
@@ -145,128 +239,22 @@ def quick_state(artifact: Artifact, root: Path) -> str:
     if not file.is_file():
         return "missing"
     size = file.stat().st_size
-    entry = _recorded(root).get(artifact.name, {})
+    entry = recorded(root).get(artifact.name, {})
     return str(entry["sha256"]) if entry.get("size") == size else f"size:{size}"
 
 
-def fetch_all(
-    artifacts: Iterable[Artifact],
-    root: Path,
-    say: Callable[[str], None] = print,
-    opener: Opener = urllib.request.urlopen,
-) -> None:
-    """Fetch what is missing or corrupt; says first how many GB it will take.
-
-    Raises:
-        RunError: A download failed; what had arrived is kept for the next try.
-    """
-    wanted, todo = list(artifacts), []
-    for artifact in wanted:
-        found, sha256 = check(artifact, root)
-        if found == "ok":
-            _record(artifact, root, sha256)
-        else:
-            todo.append(artifact)
-    total = sum(artifact.size_mb for artifact in todo) / 1000
-    say(f"{len(wanted) - len(todo)} of {len(wanted)} files are in {root} already")
-    if todo:
-        say(f"fetching {len(todo)} files, about {total:.2f} GB, into {root}")
-    for artifact in todo:
-        say(f"{artifact.name}: {artifact.address} ({artifact.licence})")
-        fetch(artifact, root, opener)
-
-
-def fetch(artifact: Artifact, root: Path, opener: Opener = urllib.request.urlopen) -> Path:
-    """Download one artifact, resuming ``<file>.part`` where there is one, and verify it.
-
-    Args:
-        artifact: What to fetch.
-        root: The folder that its path is relative to.
-        opener: Opens a request as :func:`urllib.request.urlopen` does.
-
-    Returns:
-        The file, whole and verified; its hash is recorded in ``recorded.json``.
-
-    Raises:
-        RunError: The address does not answer, the transfer ends early, or the hash is wrong.
-    """
-    file = artifact.file(root)
-    found, sha256 = check(artifact, root)
-    if found != "ok":
-        _make_room(artifact, file)
-        part = file.with_name(file.name + ".part")
-        _download(artifact, part, opener)
-        sha256 = _verify(artifact, root, part)
-        os.replace(part, file)
-    _record(artifact, root, sha256)
-    return file
-
-
-def _make_room(artifact: Artifact, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(file.parent).free / 1e6
-    if free < artifact.size_mb:
-        raise UserError(
-            f"{file.parent}: {artifact.name} needs {artifact.size_mb:g} MB, {free:.0f} MB are free"
-        )
-
-
-def _download(artifact: Artifact, part: Path, opener: Opener) -> None:
-    had = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "faithdiff"} | ({"Range": f"bytes={had}-"} if had else {})
-    request = urllib.request.Request(artifact.address, headers=headers)
-    try:
-        with opener(request) as response:
-            _receive(artifact, response, part, had)
-    except HTTPError as error:
-        if error.code != 416:  # 416: nothing is left to send; the hash decides
-            raise RunError(f"{artifact.name}: {artifact.address} answers {error}") from None
-    except (URLError, OSError, HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise RunError(
-            f"{artifact.name}: {artifact.address}: {reason}; run the same command again to resume"
-        ) from None
-
-
-def _receive(artifact: Artifact, response: Any, part: Path, had: int) -> None:
-    resumed = response.status == 206  # a server without ranges sends it all again
-    start = had if resumed else 0
-    length = response.headers.get("Content-Length")
-    total = start + int(length) if length else None
-    mode: Literal["ab", "wb"] = "ab" if resumed else "wb"
-    with (
-        part.open(mode) as out,
-        tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=artifact.name) as bar,
-    ):
-        while block := response.read(_BLOCK):
-            out.write(block)
-            bar.update(len(block))
-    got = part.stat().st_size
-    if total is not None and got < total:
-        raise RunError(
-            f"{artifact.name}: the transfer ended after {got} of {total} bytes; "
-            "run the same command again to resume"
-        )
-
-
-def _verify(artifact: Artifact, root: Path, part: Path) -> str:
-    found, expected = sha256_file(part), _expected(artifact, root)
-    if not found.startswith(expected):
-        part.unlink()  # resuming would only append to the wrong bytes
-        raise RunError(
-            f"{artifact.name}: {artifact.address} gave a file with sha256 {found}, "
-            f"expected {expected}; deleted. Try again, or look for a new address"
-        )
-    return found
-
-
-def _expected(artifact: Artifact, root: Path) -> str:
+def expected(artifact: Artifact, root: Path) -> str:
     """The hash to expect, or how it begins: published, recorded on first fetch, or by name."""
-    recorded = _recorded(root).get(artifact.name, {}).get("sha256")
-    return str(artifact.sha256 or recorded or artifact.sha256_prefix or "")
+    kept = recorded(root).get(artifact.name, {}).get("sha256")
+    return str(artifact.sha256 or kept or artifact.sha256_prefix or "")
 
 
-def _recorded(root: Path) -> dict[str, dict[str, Any]]:
+def recorded(root: Path) -> dict[str, dict[str, Any]]:
+    """What ``recorded.json`` holds: hash and size by name.
+
+    Raises:
+        UserError: It is damaged.
+    """
     file = root / RECORD
     if not file.exists():
         return {}
@@ -277,9 +265,10 @@ def _recorded(root: Path) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def _record(artifact: Artifact, root: Path, sha256: str) -> None:
+def record(artifact: Artifact, root: Path, sha256: str) -> None:
+    """Remember the hash of a file that is here, for the next look at it."""
     size = artifact.file(root).stat().st_size
-    entries = _recorded(root)
+    entries = recorded(root)
     if entries.get(artifact.name) == (entry := {"sha256": sha256, "size": size}):
         return
     text = json.dumps(entries | {artifact.name: entry}, indent=1, sort_keys=True)

@@ -147,7 +147,9 @@ def _tree(
         for tier in (0.25, 0.5, 0.75):
             half, foot = 0.32 * height * (1.15 - tier), base - height * (tier - 0.05)
             tip = [[x - half, foot], [x + half, foot], [x, foot - 0.42 * height]]
-            canvas.polygon(np.asarray(tip, np.float32), shaded(plain(green), (x, foot), height, 0.0))
+            canvas.polygon(
+                np.asarray(tip, np.float32), shaded(plain(green), (x, foot), height, 0.0)
+            )
         return
     for _ in range(5):
         middle = (

@@ -150,11 +150,8 @@ def box(left: float, top: float, width: float, height: float, corner: float = 0.
     """Return an upright rectangle, its corners rounded by ``corner`` px."""
     corner = min(corner, width / 2, height / 2)
     arc = _polar(corner, _angles(32)).reshape(4, 8, 2)
-    inner = np.array(
-        [[width - corner, height - corner], [corner, height - corner], [corner, corner]]
-        + [[width - corner, corner]],
-        np.float32,
-    )
+    right, low = width - corner, height - corner
+    inner = np.array([[right, low], [corner, low], [corner, corner], [right, corner]], np.float32)
     return (arc + inner[:, None] + (left, top)).reshape(-1, 2).astype(np.float32)
 
 

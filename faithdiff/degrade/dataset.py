@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from faithdiff import seeds
+from faithdiff.config import REAL
 from faithdiff.data.images import read_image, sha256_file, write_png
 from faithdiff.degrade.levels import Level
 from faithdiff.degrade.pipeline import apply, draw
@@ -78,6 +79,24 @@ def degrade_dataset(
             }
         )
     text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    write_text_atomic(text, out_dir / LOG)
+
+
+def log_real(index: Path, dataset: str, out_dir: Path) -> None:
+    """Write ``degradation.jsonl`` of LQ images that came degraded: their hashes, no parameters.
+
+    Raises:
+        ImageError: The index names no image, or one that is not in `out_dir`.
+    """
+    lines = []
+    for name in _names(index):
+        file = out_dir / f"{name}.png"
+        if not file.is_file():
+            raise ImageError(f"{file}: is missing; run: faithdiff prepare --dataset {dataset}")
+        lines.append(
+            {"name": name, "level": REAL, "lq_sha256": sha256_file(file), "parameters": None}
+        )
+    text = "".join(json.dumps(line) + "\n" for line in lines)
     write_text_atomic(text, out_dir / LOG)
 
 

@@ -55,7 +55,7 @@ def _figures(
 ) -> Iterator[tuple[str, Figure | None]]:
     yield "levels", levels_figure(profile, layout)
     for dataset in profile.data.test:
-        level = panel_level(profile)
+        level = panel_level(profile, dataset)
         yield f"panels-{dataset}-{level}", panels_figure(profile, layout, scores, dataset, level)
     yield "ablation", ablation_figure(profile, ablation_table(scores, profile))
     yield "training", training_figure(profile, layout)

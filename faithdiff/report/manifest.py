@@ -55,7 +55,7 @@ def write_manifest(study: Study) -> None:
 def _data(study: Study) -> dict[str, Any]:
     """Hashes of every data set's index, and of its degradation log at each level."""
     data = study.profile.data
-    levels = {"train": [data.train_level], **dict.fromkeys(data.test, data.levels)}
+    levels = {"train": [data.train_level], **{name: data.levels_of(name) for name in data.test}}
     if study.profile.prior.source == "train":
         levels["prior"] = []
     return {
@@ -103,10 +103,9 @@ def _restorations(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
     """Manifests of all restored sets, by ``method/seed/dataset/level``."""
     for method in study.profile.methods:
         for seed in study.profile.seeds:
-            for dataset in study.profile.data.test:
-                for level in study.profile.data.levels:
-                    folder = study.layout.restoration(method, seed, dataset, level)
-                    yield f"{method}/seed{seed}/{dataset}/{level}", _read(folder / MANIFEST)
+            for dataset, level in study.profile.data.places:
+                folder = study.layout.restoration(method, seed, dataset, level)
+                yield f"{method}/seed{seed}/{dataset}/{level}", _read(folder / MANIFEST)
 
 
 def _images(made: dict[str, Any]) -> dict[str, Any]:

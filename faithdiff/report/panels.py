@@ -41,7 +41,7 @@ def levels_figure(profile: Profile, layout: Layout) -> Figure:
     """
     shown = [
         (dataset, name)
-        for dataset in profile.data.test
+        for dataset in profile.data.with_hq
         for name in read_index(layout.dataset(dataset))["name"][:LEVEL_IMAGES]
     ]
     rows = ["HQ", *profile.data.levels]
@@ -66,12 +66,21 @@ def panels_figure(
 ) -> Figure:
     """Draw LQ, each method of the main table, and HQ, for the first images of a test set.
 
+    Real-world images have no HQ column; the box is where their LQ image has most detail.
+
     Raises:
         UserError: An index or an image is missing or has another size than its HQ image.
     """
     names = list(read_index(layout.dataset(dataset))["name"][: profile.report.panel_images])
-    columns = ["LQ", *profile.report.main, "HQ"]
-    hqs = [read_image(layout.dataset(dataset) / "hq" / f"{name}.png") for name in names]
+    real = profile.data.is_real(dataset)
+    columns = ["LQ", *profile.report.main, *([] if real else ["HQ"])]
+    scale = profile.data.scale_of(dataset)
+    hqs = [
+        _enlarged(read_image(layout.lq(dataset, level) / f"{name}.png"), scale)
+        if real
+        else read_image(layout.dataset(dataset) / "hq" / f"{name}.png")
+        for name in names
+    ]
     side = min(PANELS_WIDTH / len(columns), 1.0)
     heights = [ratio for hq in hqs for ratio in (hq.shape[0] / hq.shape[1], 1.0)]
     size = (side * len(columns), side * sum(heights) + 0.17 * len(names) + 0.4)
@@ -84,7 +93,8 @@ def panels_figure(
         box = detailed_box(hq)
         for c, column in enumerate(columns):
             whole, zoomed = axes[2 * i, c], axes[2 * i + 1, c]
-            zoomed.set_xlabel(_caption(column, psnr, name), fontsize=6.5, labelpad=2)
+            text = "" if real else _caption(column, psnr, name)
+            zoomed.set_xlabel(text, fontsize=6.5, labelpad=2)
             image = _image(profile, layout, scores, (dataset, level, name), column, hq)
             for area in (whole, zoomed) if image is None else ():
                 _absent(area)
@@ -94,7 +104,8 @@ def panels_figure(
     for c, column in enumerate(columns):
         label = column if column in ("LQ", "HQ") else profile.methods[column].label
         axes[0, c].set_title(textwrap.fill(label, 13), fontsize=6.5)
-    figure.suptitle(f"{dataset}, Level {level}", x=0.01, ha="left", fontsize=8)
+    title = f"{dataset}, real-world" if real else f"{dataset}, Level {level}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=8)
     return figure
 
 
@@ -126,6 +137,11 @@ def _lq(layout: Layout, dataset: str, level: str, name: str, hq: Pixels) -> Pixe
     small = read_image(layout.lq(dataset, level) / f"{name}.png")
     size = (hq.shape[1], hq.shape[0])
     return np.asarray(Image.fromarray(small).resize(size, Image.Resampling.NEAREST))
+
+
+def _enlarged(lq: Pixels, scale: int) -> Pixels:
+    """Pixels enlarged as they are."""
+    return lq.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def _image(
@@ -211,6 +227,7 @@ def _bare(axes: Axes, colour: str | None = None) -> None:
             spine.set_linewidth(0.9)
 
 
-def panel_level(profile: Profile) -> str:
+def panel_level(profile: Profile, dataset: str) -> str:
     """Choose the one level that is shown, the middle one: `results/` is in git and stays small."""
-    return profile.data.levels[len(profile.data.levels) // 2]
+    levels = profile.data.levels_of(dataset)
+    return levels[len(levels) // 2]

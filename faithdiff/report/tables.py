@@ -1,19 +1,22 @@
-"""The main table and the ablation table, as pure functions of the scores.
+"""The tables, as pure functions of the scores.
 
 Main (paper Table 1): per test set and level, methods by metrics; bold only where the best is
-separated from the runner-up. Ablation (paper Tables 5 and 6): variants by metrics over all test
-images, each with its paired difference to the first row. :mod:`faithdiff.report.render` prints.
+separated from the runner-up. Real (paper Table 2): the same on real-world sets, which have no HQ
+images and so no-reference metrics alone. Ablation (paper Tables 5 and 6): variants by metrics over
+all test images, each with its paired difference to the first row.
+:mod:`faithdiff.report.render` prints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from faithdiff.config import Profile
+from faithdiff.config import REAL, Profile
+from faithdiff.errors import UserError
 from faithdiff.layout import Layout
 from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Row, Table
 from faithdiff.report.draft import Draft
@@ -22,7 +25,14 @@ from faithdiff.report.render import write_table
 from faithdiff.report.scores import load_scores
 from faithdiff.score.protocols import choose, load_protocols
 
-__all__ = ["ablation_table", "load_scores", "main_table", "metric_columns", "write_tables"]
+__all__ = [
+    "ablation_table",
+    "load_scores",
+    "main_table",
+    "metric_columns",
+    "real_table",
+    "write_tables",
+]
 
 
 def main_table(
@@ -38,11 +48,43 @@ def main_table(
     """
     blocks = [
         Block(dataset, f"Level {level}", (dataset,), (level,))
-        for dataset in profile.data.test
+        for dataset in profile.data.with_hq
         for level in profile.data.levels
     ]
     columns = metric_columns(profile, protocol)
-    draft = Draft("main", scores, profile, columns, blocks, profile.report.main)
+    return _leaders("main", scores, profile, columns, blocks, paper)
+
+
+def real_table(
+    scores: pd.DataFrame, profile: Profile, protocol: str = "", paper: Path = PAPER
+) -> Table:
+    """Build the table of ``report.main`` by no-reference metrics, for each real-world test set.
+
+    Arguments as in :func:`main_table`.
+
+    Raises:
+        UserError: Every metric of the profile needs an HQ image.
+    """
+    blocks = [Block(name, "real-world", (name,), (REAL,)) for name in profile.data.real]
+    columns = metric_columns(profile, protocol, reference=False)
+    if not columns:
+        raise UserError(
+            f"score.metrics: all need an HQ image, and {', '.join(profile.data.real)} has none; "
+            "add a no-reference metric, such as musiq, or remove the set"
+        )
+    return _leaders("real", scores, profile, columns, blocks, paper)
+
+
+def _leaders(
+    name: str,
+    scores: pd.DataFrame,
+    profile: Profile,
+    columns: list[Column],
+    blocks: list[Block],
+    paper: Path,
+) -> Table:
+    """Means with the best and the runner-up marked; no cell of it is compared with another set."""
+    draft = Draft(name, scores, profile, columns, blocks, profile.report.main)
     draft.compare_leaders()
     published = [
         published_for(block.datasets[0], block.levels[0], columns[0].protocol, paper)
@@ -57,7 +99,7 @@ def main_table(
         f"Means over images ({draft.counts()}), protocol {columns[0].protocol}. "
         f"Bold: best, and separated from the runner-up by {rule}. "
         "Underlined: the runner-up, or both leaders where they are not separated. "
-        f"{_comparability(any(published))}"
+        f"{_comparability(any(published)) if name == 'main' else _REAL_NOTE}"
     )
     return draft.table(caption, found, differences=False)
 
@@ -68,7 +110,7 @@ def ablation_table(scores: pd.DataFrame, profile: Profile, protocol: str = "") -
     The first block averages each image over the levels; the others show the levels. Each cell
     after the first row carries its paired difference to the first row.
     """
-    datasets, levels = tuple(profile.data.test), tuple(profile.data.levels)
+    datasets, levels = tuple(profile.data.with_hq), tuple(profile.data.levels)
     blocks = [Block("All levels", "", datasets, levels)]
     blocks += [Block(f"Level {level}", "", datasets, (level,)) for level in levels]
     columns = [HELD_OUT, *metric_columns(profile, protocol)]
@@ -85,15 +127,25 @@ def ablation_table(scores: pd.DataFrame, profile: Profile, protocol: str = "") -
     return draft.table(caption, draft.finish(), differences=True)
 
 
-def metric_columns(profile: Profile, protocol: str = "") -> list[Column]:
-    """Return the metrics of the profile under a protocol, in the profile's order."""
+def metric_columns(profile: Profile, protocol: str = "", reference: bool = True) -> list[Column]:
+    """Return the metrics of the profile under a protocol, in the profile's order.
+
+    Args:
+        profile: Names the metrics.
+        protocol: That of the profile where empty.
+        reference: False: only metrics that need no HQ image.
+    """
     name = protocol or profile.report.protocol
     protocols = load_protocols(profile.score.protocols_file)
     definitions = choose(protocols, [name], profile.score.metrics)
     return [
         Column(metric, name, each.label, each.unit, each.decimals, each.higher_is_better)
         for (_, metric), each in definitions.items()
+        if reference or not each.needs_reference
     ]
+
+
+_REAL_NOTE = "The paper's numbers on real-world sets were not found (results/paper)."
 
 
 def _comparability(published: bool) -> str:
@@ -128,11 +180,20 @@ def _with_published(
 
 
 def write_tables(profile: Profile, layout: Layout) -> list[Path]:
-    """Write ``results/<profile>/tables/{main,ablation}.{md,tex,csv,cells.json}``.
+    """Write ``results/<profile>/tables/{main,real,ablation}.{md,tex,csv,cells.json}``.
+
+    There is no table `real` without a real-world test set.
 
     Raises:
         UserError: ``scores.csv`` is missing or damaged.
     """
     scores = load_scores(layout.results / "scores.csv")
-    tables = [main_table(scores, profile), ablation_table(scores, profile)]
+    tables = [_TABLES[name](scores, profile) for name in profile.tables]
     return [path for table in tables for path in write_table(table, layout.results / "tables")]
+
+
+_TABLES: Mapping[str, Callable[[pd.DataFrame, Profile], Table]] = {
+    "main": main_table,
+    "real": real_table,
+    "ablation": ablation_table,
+}

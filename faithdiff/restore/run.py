@@ -20,7 +20,8 @@ import torch
 from tqdm import tqdm
 
 from faithdiff import seeds
-from faithdiff.config import digest
+from faithdiff.config import Data, digest
+from faithdiff.data.captions import read_captions
 from faithdiff.data.datasets import read_index
 from faithdiff.data.images import read_image, sha256_file, write_png
 from faithdiff.errors import CheckpointError, ImageError, RunError, UserError
@@ -49,20 +50,39 @@ def restore_job(study: Study, method: Method, name: str, seed: int) -> None:
     """
     torch.set_num_threads(1)
     folder = study.layout.checkpoint(name, seed)
+    for scale, places in _by_scale(study.profile.data).items():
+        _restore_places(study.at_scale(scale), method, name, seed, folder, places)
+
+
+def _by_scale(data: Data) -> dict[int, list[tuple[str, str]]]:
+    """Test sets and levels by their scale: a loaded method has one scale."""
+    found: dict[int, list[tuple[str, str]]] = {}
+    for dataset, level in data.places:
+        found.setdefault(data.scale_of(dataset), []).append((dataset, level))
+    return found
+
+
+def _restore_places(
+    study: Study,
+    method: Method,
+    name: str,
+    seed: int,
+    folder: Path,
+    places: list[tuple[str, str]],
+) -> None:
     identity = describe(study, method, name, folder)
     restorer: Restorer | None = None
-    for dataset in study.profile.data.test:
-        for level in study.profile.data.levels:
-            items = list(_items(study, dataset, level, seed, identity))
-            missing = [item for item in items if not _is_whole(_stored(study, item.key))]
-            if missing and restorer is None:
-                restorer = method.load(study, folder)
-            begun = time.perf_counter()
-            if restorer is not None:
-                _restore(study, restorer, missing, f"{name} {dataset} {level}")
-            seconds = time.perf_counter() - begun
-            target = study.layout.restoration(name, seed, dataset, level)
-            _publish(study, items, target, identity, len(missing), seconds)
+    for dataset, level in places:
+        items = list(_items(study, dataset, level, seed, identity))
+        missing = [item for item in items if not _is_whole(_stored(study, item.key))]
+        if missing and restorer is None:
+            restorer = method.load(study, folder)
+        begun = time.perf_counter()
+        if restorer is not None:
+            _restore(study, restorer, missing, f"{name} {dataset} {level}")
+        seconds = time.perf_counter() - begun
+        target = study.layout.restoration(name, seed, dataset, level)
+        _publish(study, items, target, identity, len(missing), seconds)
 
 
 def describe(study: Study, method: Method, name: str, folder: Path) -> dict[str, Any]:
@@ -85,8 +105,7 @@ def describe(study: Study, method: Method, name: str, folder: Path) -> dict[str,
 def _items(
     study: Study, dataset: str, level: str, seed: int, identity: dict[str, Any]
 ) -> Iterator[Item]:
-    index = read_index(study.layout.dataset(dataset))
-    for name, caption in zip(index["name"], index["caption"], strict=True):
+    for name, caption in captions_of(study, dataset, level).items():
         lq = study.layout.lq(dataset, level) / f"{name}.png"
         if not lq.is_file():
             raise UserError(
@@ -98,6 +117,26 @@ def _items(
         noise = seeds.seed(study.profile.seed, "restore", dataset, level, name, seed)
         key = digest(identity, sha256, caption, noise)
         yield Item(name, lq, sha256, caption, noise, key)
+
+
+def captions_of(study: Study, dataset: str, level: str) -> dict[str, str]:
+    """Captions of a test set by name, in the order of its index: of each LQ image, or of the set.
+
+    Raises:
+        UserError: `faithdiff prepare` or `faithdiff caption` has not run, or not on these images.
+    """
+    index = read_index(study.layout.dataset(dataset))
+    captions = dict(zip(index["name"], index["caption"], strict=True))
+    if not study.profile.data.test[dataset].asks:
+        return captions
+    file = study.layout.captions(dataset, level)
+    written = read_captions(file)
+    if odd := sorted(set(written) ^ set(captions)):
+        raise UserError(
+            f"{file}: {odd[0]!r} is in it or in index.csv, not in both; make it again with: "
+            f"faithdiff caption --config {study.file} --dataset {dataset}"
+        )
+    return {name: written[name] for name in captions}
 
 
 def _stored(study: Study, key: str) -> Path:

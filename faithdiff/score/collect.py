@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from faithdiff.config import Profile
+from faithdiff.config import REAL, Profile
 from faithdiff.errors import RunError
 from faithdiff.files import write_text_atomic
 from faithdiff.layout import Layout
@@ -75,7 +75,7 @@ def _order(column: pd.Series, profile: Profile) -> pd.Series:
     orders = {
         "method": list(profile.methods),
         "dataset": list(profile.data.test),
-        "level": list(profile.data.levels),
+        "level": [*profile.data.levels, REAL],
     }
     if column.name == "seed":
         return column.astype(int)

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from faithdiff import seeds
 from faithdiff.config import digest
-from faithdiff.data.datasets import read_index
 from faithdiff.data.images import read_image, sha256_file
 from faithdiff.files import write_text_atomic
 from faithdiff.methods import Study
@@ -24,6 +23,7 @@ from faithdiff.models.faithdiff import FaithDiff, load
 from faithdiff.models.prior import Prior, load_prior
 from faithdiff.restore.arrays import to_tensor
 from faithdiff.restore.pipeline import enlarge
+from faithdiff.restore.run import captions_of
 from faithdiff.score.protocols import COLUMNS
 from faithdiff.train.objective import prediction_target, time_ids
 
@@ -39,15 +39,16 @@ def heldout_job(study: Study, method: str, seed: int) -> None:
     config = study.profile.training.heldout
     protocol = digest(config, study.profile.training.loss, prior.scheduler.config.prediction_type)
     rows = []
-    places = [(d, lv) for d in study.profile.data.test for lv in study.profile.data.levels]
+    places = [(d, lv) for d in study.profile.data.with_hq for lv in study.profile.data.levels]
     for dataset, level in tqdm(places, f"held-out {method}", unit="set"):
-        index = read_index(study.layout.dataset(dataset))[: config.images]
-        for name, caption in zip(index["name"], index["caption"], strict=True):
+        captions = list(captions_of(study, dataset, level).items())[: config.images]
+        at_scale = study.at_scale(study.profile.data.scale_of(dataset))
+        for name, caption in captions:
             hq = study.layout.dataset(dataset) / "hq" / f"{name}.png"
             lq = study.layout.lq(dataset, level) / f"{name}.png"
             # The same noise at every level: levels differ by their LQ image alone.
             generator = seeds.torch_generator(study.profile.seed, "heldout", dataset, name)
-            value = heldout_loss(study, model, prior, hq, lq, caption, generator)
+            value = heldout_loss(at_scale, model, prior, hq, lq, caption, generator)
             place = [method, method, seed, dataset, level, name, METRIC, PROTOCOL]
             rows.append([*place, repr(value), "ok", "", sha256_file(hq), protocol])
     _write(rows, study.layout.restored(method, seed) / "heldout.csv")

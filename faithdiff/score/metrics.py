@@ -38,7 +38,7 @@ from faithdiff.errors import ConfigError
 from faithdiff.score.protocols import Definition
 
 # (restored, reference), both (1, 3, H, W) in [0, 1] -> the value
-Measure = Callable[[torch.Tensor, torch.Tensor], float]
+Measure = Callable[[torch.Tensor, torch.Tensor | None], float]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _problem(name: str, files: list[_Checked]) -> str | None:
 
 def _describe(artifact: Artifact, found: str) -> str:
     detail = "" if found == "missing" else f", here {found}"
-    return f"{artifact.path.name} ({artifact.size_mb:g} MB{detail})"
+    return f"{artifact.path.name} ({artifact.megabytes:g} MB{detail})"
 
 
 def load(metric: Metric, weights: Path, device: str) -> Measure:
@@ -124,9 +124,9 @@ def load(metric: Metric, weights: Path, device: str) -> Measure:
     with _weights_from(weights), torch.random.fork_rng(devices=[]):
         network = pyiqa.create_metric(definition.network, device=target, **definition.options)
 
-    def measure(restored: torch.Tensor, reference: torch.Tensor) -> float:
+    def measure(restored: torch.Tensor, reference: torch.Tensor | None) -> float:
         images = [_crop(restored, definition.crop_border).to(target)]
-        if definition.needs_reference:
+        if definition.needs_reference and reference is not None:
             images.append(_crop(reference, definition.crop_border).to(target))
         return float(network(*images).item())
 

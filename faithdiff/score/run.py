@@ -44,7 +44,7 @@ class Place:
 
 
 def score_folder(
-    hq: Mapping[str, Path],
+    hq: Mapping[str, Path] | None,
     restored: Mapping[str, Path],
     scorer: Scorer,
     place: Place,
@@ -53,7 +53,8 @@ def score_folder(
     """Score every restored image against the HQ image of the same name.
 
     Args:
-        hq: Image files by name.
+        hq: Image files by name. None: real-world images without HQ, for which only no-reference
+            metrics give rows.
         restored: Image files by name; the names must be the same.
         scorer: The metrics.
         place: The columns that say what was scored.
@@ -65,12 +66,12 @@ def score_folder(
     Raises:
         UserError: The names differ: no image is scored against another's HQ, and none is left out.
     """
-    if odd := sorted(set(hq) ^ set(restored)):
+    if hq is not None and (odd := sorted(set(hq) ^ set(restored))):
         side = "restored" if odd[0] in hq else "HQ"
         raise UserError(f"{place.dataset}, level {place.level}: no {side} image for {odd[0]!r}")
     rows: list[Row] = []
     for name in sorted(restored):
-        pair = Pair(restored[name], hq[name])
+        pair = Pair(restored[name], None if hq is None else hq[name])
         for (protocol, metric), (value, status) in scorer.score(pair).items():
             digest = scorer.metrics[protocol, metric].digest
             values = (name, metric, protocol, value, status, *pair.sha256, digest)
@@ -102,8 +103,7 @@ def score_job(
     torch.set_num_threads(threads)
     folders = {
         (dataset, level): _checked(layout, method, seed, dataset, level)
-        for dataset in profile.data.test
-        for level in profile.data.levels
+        for dataset, level in profile.data.places
     }
     cache = Cache(layout.store / "scores" / f"{method}-seed{seed}.csv")
     weights = profile.score.weights
@@ -114,7 +114,9 @@ def score_job(
     count = sum(len(images) for images in folders.values())
     with tqdm(total=count, unit="image", desc=f"score {method} seed{seed}") as bar:
         for (dataset, level), restored in folders.items():
-            hq = {name: layout.dataset(dataset) / "hq" / f"{name}.png" for name in restored}
+            folder = layout.dataset(dataset) / "hq"
+            real = profile.data.is_real(dataset)
+            hq = None if real else {name: folder / f"{name}.png" for name in restored}
             place = Place(method, variant, seed, dataset, level)
             rows += score_folder(hq, restored, scorer, place, bar.update)
     write_scores(rows, layout.restored(method, seed) / "scores.csv")

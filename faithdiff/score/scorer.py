@@ -18,28 +18,33 @@ from faithdiff.score.metrics import Measure, Metric, load
 
 
 class Pair:
-    """A restored image and its HQ image; each is read once, and only if something needs it."""
+    """A restored image and its HQ image, if it has one; each is read once, and only if needed."""
 
-    def __init__(self, restored: Path, hq: Path) -> None:
-        self.files = restored, hq
-        self.sha256 = sha256_file(restored), sha256_file(hq)
+    def __init__(self, restored: Path, hq: Path | None) -> None:
+        self.has_reference = hq is not None
+        self._files = restored, hq
+        self.sha256 = sha256_file(restored), sha256_file(hq) if hq else ""
 
     @cached_property
-    def images(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def images(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Restored and HQ, ``(1, 3, H, W)`` in ``[0, 1]``."""
-        restored, hq = (_tensor(file) for file in self.files)
-        return restored, hq
+        restored, hq = self._files
+        return _tensor(restored), _tensor(hq) if hq else None
 
     @property
     def sizes(self) -> tuple[str, str]:
-        """Restored and HQ size, as ``WxH``."""
-        restored, hq = (f"{image.shape[-1]}x{image.shape[-2]}" for image in self.images)
-        return restored, hq
+        """Restored and HQ size, as ``WxH``; the same twice where there is no HQ image."""
+        restored, hq = self.images
+        return _size(restored), _size(restored if hq is None else hq)
 
     @property
     def shorter_side(self) -> int:
         """Of the restored image, in pixels."""
         return min(self.images[0].shape[-2:])
+
+
+def _size(image: torch.Tensor) -> str:
+    return f"{image.shape[-1]}x{image.shape[-2]}"
 
 
 def _tensor(file: Path) -> torch.Tensor:
@@ -71,12 +76,20 @@ class Scorer:
         self._loaded: dict[str, Measure | str] = {}
 
     def score(self, pair: Pair) -> dict[tuple[str, str], tuple[str, str]]:
-        """``(protocol, metric) -> (value, status)``; the value is empty unless the status is ok."""
+        """``(protocol, metric) -> (value, status)``; the value is empty unless the status is ok.
+
+        Without an HQ image there is nothing to say of a metric that needs one, not even a status.
+        """
+        wanted = {
+            key: metric
+            for key, metric in self.metrics.items()
+            if pair.has_reference or not metric.definition.needs_reference
+        }
         outcomes: dict[str, tuple[str, str]] = {}
-        for metric in self.metrics.values():
+        for metric in wanted.values():
             if metric.digest not in outcomes:
                 outcomes[metric.digest] = self._outcome(metric, pair)
-        return {key: outcomes[metric.digest] for key, metric in self.metrics.items()}
+        return {key: outcomes[metric.digest] for key, metric in wanted.items()}
 
     def _outcome(self, metric: Metric, pair: Pair) -> tuple[str, str]:
         key = (metric.digest, *pair.sha256)

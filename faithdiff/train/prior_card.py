@@ -39,7 +39,7 @@ def write_card(study: Study, picture: Path) -> str:
         "|---|---|--:|--:|",
     ]
     panels: dict[str, Tensor] = {}
-    for dataset in study.profile.data.test:
+    for dataset in study.profile.data.with_hq:
         folder = study.layout.dataset(dataset)
         index = read_index(folder)
         images = read_stack([folder / "hq" / f"{name}.png" for name in index["name"]])

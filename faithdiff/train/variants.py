@@ -62,7 +62,7 @@ class VariantMethod(Method):
         dtype = DTYPES[self._profile.restore.precision]
         model = load(folder, dtype).to(device)
         prior = load_prior(study.prior_folder, dtype, model.unet).to(device)
-        return FaithDiffRestorer(model, prior, self._profile.restore, self._profile.data.scale)
+        return FaithDiffRestorer(model, prior, self._profile.restore, study.profile.data.scale)
 
     def settings(self, study: Study) -> dict[str, Any]:
         return {

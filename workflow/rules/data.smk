@@ -8,10 +8,11 @@ rule prepare_dataset:
         LOGS / "benchmarks" / "prepare_dataset" / "{dataset}.tsv"
     params:
         code=code_digest("faithdiff.data.datasets"),
-        config=lambda w: digest(DATASETS[w.dataset], profile.seed),
+        config=lambda w: digest(DATASETS[w.dataset], profile.seed, *captioner_of(w.dataset)),
     threads: 1
     resources:
-        mem_mb=2000,
+        gpu=lambda w: GPU if captioner_of(w.dataset) else 0,
+        mem_mb=lambda w: 32000 if captioner_of(w.dataset) else 2000,
     shell:
         verb("prepare --dataset {wildcards.dataset} --workers {threads}")
 
@@ -27,15 +28,59 @@ rule degrade:
     benchmark:
         LOGS / "benchmarks" / "degrade" / "{dataset}.tsv"
     wildcard_constraints:
-        dataset=one_of(profile.data.test),
+        dataset=one_of(profile.data.with_hq),
     params:
         code=code_digest("faithdiff.degrade.dataset"),
-        config=degradation_digest(*profile.data.levels),
+        config=lambda w: degradation_digest(w.dataset, *profile.data.levels),
     threads: 1
     resources:
         mem_mb=2000,
     shell:
         verb(f"degrade --dataset {{wildcards.dataset}} {level_options(*profile.data.levels)}")
+
+
+# Real-world images came degraded: they are logged, not changed.
+rule take_real:
+    input:
+        index=layout.dataset("{dataset}") / "index.csv",
+    output:
+        log=layout.lq("{dataset}", REAL) / "degradation.jsonl",
+    log:
+        LOGS / "degrade" / "{dataset}.log",
+    benchmark:
+        LOGS / "benchmarks" / "degrade" / "{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(profile.data.real),
+    params:
+        code=code_digest("faithdiff.degrade.dataset"),
+    threads: 1
+    resources:
+        mem_mb=2000,
+    shell:
+        verb(f"degrade --dataset {{wildcards.dataset}} {level_options(REAL)}")
+
+
+# Test captions describe what a user would have: the LQ image.
+rule caption:
+    input:
+        lq=layout.lq("{dataset}", "{level}") / "degradation.jsonl",
+    output:
+        captions=layout.captions("{dataset}", "{level}"),
+    log:
+        LOGS / "caption" / "{dataset}-{level}.log",
+    benchmark:
+        LOGS / "benchmarks" / "caption" / "{dataset}-{level}.tsv"
+    wildcard_constraints:
+        dataset=one_of(CAPTIONED),
+    params:
+        code=code_digest("faithdiff.models.captioning"),
+        config=digest(profile.captioner, profile.seed),
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=32000,
+    shell:
+        verb("caption --dataset {wildcards.dataset} --level {wildcards.level}")
 
 
 rule degrade_train:
@@ -49,7 +94,7 @@ rule degrade_train:
         LOGS / "benchmarks" / "degrade" / "train.tsv"
     params:
         code=code_digest("faithdiff.degrade.dataset"),
-        config=degradation_digest(profile.data.train_level),
+        config=degradation_digest("train", profile.data.train_level),
     threads: 1
     resources:
         mem_mb=2000,

@@ -5,7 +5,7 @@ rule tables:
     output:
         expand(
             layout.results / "tables" / "{table}.{kind}",
-            table=["main", "ablation"],
+            table=profile.tables,
             kind=["md", "tex", "csv", "cells.json"],
         ),
     log:

@@ -3,6 +3,7 @@ rule restore_baseline:
     input:
         data=[layout.dataset(d) / "index.csv" for d in profile.data.test],
         lq=test_sets(lambda d, lv: layout.lq(d, lv) / "degradation.jsonl"),
+        captions=[layout.captions(d, lv) for d, lv in profile.data.places if d in CAPTIONED],
         checkpoint=lambda w: (
             layout.checkpoint(w.method, w.seed) if w.method in profile.trained else []
         ),
@@ -16,7 +17,7 @@ rule restore_baseline:
         method=one_of(profile.baselines),
     params:
         code=lambda w: code_digest("faithdiff.restore.run", method_module(w.method)),
-        config=digest(profile.data.scale, profile.seed),
+        config=digest(scales(), profile.seed),
     threads: 1
     resources:
         gpu=GPU,
@@ -30,6 +31,7 @@ rule restore_variant:
     input:
         data=[layout.dataset(d) / "index.csv" for d in profile.data.test],
         lq=test_sets(lambda d, lv: layout.lq(d, lv) / "degradation.jsonl"),
+        captions=[layout.captions(d, lv) for d, lv in profile.data.places if d in CAPTIONED],
         checkpoint=layout.checkpoint("{method}", "{seed}"),
         prior=prior_files(),
     output:
@@ -49,7 +51,7 @@ rule restore_variant:
             profile.restore,
             profile.training.heldout,
             profile.training.loss,
-            profile.data.scale,
+            scales(),
             profile.seed,
         ),
     threads: 1

@@ -1,0 +1,50 @@
+"""Captions of whole data sets: what is asked of the captioner, and where its answers are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+from faithdiff.config import Profile
+from faithdiff.data.captions import AnswerCache, Ask, ask_all
+from faithdiff.data.datasets import Captioner, read_index
+from faithdiff.data.images import sha256_file
+from faithdiff.layout import Layout
+
+
+def captioner(profile: Profile, layout: Layout, clean: bool = False) -> Captioner:
+    """What turns images into captions; the model is loaded when the first unknown one comes.
+
+    Args:
+        profile: Its section `captioner`, its device and its seed.
+        layout: Where answers are kept.
+        clean: Whether BSRNet (`captioner.clean`) comes before: for LQ images.
+    """
+    config = profile.captioner
+
+    def load() -> Ask:
+        from faithdiff.models.captioner import Llava
+
+        return Llava(config, profile.device, profile.seed, clean)
+
+    def write(files: Mapping[str, Path], hashes: Mapping[str, str]) -> dict[str, str]:
+        from faithdiff.models.captioner import answer_digest
+
+        settings = answer_digest(config, profile.seed, clean)
+        cache = AnswerCache(layout.answers)
+        return ask_all(
+            files, hashes, settings, cache, load, lambda names: tqdm(names, "caption", unit="image")
+        )
+
+    return write
+
+
+def caption_level(profile: Profile, layout: Layout, dataset: str, level: str) -> dict[str, str]:
+    """Captions of the LQ images of a test set at one level, by name."""
+    folder = layout.lq(dataset, level)
+    names = read_index(layout.dataset(dataset))["name"]
+    files = {name: folder / f"{name}.png" for name in names}
+    hashes = {name: sha256_file(file) for name, file in files.items()}
+    return captioner(profile, layout, clean=True)(files, hashes)
