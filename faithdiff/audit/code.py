@@ -7,9 +7,10 @@ those of :mod:`faithdiff.provenance`, computed on the files of a commit instead 
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from faithdiff.audit.git import Commit, Git
 from faithdiff.provenance import PACKAGES, imported, stripped
@@ -22,13 +23,11 @@ _DIGEST = re.compile(r"code_digest\(([^#]*?)\)(?:,|\n)", re.DOTALL)
 _MODULE = re.compile(r'"([\w.]+)"')
 
 
-@dataclass
+@dataclass(frozen=True)
 class Code:
     """The modules of the suite at one revision, by their source."""
 
     sources: Mapping[str, bytes]  # path -> content
-    _trees: dict[str, ast.Module | None] = field(default_factory=dict)
-    _digests: dict[str, str] = field(default_factory=dict)
 
     def path(self, module: str) -> str | None:
         """The file of a module, None where the revision has none."""
@@ -36,40 +35,47 @@ class Code:
         files = (f"{stem}.py", f"{stem}/__init__.py")
         return next((file for file in files if file in self.sources), None)
 
+    def source(self, module: str) -> bytes | None:
+        """The content of a module, None where the revision has none."""
+        path = self.path(module)
+        return self.sources[path] if path else None
+
     def closure(self, modules: Iterable[str]) -> set[str]:
         """Modules reachable from these; those that the revision lacks are left out."""
         found: set[str] = set()
         queue = list(modules)
         while queue:
             name = queue.pop()
-            if name not in found and name.startswith(PACKAGES) and self.path(name):
+            source = self.source(name) if name.startswith(PACKAGES) else None
+            if source is not None and name not in found:
                 found.add(name)
-                tree = self._tree(name)
-                queue.extend(imported(tree) if tree is not None else ())
+                queue.extend(_imports(source))
         return found
 
-    def digest(self, module: str) -> str:
-        """What a module does, as text without comments and docstrings; empty where it is not."""
-        if module not in self._digests:
-            self._digests[module] = self._digest(module)
-        return self._digests[module]
 
-    def _digest(self, module: str) -> str:
-        path = self.path(module)
-        tree = self._tree(module)
-        if path is None:
-            return ""
-        return stripped(tree) if tree is not None else repr(self.sources[path])
+def same_code(before: bytes | None, after: bytes | None) -> bool:
+    """Whether two sources do the same: equal but for comments, docstrings and layout."""
+    if before == after:
+        return True
+    if before is None or after is None:
+        return False
+    trees = _parsed(before), _parsed(after)
+    return None not in trees and len({stripped(tree) for tree in trees if tree}) == 1
 
-    def _tree(self, module: str) -> ast.Module | None:
-        """The syntax tree; None for a file that this Python cannot read."""
-        if module not in self._trees:
-            path = self.path(module)
-            try:
-                self._trees[module] = ast.parse(self.sources[path]) if path else None
-            except SyntaxError:
-                self._trees[module] = None
-        return self._trees[module]
+
+# By content: most files are equal in both revisions, and are then read once.
+@functools.cache
+def _imports(source: bytes) -> frozenset[str]:
+    tree = _parsed(source)
+    return frozenset(imported(tree)) if tree is not None else frozenset()
+
+
+def _parsed(source: bytes) -> ast.Module | None:
+    """The syntax tree; None for a file that this Python cannot read."""
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def code_change(git: Git, old: str, new: str, baselines: Mapping[str, str]) -> C
     changed = {
         name
         for name in set().union(*closures.values())
-        if before[0].digest(name) != after[0].digest(name)
+        if not same_code(before[0].source(name), after[0].source(name))
     }
     found = [
         ChangedRule(rule, tuple(sorted(modules & changed)), method)

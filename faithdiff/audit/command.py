@@ -27,7 +27,7 @@ def run_audit(
     pictures: Path | None = None,
 ) -> tuple[str, int]:
     """Audit two revisions: the report, and the exit code that sums it up."""
-    found = audit(request, root)
+    found = audit(request, root, with_crops=form == "html" or pictures is not None)
     title = f"Audit of {found.profile}: {found.old.title} → {found.new.title}"
     text = _print(
         form, title, sections(found, only_changed), lambda: to_json(found, only_changed), pictures

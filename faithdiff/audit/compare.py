@@ -17,13 +17,16 @@ from faithdiff.report.cells import Column
 from faithdiff.report.statistics import ALPHA, holm
 
 Verdict = Literal[
-    "worse", "newly failing", "better", "newly working", "changed", "not comparable",
+    "worse", "newly failing", "better", "newly working", "changed but not significant",
+    "not comparable",
     "added", "removed", "identical", "no value",
 ]  # fmt: skip
 VERDICTS: tuple[Verdict, ...] = (
-    "worse", "newly failing", "better", "newly working", "changed", "not comparable",
+    "worse", "newly failing", "better", "newly working", "changed but not significant",
+    "not comparable",
     "added", "removed", "identical", "no value",
 )  # fmt: skip
+NOT_SIGNIFICANT: Verdict = "changed but not significant"
 UNCHANGED = ("identical", "no value")
 
 
@@ -33,7 +36,7 @@ class Change:
 
     Attributes:
         column: The metric: which direction is better, and how it is printed.
-        verdict: `changed` is a change that is not significant; `no value` has none on either side.
+        verdict: `no value` has none on either side.
         old: Mean over the images, NaN where there is none; `new` likewise.
         low: Bounds of the 95 % interval of the mean difference new - old; `high` likewise.
         p_holm: Sign-flip p, corrected over the cells of the same table whose values changed.
@@ -135,7 +138,7 @@ def _changes(block: Block, columns: Columns) -> Iterator[Change]:
             block.dataset,
             block.level,
             column_of(columns, metric, protocol),
-            "changed" if difference[:, i].any() else "identical",
+            NOT_SIGNIFICANT if difference[:, i].any() else "identical",
             old=float(old[i]),
             new=float(new[i]),
             low=float(found.low[i]),
@@ -154,7 +157,7 @@ def _without_numbers(cells: pd.DataFrame, columns: Columns) -> Iterator[Change]:
 
 def _judged(changes: list[Change]) -> list[Change]:
     """Give every change its corrected p and its verdict; identical cells test nothing."""
-    tested = [i for i, change in enumerate(changes) if change.verdict == "changed"]
+    tested = [i for i, change in enumerate(changes) if change.verdict == NOT_SIGNIFICANT]
     judged = list(changes)
     for i, p in zip(tested, holm([changes[i].p for i in tested]), strict=True):
         change = replace(changes[i], p_holm=p)

@@ -6,6 +6,7 @@ is asked, by the md5 that the revision's ``dvc.lock`` has. Nothing is downloaded
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 from collections.abc import Callable
@@ -87,9 +88,23 @@ def _directory_md5(lock: dict[str, Any], folder: str) -> str:
 
 
 def _cache(root: Path, md5: str) -> Callable[[str], bytes | None]:
-    """Files of a folder in DVC's cache by their path in it."""
+    """Files of a folder in DVC's cache by their path in it; opened when first asked."""
     if not md5 or not (root / ".dvc").is_dir():
         return lambda _: None
+
+    @functools.cache
+    def listed() -> dict[str, Path]:
+        return _listed(root, md5)
+
+    def read(path: str) -> bytes | None:
+        file = listed().get(path)
+        return _read(file) if file is not None else None
+
+    return read
+
+
+def _listed(root: Path, md5: str) -> dict[str, Path]:
+    """Where the cache keeps each file of a folder; empty if the folder was never cached here."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from dvc_data.hashfile.hash_info import HashInfo
@@ -101,15 +116,12 @@ def _cache(root: Path, md5: str) -> Callable[[str], bytes | None]:
             cache = repo.cache.local
             tree = Tree.load(cache, HashInfo("md5", md5))
     except (DvcException, TreeError, ObjectFormatError, OSError):
-        return lambda _: None  # the folder was never cached here, or was collected
-
-    def read(path: str) -> bytes | None:
-        found = tree.get(tuple(path.split("/")))
-        if found is None or found[1] is None or not found[1].value:
-            return None
-        return _read(Path(cache.oid_to_path(found[1].value)))
-
-    return read
+        return {}
+    return {
+        "/".join(parts): Path(cache.oid_to_path(info.value))
+        for parts, _, info in tree
+        if info is not None and info.value
+    }
 
 
 def _read(file: Path) -> bytes | None:

@@ -42,7 +42,12 @@ class Difference:
 
 
 def manifest_differences(old: Results, new: Results) -> list[Difference]:
-    """Everything but code, in the order of what lies nearest to the start of a run."""
+    """Everything but code, in the order of what lies nearest to the start of a run.
+
+    None where a side has no manifest: what nobody recorded is not called different.
+    """
+    if not old.manifest or not new.manifest:
+        return []
     kinds: tuple[Callable[[Results, Results], Iterable[Difference]], ...] = (
         _data, _degradation, _weights, _config, _definitions, _packages, _hardware, _seeds,
     )  # fmt: skip
@@ -180,14 +185,16 @@ def _definitions(old: Results, new: Results) -> Iterator[Difference]:
 
 def _packages(old: Results, new: Results) -> Iterator[Difference]:
     before, after = (side.manifest.get("packages", {}) for side in (old, new))
-    found = []
+    others = []
     for name in sorted(before.keys() | after.keys(), key=str.lower):
-        versions = before.get(name, "absent"), after.get(name, "absent")
-        if versions[0] != versions[1]:
-            computes = name.lower().replace("_", "-") in COMPUTING
-            remark = "" if computes else "computes no score"
-            found.append(Difference("packages", name, *versions, None, computes, remark))
-    yield from sorted(found, key=lambda each: not each.can_explain)
+        a, b = before.get(name, "absent"), after.get(name, "absent")
+        if a != b and name.lower().replace("_", "-") in COMPUTING:
+            yield Difference("packages", name, a, b)
+        elif a != b:
+            others.append(f"{name} {a} → {b}")
+    if others:
+        what = f"{len(others)} that compute no score"
+        yield Difference("packages", what, "", "", None, False, ", ".join(others))
 
 
 def _hardware(old: Results, new: Results) -> Iterator[Difference]:

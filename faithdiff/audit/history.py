@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faithdiff.audit.blocks import ALL
-from faithdiff.audit.compare import Change, Comparison, compare
+from faithdiff.audit.compare import NOT_SIGNIFICANT, UNCHANGED, Change, Comparison, compare
 from faithdiff.audit.git import Commit, Git
 from faithdiff.audit.match import Selection, data_differences, describe_cells, match_rows
 from faithdiff.audit.report import Request, select
@@ -43,7 +43,7 @@ class Point:
     @property
     def change_point(self) -> bool:
         """Whether the value moved here by more than noise, or is no longer comparable."""
-        return self.verdict not in ("", "identical", "changed", "no value")
+        return self.verdict not in ("", NOT_SIGNIFICANT, *UNCHANGED)
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,9 @@ def _plain(section: Section, files: Files) -> str:
             for row in table
         ]
     lines += [
-        f"{files.get(caption, 'picture (--pictures FOLDER writes it)')}: {_printable(caption)}"
+        f"{files[caption]}: {_printable(caption)}"
         for caption, _ in section.pictures
+        if caption in files
     ]
     return "\n".join(lines) + "\n"
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faithdiff.audit.compare import UNCHANGED, VERDICTS, Change, Comparison, Verdict, compare
+from faithdiff.audit.compare import (
+    UNCHANGED,
+    VERDICTS,
+    Change,
+    Comparison,
+    Verdict,
+    compare,
+)
 from faithdiff.audit.crops import Crop, crops_of
 from faithdiff.audit.git import Git
 from faithdiff.audit.match import (
@@ -69,9 +77,14 @@ class Audit:
             return "Cannot compare: no cell has comparable numbers on both sides."
         if found := self.regressions:
             return f"{count(len(found), 'cell')} regressed beyond the tolerance."
-        within = sum(c.verdict == "worse" for c in self.comparison.changes)
-        more = f"; {count(within, 'cell')} worse within the tolerance" if within else ""
-        return f"No regression{more}."
+        found_so = Counter(change.verdict for change in self.comparison.changes)
+        parts = [
+            f"{count(found_so[verdict], 'cell')} {verdict}"
+            f"{' within the tolerance' if verdict == 'worse' else ''}"
+            for verdict in VERDICTS
+            if found_so[verdict] and verdict not in UNCHANGED
+        ]
+        return f"No regression: {', '.join(parts) or 'nothing changed'}."
 
     def counts(self, changes: Iterable[Change]) -> dict[Verdict, int]:
         """How many cells have each verdict, the verdicts that occur."""
@@ -80,7 +93,7 @@ class Audit:
 
     def power(self, changes: list[Change]) -> str:
         """A warning where so many cells changed that no single one could be significant."""
-        tested = [change for change in changes if change.verdict in ("better", "worse", "changed")]
+        tested = [change for change in changes if not math.isnan(change.p_holm)]
         if not tested:
             return ""
         smallest = min(max(2.0 ** (1 - change.n), 1e-4) for change in tested) * len(tested)
@@ -107,8 +120,13 @@ class Request:
     tolerance: Tolerance = field(default_factory=Tolerance)
 
 
-def audit(request: Request, root: Path) -> Audit:
+def audit(request: Request, root: Path, with_crops: bool = False) -> Audit:
     """Compare two revisions of a profile.
+
+    Args:
+        request: What to compare.
+        root: Root of the suite.
+        with_crops: Look for both versions of the images that moved most, and cut them.
 
     Raises:
         UserError: One of them has no results, or results that cannot be read.
@@ -120,13 +138,14 @@ def audit(request: Request, root: Path) -> Audit:
         find_revision(request.new or WORKING_TREE, request.profile, root),
     ]
     old, new = (load_results(revision, request.profile) for revision in found)
+    notes = [] if request.old else _default_notes(old, new)
     columns = columns_of([old, new], root)
     selection = select(request, [old, new], columns)
     rows = match_rows(old, new, selection)
     cells = describe_cells(rows, data_differences(old.manifest, new.manifest))
     comparison = compare(rows, cells, columns)
     movers = most_moved(rows, cells, columns)
-    crops, without = crops_of(movers, old, new, root)
+    crops, without = crops_of(movers, old, new, root) if with_crops else ([], [])
     return Audit(
         request.profile,
         old,
@@ -140,7 +159,7 @@ def audit(request: Request, root: Path) -> Audit:
         crops,
         without,
         explain_change(old, new, rows, Git(root)),
-        _notes(old, new, selection),
+        notes + _notes(old, new, selection),
     )
 
 
@@ -198,6 +217,17 @@ def changed_only(changes: list[Change]) -> list[Change]:
 def count(number: int, noun: str) -> str:
     """A number and its noun."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _default_notes(old: Results, new: Results) -> list[str]:
+    """What was chosen where nothing was named."""
+    notes = ["By default the last commit that changed the results is OLD."]
+    if old.scores.equals(new.scores):
+        notes.append(
+            f"NEW has the same scores. What that commit changed: faithdiff audit "
+            f"{old.revision.name}~1 {old.revision.name}"
+        )
+    return notes
 
 
 def _notes(old: Results, new: Results, selection: Selection) -> list[str]:

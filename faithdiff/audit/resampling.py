@@ -45,9 +45,10 @@ def resample(values: Floats, *key: str, n: int = RESAMPLES) -> Resampled:
         return Resampled(nothing, nothing, np.ones(cells))
     means = np.concatenate([weights @ values for weights in _weights(images, n, key)])
     tail = (1 - CONFIDENCE) / 2
-    low = np.quantile(means, tail, axis=0)
-    # By way of the negative, so that swapping old and new mirrors the interval to the bit.
-    return Resampled(low, -np.quantile(-means, tail, axis=0), _sign_flip(values, n, key))
+    # By way of the negative, so that swapping old and new mirrors the interval to the bit; plus
+    # zero, which turns -0.0 into 0.0.
+    low, high = np.quantile(means, tail, axis=0), -np.quantile(-means, tail, axis=0)
+    return Resampled(low + 0.0, high + 0.0, _sign_flip(values, n, key))
 
 
 def _weights(images: int, n: int, key: tuple[str, ...]) -> Iterator[Floats]:

@@ -149,8 +149,7 @@ def _why(why: Why) -> Section:
         for each in why.differences
     ]
     commits = [f"touched this code: {commit}" for commit in why.commits]
-    unknown = [f"Not compared: {text}." for text in why.unknown]
-    lines = [why.statement, *why.entry, *unknown, *commits]
+    lines = [why.statement, *why.entry, *commits]
     return Section("Why", list(dict.fromkeys(lines)), head if rows else (), rows)
 
 
@@ -230,6 +229,8 @@ def _movers(audit: Audit, several: bool) -> Section:
 
 
 def _crop_lines(audit: Audit) -> list[str]:
+    if not audit.crops and not audit.without_crop:
+        return ["Crops of both versions: --pictures FOLDER, or --format html."]
     if audit.without_crop:
         more = len(audit.without_crop) - 1
         rest = f" (and {more} more)" if more else ""

@@ -51,12 +51,12 @@ class Why:
         kinds = [kind for kind in self.kinds if any(d.kind == kind for d in self.explaining)]
         if not self.changed:
             return "No value changed, so there is nothing to explain."
+        rest = f" Not compared: {'; '.join(self.unknown)}." if self.unknown else ""
         if kinds:
-            return f"What can explain it: {', '.join(kinds)}."
+            return f"What can explain it: {', '.join(kinds)}.{rest}"
         same = [kind for kind in self.kinds if not any(u.startswith(kind) for u in self.unknown)]
         if not same:
-            return "Nothing could be compared that would explain it."
-        rest = f" Not compared: {'; '.join(self.unknown)}." if self.unknown else ""
+            return f"Nothing could be compared that would explain it.{rest}"
         listed = ", ".join(same[:-1]) + f" and {same[-1]}" if len(same) > 1 else same[0]
         return f"Nothing that can explain it differs: {listed} are the same.{rest}"
 
@@ -94,21 +94,34 @@ def _entry(rows: pd.DataFrame) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _sentences(both: pd.DataFrame, moved: pd.Series, picture: pd.Series) -> Iterator[str]:
     image = ["method", "seed", "dataset", "level", "image"]
-    has_picture = both["restored_sha256_new"] != ""
-    remade = both.loc[picture & has_picture, image].drop_duplicates()
-    for method, count in remade["method"].astype(str).value_counts().sort_index().items():
-        own = both[(both["method"] == method) & has_picture]
-        total = len(own[image].drop_duplicates())
+    seen = both["restored_sha256_new"] != ""
+    total = both.loc[seen, image].drop_duplicates()["method"].astype(str).value_counts().to_dict()
+    pictures = both.loc[seen & picture, image].drop_duplicates()
+    remade = pictures["method"].astype(str).value_counts().to_dict()
+    rescored = both.loc[seen & moved & ~picture, "method"].astype(str).value_counts().to_dict()
+    for (count, of), names in _alike({name: (n, total[name]) for name, n in remade.items()}):
         yield (
-            f"{method}: {count} of {total} restored images are other files, so the change enters "
-            "before scoring."
+            f"{names}: {count} of {of} restored images{_each(names)} are other files, so the "
+            "change enters before scoring."
         )
-    rescored = both[moved & ~picture & has_picture]
-    for method, count in rescored["method"].astype(str).value_counts().sort_index().items():
+    for count, names in _alike(rescored):
         yield (
-            f"{method}: {count} values changed although the restored image is the same file, so "
-            "scoring changed."
+            f"{names}: {count} values{_each(names)} changed although the restored image is the "
+            "same file, so scoring changed."
         )
+
+
+def _alike(values: dict[Any, Any]) -> Iterator[tuple[Any, str]]:
+    """Values with the names that share them."""
+    names: dict[Any, list[str]] = {}
+    for name in sorted(values):
+        names.setdefault(values[name], []).append(str(name))
+    for value, sharing in names.items():
+        yield value, ", ".join(sharing)
+
+
+def _each(names: str) -> str:
+    return " each" if "," in names else ""
 
 
 def _unknown(old: Results, new: Results) -> Iterator[str]:
@@ -133,7 +146,7 @@ def _code(old: Results, new: Results, git: Git) -> tuple[list[Difference], list[
             commits.append(sha)
         if side.manifest.get("dirty"):
             unknown.append(f"code ({name} was made with uncommitted changes on {str(sha)[:9]})")
-    if len(commits) < 2:
+    if len(set(commits)) < 2:
         return [], [], unknown
     changed = code_change(git, commits[0], commits[1], _baselines(old, new))
     rules = [_rule(rule, commits, old, new) for rule in changed.rules]
