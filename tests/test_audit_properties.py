@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -20,6 +25,7 @@ from faithdiff.report.cells import Column
 from faithdiff.report.scores import COLUMNS, KEY
 from faithdiff.report.statistics import paired_bootstrap, sign_flip_test
 
+ROOT = Path(__file__).resolve().parent.parent
 METRICS = {
     ("psnr", "ycbcr"): Column("psnr", "ycbcr", "PSNR", "dB", 2, higher_is_better=True),
     ("gmsd", "ycbcr"): Column("gmsd", "ycbcr", "GMSD", "", 4, higher_is_better=False),
@@ -134,6 +140,41 @@ def test_every_cell_of_either_side_gets_one_verdict(
     ]
     assert len(found) == len(set(found))
     assert set(found) == set(both.itertuples(index=False, name=None))
+
+
+# --- speed ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_large_study_is_audited_in_under_ten_seconds(tmp_path: Path) -> None:
+    """10 methods, 6 places, 250 images, 8 metrics; CPU seconds, start-up and printing included."""
+    rng = np.random.default_rng(0)
+    metrics = ["psnr", "ssim", "ms_ssim", "gmsd", "fsim", "lpips", "musiq", "clipiqa+"]
+    methods = [f"method{i}" for i in range(10)]
+    rows = [
+        ("mini", method, "", 0, dataset, level, f"{image:04}", metric, "ycbcr")
+        for method, dataset, level, image, metric in itertools.product(
+            methods, ("Photos", "Scenes"), ("I", "II", "III"), range(250), metrics
+        )
+    ]
+    table = pd.DataFrame(rows, columns=COLUMNS[:9]).assign(
+        value=rng.normal(20, 1, len(rows)), status="ok", restored_sha256="a" * 64,
+        hq_sha256="b" * 64, protocol_sha256="c" * 16,
+    )  # fmt: skip
+    for side, shift in (("old", 0.0), ("new", 0.01)):
+        (tmp_path / side).mkdir()
+        moved = table["value"] + rng.normal(shift, 0.2, len(rows))
+        table.assign(value=moved).to_csv(tmp_path / side / "scores.csv", index=False)
+    code = "from faithdiff.cli import main; main()"
+    command = [sys.executable, "-c", code, "audit", str(tmp_path / "old"), str(tmp_path / "new")]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode in (0, 1), done.stderr
+    assert "480 cells" in done.stdout
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"{len(rows):,} rows a side: {seconds:.1f} CPU seconds")
+    assert seconds < 10
 
 
 # --- the statistics, against those of the tables ------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,21 +108,16 @@ def _listed(root: Path, md5: str) -> dict[str, Path]:
     """Where the cache keeps each file of a folder; empty if the folder was never cached here."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
-    from dvc_data.hashfile.hash_info import HashInfo
-    from dvc_data.hashfile.tree import Tree, TreeError
-    from dvc_objects.errors import ObjectFormatError
 
     try:
         with Repo(str(root.resolve())) as repo:
-            cache = repo.cache.local
-            tree = Tree.load(cache, HashInfo("md5", md5))
-    except (DvcException, TreeError, ObjectFormatError, OSError):
+            path = repo.cache.local.oid_to_path
+    except (DvcException, OSError):
         return {}
-    return {
-        "/".join(parts): Path(cache.oid_to_path(info.value))
-        for parts, _, info in tree
-        if info is not None and info.value
-    }
+    # What DVC calls a .dir object: a JSON list of the files with their paths and hashes.
+    content = _read(Path(path(md5)))
+    entries = json.loads(content) if content else []
+    return {entry["relpath"]: Path(path(entry["md5"])) for entry in entries}
 
 
 def _read(file: Path) -> bytes | None:

@@ -62,7 +62,7 @@ def match_rows(old: Results, new: Results, selection: Selection) -> pd.DataFrame
     for column in KEY:
         if column == "seed":
             continue
-        names = sorted({str(name) for side in sides for name in set(side[column])})
+        names = sorted({str(name) for side in sides for name in side[column].unique()})
         kind = pd.CategoricalDtype(names, ordered=True)
         sides = [side.astype({column: kind}) for side in sides]
     left, right = (_common_seeds(*pair) for pair in (sides, sides[::-1]))

@@ -54,9 +54,11 @@ def resample(values: Floats, *key: str, n: int = RESAMPLES) -> Resampled:
 def _weights(images: int, n: int, key: tuple[str, ...]) -> Iterator[Floats]:
     """Share of each image in each resample: ``(resamples, images)``, a chunk at a time."""
     rng = numpy_rng(MASTER, "audit-bootstrap", *key)
-    shares = np.full(images, 1 / images)
     for start in range(0, n, _CHUNK):
-        counts = rng.multinomial(images, shares, size=min(_CHUNK, n - start))
+        size = min(_CHUNK, n - start)
+        # Images drawn with replacement, counted in all resamples of the chunk at once.
+        drawn = rng.integers(0, images, (size, images)) + np.arange(size)[:, None] * images
+        counts = np.bincount(drawn.ravel(), minlength=size * images).reshape(size, images)
         yield np.asarray(counts / images, dtype=float)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from textwrap import shorten
 
 from faithdiff.audit.compare import VERDICTS, Change
 from faithdiff.audit.ranks import MovedMark, Overtaking
@@ -144,7 +145,8 @@ def _why(why: Why) -> Section:
             _short(each.old),
             _short(each.new),
             "can" if why.touches(each) else "cannot",
-            each.remark or ("" if why.touches(each) else "touches no method that changed"),
+            shorten(each.remark, 100, placeholder=" …")
+            or ("" if why.touches(each) else "touches no method that changed"),
         )
         for each in why.differences
     ]
