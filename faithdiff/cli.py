@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,6 +28,7 @@ Config = Annotated[Path, typer.Option("--config", "-c", help="Profile to read.")
 Method = Annotated[str, typer.Option(help="A key of `variants` or `baselines` in the profile.")]
 Seed = Annotated[int, typer.Option(help="Repetition of the training.")]
 MINI = Path("config/mini.yaml")
+ReportFormat = Literal["terminal", "markdown", "json", "html"]
 
 
 @app.command(epilog="Example: faithdiff prepare --dataset Photos")
@@ -399,6 +400,81 @@ def bench_sampler(
     _known(precision, ["fp32", "bf16", "fp16"], "--precision")
     sides = tuple(side or [512])
     run(Settings(base, sides, steps, tile, tile_batch, device, precision, compiled))
+
+
+@app.command(epilog="Example: faithdiff audit HEAD~3 HEAD --metric PSNR --tolerance 0.05")
+def audit(
+    old: Annotated[
+        str,
+        typer.Argument(
+            help="Commit, tag, branch or folder; default: the last commit that changed the results."
+        ),
+    ] = "",
+    new: Annotated[str, typer.Argument(help="The same, or `.` for the working tree.")] = "",
+    profile: Annotated[str, typer.Option(help="Whose results.")] = "mini",
+    method: Annotated[list[str] | None, typer.Option(help="Name or label; repeatable.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="Name or label; repeatable.")] = None,
+    protocol: Annotated[
+        list[str] | None, typer.Option(help="Repeatable; `all`; default: those of the tables.")
+    ] = None,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(help="Loss that is accepted: 0.05, 1%, psnr=0.1, lpips=2%; repeatable."),
+    ] = None,
+    only_changed: Annotated[bool, typer.Option(help="Leave out what did not change.")] = False,
+    history: Annotated[
+        int | None,
+        typer.Option(min=1, help="Instead: follow the last N commits that changed the results."),
+    ] = None,
+    form: Annotated[
+        ReportFormat, typer.Option("--format", help="Markdown fits a pull request comment.")
+    ] = "terminal",
+    output: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Folder for crops or the plot.")] = None,
+) -> None:
+    """Compare the results of two revisions, without a checkout; nothing is run again.
+
+    Exit code 0: no regression, 1: a regression beyond the tolerance, 2: cannot compare.
+    """
+    from dataclasses import replace
+
+    from faithdiff.audit.command import deliver, run_audit, run_history
+    from faithdiff.audit.report import Request
+    from faithdiff.audit.tolerance import parse_tolerance
+
+    request = Request(
+        old,
+        new,
+        profile,
+        tuple(method or ()),
+        tuple(metric or ()),
+        tuple(protocol or ()),
+        parse_tolerance(tolerance or ()),
+    )
+    if history is not None:
+        # One name is where the history ends.
+        until = replace(request, old="", new=new or old)
+        text, code = run_history(until, history, Path(), form, only_changed, pictures)
+    else:
+        text, code = run_audit(request, Path(), form, only_changed, pictures)
+    deliver(text, output, lambda said: typer.echo(said, nl=False))
+    raise typer.Exit(code)
+
+
+@app.command(epilog="Example: faithdiff explain main FaithDiff LPIPS II Photos")
+def explain(
+    table: Annotated[str, typer.Argument(help="`main` or `ablation`.")],
+    words: Annotated[
+        list[str], typer.Argument(help="Method, metric, then level and data set, or the block.")
+    ],
+    profile: Annotated[str, typer.Option(help="Whose results.")] = "mini",
+    revision: Annotated[str, typer.Option(help="Commit, tag, branch or folder.")] = ".",
+    form: Annotated[ReportFormat, typer.Option("--format", help="How it is printed.")] = "terminal",
+) -> None:
+    """Print everything behind a number of a table: rows, statistics, weights, data, commands."""
+    from faithdiff.audit.command import run_explain
+
+    typer.echo(run_explain(table, words, profile, revision, Path(), form), nl=False)
 
 
 @app.command(epilog="Example: faithdiff version-study")

@@ -64,7 +64,14 @@ def _parsed(module: str) -> ast.Module:
 
 @functools.cache
 def _tree(module: str) -> str:
-    tree = _parsed(module)
+    return stripped(_parsed(module))
+
+
+def stripped(tree: ast.Module) -> str:
+    """Write a syntax tree without comments and docstrings: equal texts do the same.
+
+    Removes the docstrings from `tree` itself.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
@@ -76,15 +83,19 @@ def _tree(module: str) -> str:
 
 @functools.cache
 def _imports(module: str) -> frozenset[str]:
+    return frozenset(n for n in imported(_parsed(module)) if n.startswith(PACKAGES) and _file(n))
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Names that may be modules that a syntax tree imports, parent packages included."""
     names: set[str] = set()
-    for node in ast.walk(_parsed(module)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    parents = {name.rpartition(".")[0] for name in names}
-    return frozenset(n for n in names | parents if n.startswith(PACKAGES) and _file(n))
+    return names | {name.rpartition(".")[0] for name in names}
 
 
 def file_digest(file: Path) -> str:

@@ -31,12 +31,12 @@ def to_markdown(table: Table) -> str:
     parts = [f"<!-- written from results/{table.profile}/scores.csv; do not edit -->"]
     for block in table.blocks:
         head = ["Method", *map(header, table.columns)]
-        lines = [_pipes(map(_markdown_escape, head)), "|:--|" + "--:|" * len(table.columns)]
+        lines = [_pipes(map(markdown_escape, head)), "|:--|" + "--:|" * len(table.columns)]
         lines += [_pipes(_markdown_row(row, table)) for row in block.rows]
-        parts.append(f"**{_markdown_escape(block.name)}**\n\n" + "\n".join(lines))
-    parts.append(_markdown_escape(table.caption))
+        parts.append(f"**{markdown_escape(block.name)}**\n\n" + "\n".join(lines))
+    parts.append(markdown_escape(table.caption))
     parts += [
-        f"<sup>{i}</sup> {_markdown_escape(note)}" for i, note in enumerate(table.footnotes, 1)
+        f"<sup>{i}</sup> {markdown_escape(note)}" for i, note in enumerate(table.footnotes, 1)
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -45,7 +45,7 @@ def _pipes(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _markdown_escape(text: str) -> str:
+def markdown_escape(text: str) -> str:
     """Literal text; what stands between backticks stays code."""
     parts = text.replace("\n", " ").split("`")
     if len(parts) % 2 == 0:  # an unpaired backtick
@@ -56,7 +56,7 @@ def _markdown_escape(text: str) -> str:
 
 
 def _markdown_row(row: Row, table: Table) -> Iterator[str]:
-    label = _markdown_escape(row.label)
+    label = markdown_escape(row.label)
     yield label if row.method else f"*{label}*"
     for cell, column in zip(row.cells, table.columns, strict=True):
         text = cell_text(cell, column)
@@ -66,5 +66,5 @@ def _markdown_row(row: Row, table: Table) -> Iterator[str]:
         if cell.footnote:
             text += f"<sup>{cell.footnote}</sup>"
         if table.differences and cell.comparison:
-            text += "<br>" + _markdown_escape(" ".join(difference_text(cell, column)))
+            text += "<br>" + markdown_escape(" ".join(difference_text(cell, column)))
         yield text

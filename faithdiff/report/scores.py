@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 import pandas as pd
@@ -30,15 +30,26 @@ def load_scores(path: Path) -> pd.DataFrame:
     """Read and check a score file; rows come back in the order of their keys.
 
     Raises:
-        UserError: The file is missing, lacks a column, has a row twice, or holds a value that
-            contradicts its status.
+        UserError: The file is missing, or as :func:`read_scores`.
     """
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        with path.open("rb") as stream:
+            return read_scores(stream, str(path))
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); `faithdiff collect` writes it"
         ) from None
+
+
+def read_scores(stream: IO[bytes], path: str) -> pd.DataFrame:
+    """Read and check scores from anywhere; `path` is what messages call it.
+
+    Raises:
+        UserError: It lacks a column, has a row twice, or holds a value that contradicts its
+            status.
+    """
+    try:
+        frame = pd.read_csv(stream, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not a CSV file: {error}") from None
     if missing := [name for name in COLUMNS if name not in frame]:
@@ -51,7 +62,7 @@ def load_scores(path: Path) -> pd.DataFrame:
 
 
 def _numbers(
-    frame: pd.DataFrame, column: str, path: Path, where: pd.Series | None = None
+    frame: pd.DataFrame, column: str, path: str, where: pd.Series | None = None
 ) -> pd.Series:
     """Return the column as finite floats, NaN outside of `where`."""
     numbers = pd.to_numeric(frame[column], errors="coerce").astype(float)
@@ -63,7 +74,7 @@ def _numbers(
     return numbers.where(wanted)
 
 
-def _check_rows(frame: pd.DataFrame, path: Path) -> None:
+def _check_rows(frame: pd.DataFrame, path: str) -> None:
     known = frame["status"].str.match(r"ok$|unavailable: .|failed: .")
     if not known.all():
         line = int(known.index[~known][0])

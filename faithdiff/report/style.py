@@ -22,6 +22,8 @@ VERMILLION = "#D55E00"
 _COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000"]
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*"]
 GREY = "#808080"
+# For lines that no profile names: a colour and a marker each.
+PALETTE = [*zip([VERMILLION, *_COLOURS], _MARKERS, strict=False)]
 RC: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are equal on every machine
     "font.size": 7.5,

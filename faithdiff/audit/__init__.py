@@ -1,0 +1,1 @@
+"""Results at two revisions: what changed, by how much, is it more than noise, and why."""

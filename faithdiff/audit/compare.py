@@ -1,0 +1,172 @@
+"""What changed between two revisions, cell by cell, and whether it is more than noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pandas as pd
+
+from faithdiff.audit.blocks import ALL, Block, blocks, image_values, overall_values
+from faithdiff.audit.resampling import resample
+from faithdiff.audit.results import Columns
+from faithdiff.errors import UserError
+from faithdiff.report.cells import Column
+from faithdiff.report.statistics import ALPHA, holm
+
+Verdict = Literal[
+    "worse", "newly failing", "better", "newly working", "changed but not significant",
+    "not comparable",
+    "added", "removed", "identical", "no value",
+]  # fmt: skip
+VERDICTS: tuple[Verdict, ...] = (
+    "worse", "newly failing", "better", "newly working", "changed but not significant",
+    "not comparable",
+    "added", "removed", "identical", "no value",
+)  # fmt: skip
+NOT_SIGNIFICANT: Verdict = "changed but not significant"
+UNCHANGED = ("identical", "no value")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A cell at two revisions.
+
+    Attributes:
+        column: The metric: which direction is better, and how it is printed.
+        verdict: `no value` has none on either side.
+        old: Mean over the images, NaN where there is none; `new` likewise.
+        low: Bounds of the 95 % interval of the mean difference new - old; `high` likewise.
+        p_holm: Sign-flip p, corrected over the cells of the same table whose values changed.
+        n: Images.
+        note: Why it is not comparable, or has no value.
+    """
+
+    method: str
+    dataset: str
+    level: str
+    column: Column
+    verdict: Verdict
+    old: float = math.nan
+    new: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+    p_holm: float = math.nan
+    n: int = 0
+    note: str = ""
+
+    @property
+    def difference(self) -> float:
+        """New minus old."""
+        return self.new - self.old
+
+    @property
+    def gain(self) -> float:
+        """The difference, counted so that positive is better."""
+        return self.difference if self.column.higher_is_better else -self.difference
+
+    @property
+    def place(self) -> str:
+        """Data set and level, in words."""
+        return "all sets and levels" if self.dataset == ALL else f"{self.dataset}, {self.level}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All cells: those over everything, which see the most, and those of each place."""
+
+    overall: list[Change]
+    places: list[Change]
+    blocks: list[Block]
+
+    @property
+    def changes(self) -> list[Change]:
+        """Every cell."""
+        return [*self.overall, *self.places]
+
+
+def compare(rows: pd.DataFrame, cells: pd.DataFrame, columns: Columns) -> Comparison:
+    """Compare every cell that can be compared.
+
+    Args:
+        rows: From :func:`faithdiff.audit.match.match_rows`.
+        cells: From :func:`faithdiff.audit.match.describe_cells`.
+        columns: How each metric is printed.
+
+    Raises:
+        UserError: It is not known which direction of a metric is better.
+    """
+    values = image_values(rows, cells)
+    everywhere, single = blocks(overall_values(values, cells)), blocks(values)
+    without = list(_without_numbers(cells, columns))
+    return Comparison(
+        _judged([change for block in everywhere for change in _changes(block, columns)]),
+        _judged([change for block in single for change in _changes(block, columns)] + without),
+        everywhere + single,
+    )
+
+
+def column_of(columns: Columns, metric: str, protocol: str) -> Column:
+    """The column of a metric under a protocol.
+
+    Raises:
+        UserError: Neither the protocols nor the tables know it.
+    """
+    if (metric, protocol) not in columns:
+        raise UserError(
+            f"{metric}@{protocol}: neither config/protocols.yaml nor a table of the two revisions "
+            "says whether higher is better; define it there"
+        )
+    return columns[metric, protocol]
+
+
+def separated(low: float, high: float, p: float) -> bool:
+    """Whether interval and test agree that a difference is not chance."""
+    return (low > 0 or high < 0) and p < ALPHA
+
+
+def _changes(block: Block, columns: Columns) -> Iterator[Change]:
+    difference = block.new - block.old
+    found = resample(difference, *block.key)
+    old, new = block.old.mean(axis=0), block.new.mean(axis=0)
+    for i, (method, metric, protocol) in enumerate(block.cells):
+        yield Change(
+            method,
+            block.dataset,
+            block.level,
+            column_of(columns, metric, protocol),
+            NOT_SIGNIFICANT if difference[:, i].any() else "identical",
+            old=float(old[i]),
+            new=float(new[i]),
+            low=float(found.low[i]),
+            high=float(found.high[i]),
+            p=float(found.p[i]),
+            n=len(block.images),
+        )
+
+
+def _without_numbers(cells: pd.DataFrame, columns: Columns) -> Iterator[Change]:
+    for key, verdict, note in cells[cells["verdict"] != ""].itertuples(name=None):
+        method, dataset, level, metric, protocol = key
+        column = column_of(columns, metric, protocol)
+        yield Change(method, dataset, level, column, verdict, note=note)
+
+
+def _judged(changes: list[Change]) -> list[Change]:
+    """Give every change its corrected p and its verdict; identical cells test nothing."""
+    tested = [i for i, change in enumerate(changes) if change.verdict == NOT_SIGNIFICANT]
+    judged = list(changes)
+    for i, p in zip(tested, holm([changes[i].p for i in tested]), strict=True):
+        change = replace(changes[i], p_holm=p)
+        if separated(change.low, change.high, p):
+            change = replace(change, verdict="better" if change.gain > 0 else "worse")
+        judged[i] = change
+    # One order, whatever the order of the rows: by method, place and metric.
+    return sorted(judged, key=_order)
+
+
+def _order(change: Change) -> tuple[str, ...]:
+    return change.method, change.dataset, change.level, change.column.metric, change.column.protocol

@@ -1,0 +1,217 @@
+"""What differs between two manifests and lock files, kind by kind, and which methods it touches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from faithdiff.audit.results import Results
+
+# Packages that compute something; the others carry files, parse arguments, draw.
+COMPUTING = {
+    "accelerate", "basicsr", "diffusers", "lpips", "numpy", "opencv-python-headless", "pillow",
+    "pyiqa", "safetensors", "scikit-image", "scikit-learn", "scipy", "timm", "tokenizers",
+    "torch", "torchvision", "transformers",
+}  # fmt: skip
+# Settings that change no score: what is printed and logged, and why a setting is as it is.
+WITHOUT_EFFECT = ("report", "deviations", "training.log_every", "training.checkpoint_every")
+_SHOWN = 60  # characters of a value
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that is not the same in two manifests or lock files.
+
+    Attributes:
+        kind: Data, degradation, weights, config, code, packages, hardware or seeds.
+        what: Its name.
+        methods: The methods that it can touch; None for all of them.
+        can_explain: Whether it can change a score at all.
+        remark: What a reader should know besides.
+    """
+
+    kind: str
+    what: str
+    old: str
+    new: str
+    methods: frozenset[str] | None = None
+    can_explain: bool = True
+    remark: str = ""
+
+
+def manifest_differences(old: Results, new: Results) -> list[Difference]:
+    """Everything but code, in the order of what lies nearest to the start of a run.
+
+    None where a side has no manifest: what nobody recorded is not called different.
+    """
+    if not old.manifest or not new.manifest:
+        return []
+    kinds: tuple[Callable[[Results, Results], Iterable[Difference]], ...] = (
+        _data, _degradation, _weights, _config, _definitions, _packages, _hardware, _seeds,
+    )  # fmt: skip
+    return [difference for kind in kinds for difference in kind(old, new)]
+
+
+def flatten(value: Any, path: str = "") -> dict[str, Any]:
+    """Values by dotted path; lists stay whole."""
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    parts = [flatten(part, f"{path}.{key}" if path else str(key)) for key, part in value.items()]
+    return {name: part for flat in parts for name, part in flat.items()}
+
+
+def _pairs(old: Any, new: Any) -> Iterator[tuple[str, str, str]]:
+    """Paths whose values differ, with the two values as text."""
+    before, after = flatten(old or {}), flatten(new or {})
+    for path in sorted((before.keys() | after.keys()) - {""}):
+        if path not in before or path not in after or before[path] != after[path]:
+            yield path, _text(before, path), _text(after, path)
+
+
+def _text(flat: dict[str, Any], path: str) -> str:
+    if path not in flat:
+        return "absent"
+    value = flat[path]
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _data(old: Results, new: Results) -> Iterator[Difference]:
+    for dataset, before, after in _datasets(old, new):
+        parts = [
+            {key: side.get(key) for key in ("index.csv", "images")} for side in (before, after)
+        ]
+        for what, a, b in _pairs(*parts):
+            yield Difference("data", f"{dataset}: {what}", a, b, _readers(old, new, dataset))
+
+
+def _degradation(old: Results, new: Results) -> Iterator[Difference]:
+    for dataset, before, after in _datasets(old, new):
+        logs = [side.get("degradation.jsonl", {}) for side in (before, after)]
+        for level, a, b in _pairs(*logs):
+            what = f"{dataset}, level {level}: degradation.jsonl"
+            yield Difference("degradation", what, a, b, _readers(old, new, dataset))
+
+
+def _datasets(old: Results, new: Results) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    before, after = (side.manifest.get("data", {}) for side in (old, new))
+    for dataset in dict.fromkeys([*before, *after]):
+        yield dataset, before.get(dataset, {}), after.get(dataset, {})
+
+
+def _readers(old: Results, new: Results, dataset: str) -> frozenset[str] | None:
+    """Methods that a data set can touch: a training set reaches the trained ones alone."""
+    if dataset != "train":
+        return None
+    return frozenset(name for side in (old, new) for name in _trained(side.manifest))
+
+
+def _trained(manifest: dict[str, Any]) -> list[str]:
+    config = manifest.get("config", {})
+    baselines = [name for name, b in config.get("baselines", {}).items() if b.get("trained")]
+    return [*baselines, *config.get("variants", {})]
+
+
+def _weights(old: Results, new: Results) -> Iterator[Difference]:
+    before, after = (side.manifest for side in (old, new))
+    for what, a, b in _pairs(before.get("prior"), after.get("prior")):
+        yield Difference("weights", f"prior: {what}", a, b, _with_prior(old, new))
+    names = dict.fromkeys([*before.get("checkpoints", {}), *after.get("checkpoints", {})])
+    for name in names:
+        runs = [side.get("checkpoints", {}).get(name, {}) for side in (before, after)]
+        a, b = (str(run.get("weights", "absent")) for run in runs)
+        if a != b:
+            commits = " and ".join(str(run.get("commit") or "?")[:9] for run in runs if run)
+            owner = name.split("/")[0]
+            yield Difference(
+                "weights", name, a, b, _users(old, new, owner), remark=f"trained at {commits}"
+            )
+
+
+def _with_prior(old: Results, new: Results) -> frozenset[str]:
+    return frozenset(
+        name for side in (old, new) for name in side.manifest.get("config", {}).get("variants", {})
+    )
+
+
+def _users(old: Results, new: Results, owner: str) -> frozenset[str]:
+    """Methods behind a checkpoint: itself, or the variants that start from a stage 1."""
+    if not owner.startswith("stage1-"):
+        return frozenset([owner])
+    return _of_recipe(old, new, owner.removeprefix("stage1-"))
+
+
+def _of_recipe(old: Results, new: Results, recipe: str) -> frozenset[str]:
+    return frozenset(
+        name
+        for side in (old, new)
+        for name, variant in side.manifest.get("config", {}).get("variants", {}).items()
+        if variant.get("recipe") == recipe
+    )
+
+
+def _config(old: Results, new: Results) -> Iterator[Difference]:
+    for path, a, b in _pairs(old.manifest.get("config"), new.manifest.get("config")):
+        silent = path.split(".")[-1] == "label" or any(
+            path == part or path.startswith(f"{part}.") for part in WITHOUT_EFFECT
+        )
+        methods = _touched(old, new, path.split("."))
+        yield Difference("config", path, a, b, methods, not silent, "no score" if silent else "")
+
+
+def _touched(old: Results, new: Results, path: list[str]) -> frozenset[str] | None:
+    section = path[0]
+    if section in ("variants", "baselines") and len(path) > 1:
+        return frozenset([path[1]])
+    if section == "recipes" and len(path) > 1:
+        return _of_recipe(old, new, path[1])
+    if section in ("restore", "alignment"):
+        return _with_prior(old, new)
+    return None
+
+
+def _definitions(old: Results, new: Results) -> Iterator[Difference]:
+    """Levels and protocols, which the profile names and the lock file holds."""
+    before, after = (side.lock.get("params", {}) for side in (old, new))
+    if not before or not after:
+        return
+    for file in dict.fromkeys([*before, *after]):
+        if file.endswith(("levels.yaml", "protocols.yaml")):
+            for path, a, b in _pairs(before.get(file), after.get(file)):
+                yield Difference("config", f"{file}: {path}", a, b)
+
+
+def _packages(old: Results, new: Results) -> Iterator[Difference]:
+    before, after = (side.manifest.get("packages", {}) for side in (old, new))
+    others = []
+    for name in sorted(before.keys() | after.keys(), key=str.lower):
+        a, b = before.get(name, "absent"), after.get(name, "absent")
+        if a != b and name.lower().replace("_", "-") in COMPUTING:
+            yield Difference("packages", name, a, b)
+        elif a != b:
+            others.append(f"{name} {a} → {b}")
+    if others:
+        what = f"{len(others)} that compute no score"
+        yield Difference("packages", what, "", "", None, False, ", ".join(others))
+
+
+def _hardware(old: Results, new: Results) -> Iterator[Difference]:
+    machines = [
+        [machine.get("hardware") or {} for machine in side.manifest.get("machines", [])]
+        for side in (old, new)
+    ]
+    if len(machines[0]) == len(machines[1]) == 1:
+        for what, a, b in _pairs(machines[0][0], machines[1][0]):
+            yield Difference("hardware", what, a, b)
+    else:
+        texts = [sorted(json.dumps(m, sort_keys=True) for m in side) for side in machines]
+        if texts[0] != texts[1]:
+            counts = (f"{len(side)} machines" for side in texts)
+            yield Difference("hardware", "machines", next(counts), next(counts))
+
+
+def _seeds(old: Results, new: Results) -> Iterator[Difference]:
+    for what, a, b in _pairs(old.manifest.get("seeds"), new.manifest.get("seeds")):
+        yield Difference("seeds", what, a, b)

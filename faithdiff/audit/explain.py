@@ -1,0 +1,265 @@
+"""One cell of a printed table: its rows, its statistics, and everything that made it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from faithdiff.audit.match import resolve
+from faithdiff.audit.records import finite
+from faithdiff.audit.results import Results, columns_of, load_results
+from faithdiff.audit.revision import find_revision
+from faithdiff.audit.sections import Section
+from faithdiff.errors import UserError
+from faithdiff.score.protocols import Definition
+
+Facts = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A cell and what is behind it.
+
+    Attributes:
+        cell: Its record in ``tables/<table>.cells.json``.
+        rows: The lines of ``scores.csv`` that it averages.
+        facts: What made it: name and value.
+        commands: What makes it again.
+    """
+
+    table: str
+    cell: dict[str, Any]
+    rows: pd.DataFrame
+    facts: Facts
+    commands: list[str]
+
+
+def explain(
+    table: str, words: Sequence[str], profile: str, revision: str, root: Path
+) -> Explanation:
+    """Find a cell and everything behind it.
+
+    Args:
+        table: Name of the table.
+        words: Method and metric by name or label, then level, data set or name of the block, in
+            any order and case.
+        profile: Whose results.
+        revision: A revision of git, a folder, or ``.`` for the working tree.
+        root: Root of the suite.
+
+    Raises:
+        UserError: No cell fits, or several do; or the table does not fit ``scores.csv``.
+    """
+    results = load_results(find_revision(revision, profile, root), profile)
+    if table not in results.tables:
+        there = ", ".join(sorted(results.tables)) or "none"
+        raise UserError(f"table {table!r}: {results.title} has: {there}")
+    content = results.tables[table]
+    cell = _find(list(content["cells"].values()), words, results, root)
+    rows = _rows(results, content, cell)
+    _check(cell, rows, table, results)
+    return Explanation(table, cell, rows, _facts(results, cell, rows, root),
+                       _commands(results, cell, table))  # fmt: skip
+
+
+def _find(
+    cells: list[dict[str, Any]], words: Sequence[str], results: Results, root: Path
+) -> dict[str, Any]:
+    if len(words) < 2:
+        raise UserError("name a method and a metric, e.g.: faithdiff explain main FaithDiff PSNR")
+    methods = {cell["method"]: cell["label"] for cell in cells}
+    columns = columns_of([results], root)
+    metrics = {c["metric"]: columns[c["metric"], c["protocol"]].label for c in cells}
+    (method,) = resolve(words[:1], methods, "method")
+    (metric,) = resolve(words[1:2], metrics, "metric")
+    own = [cell for cell in cells if (cell["method"], cell["metric"]) == (method, metric)]
+    wanted = {word.casefold() for word in words[2:]}
+    fitting = [cell for cell in own if wanted <= _names(cell)]
+    exact = [cell for cell in fitting if cell["block"].casefold() in wanted]
+    found = exact or fitting
+    if len(found) == 1 or (found and not wanted and "all levels" in _names(found[0])):
+        return found[0]
+    blocks = "; ".join(cell["block"] for cell in (found or own))
+    said = " ".join(words[2:]) or "nothing more was said"
+    raise UserError(f"{method}, {metric}: {said}: name one of these blocks: {blocks}")
+
+
+def _names(cell: dict[str, Any]) -> set[str]:
+    """Words that a cell answers to: its sets, levels and block, where they name it alone."""
+    names = [cell["block"], *cell["datasets"], *cell["levels"]]
+    if len(cell["levels"]) > 1:
+        names = [cell["block"], *cell["datasets"]]
+    return {name.casefold() for name in names}
+
+
+def _rows(results: Results, content: dict[str, Any], cell: dict[str, Any]) -> pd.DataFrame:
+    scores = results.scores
+    own = scores[
+        (scores["method"] == cell["method"])
+        & (scores["metric"] == cell["metric"])
+        & (scores["protocol"] == cell["protocol"])
+        & scores["dataset"].isin(cell["datasets"])
+        & scores["level"].isin(cell["levels"])
+    ]
+    names = content["images"].get(f"{cell['protocol']}/{cell['metric']}", {})
+    listed = {(*place.split("/", 1), image) for place, images in names.items() for image in images}
+    places = list(own[["dataset", "level", "image"]].itertuples(index=False, name=None))
+    return own[[place in listed for place in places]]
+
+
+def _check(cell: dict[str, Any], rows: pd.DataFrame, table: str, results: Results) -> None:
+    if cell["mean"] is None:
+        return
+    mean = rows.groupby(["dataset", "image"])["value"].mean().mean()
+    if not math.isclose(mean, cell["mean"], rel_tol=1e-9, abs_tol=1e-12):
+        raise UserError(
+            f"{results.title}: table {table} says {cell['mean']!r}, scores.csv {mean!r}: it "
+            "was rendered from other scores; render it again with: faithdiff tables"
+        )
+
+
+def _facts(results: Results, cell: dict[str, Any], rows: pd.DataFrame, root: Path) -> Facts:
+    manifest = results.manifest
+    made = manifest.get("commit")
+    facts = [("results of", results.title)]
+    if made:
+        dirty = " with uncommitted changes" if manifest.get("dirty") else ""
+        facts.append(("code commit", f"{made}{dirty}"))
+    facts += _protocol_facts(results, cell, rows, root)
+    facts += _weight_facts(manifest, cell)
+    for dataset in cell["datasets"]:
+        data = manifest.get("data", {}).get(dataset, {})
+        facts.append((f"data {dataset}", f"index.csv sha256 {data.get('index.csv', 'not known')}"))
+        for level in cell["levels"]:
+            log = data.get("degradation.jsonl", {}).get(level, "not known")
+            facts.append((f"degradation {dataset}, {level}", f"degradation.jsonl sha256 {log}"))
+    if results.stale:
+        facts.append(("note", "manifest.json describes another scores.csv"))
+    return facts
+
+
+def _protocol_facts(
+    results: Results, cell: dict[str, Any], rows: pd.DataFrame, root: Path
+) -> Facts:
+    digests = ", ".join(sorted(set(rows["protocol_sha256"]))) or "no rows"
+    facts = [("protocol", f"{cell['protocol']}, digest {digests}")]
+    definition = _definition(results, cell)
+    if definition is None:
+        return facts
+    said = json.dumps(definition.computation(), ensure_ascii=False)
+    facts.append(("defined as", said))
+    from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts
+
+    listed = load_artifacts(root / ARTIFACTS_FILE) if definition.artifacts else {}
+    for name in definition.artifacts:
+        sha = listed[name].sha256 if name in listed else None
+        facts.append((f"metric weights {name}", f"sha256 {sha or 'recorded on first fetch'}"))
+    return facts
+
+
+def _definition(results: Results, cell: dict[str, Any]) -> Definition | None:
+    """The metric's definition at this revision; None where the revision has no protocols."""
+    file = results.manifest.get("config", {}).get("score", {}).get("protocols_file", "")
+    content = results.revision.read(file) if file else None
+    if content is None:
+        return None
+    metrics = yaml.safe_load(content)["protocols"].get(cell["protocol"], {}).get("metrics", {})
+    found = metrics.get(cell["metric"])
+    return Definition.model_validate(found) if found is not None else None
+
+
+def _weight_facts(manifest: dict[str, Any], cell: dict[str, Any]) -> Facts:
+    config = manifest.get("config", {})
+    variant = config.get("variants", {}).get(cell["method"])
+    facts = []
+    if variant is not None and "prior" in manifest:
+        prior = manifest["prior"]
+        facts.append(("prior", f"{prior['folder']}, weights sha256 {prior['weights']}"))
+    for seed in cell["seeds"]:
+        owners = [cell["method"]]
+        if variant is not None and variant.get("pretrain"):
+            owners.insert(0, f"stage1-{variant['recipe']}")
+        for owner in owners:
+            if run := manifest.get("checkpoints", {}).get(f"{owner}/seed{seed}"):
+                text = f"sha256 {run['weights']}, trained at {str(run.get('commit'))[:9]}"
+                facts.append((f"weights {owner}/seed{seed}", text))
+    return facts
+
+
+def _commands(results: Results, cell: dict[str, Any], table: str) -> list[str]:
+    """What makes the cell again: its own steps, or the whole study at the same code."""
+    file = f"--config config/{results.profile}.yaml"
+    made = results.manifest.get("commit")
+    config = results.manifest.get("config", {})
+    baseline = config.get("baselines", {}).get(cell["method"], {"trained": True})
+    variant = config.get("variants", {}).get(cell["method"], {})
+    steps = []
+    for seed in cell["seeds"]:
+        if variant.get("pretrain"):
+            steps.append(f"faithdiff pretrain --recipe {variant['recipe']} --seed {seed} {file}")
+        own = f"--method {cell['method']} --seed {seed} {file}"
+        verbs = (["train"] if baseline.get("trained") else []) + ["restore-sets", "score"]
+        steps += [f"faithdiff {verb} {own}" for verb in verbs]
+    target = f"results/{results.profile}/tables/{table}.cells.json"
+    whole = [f"snakemake --cores all --config profile={results.profile} -- {target}"]
+    last = [f"faithdiff {verb} {file}" for verb in ("collect", "tables")]
+    return [
+        "The table, with all that is missing: "
+        + " && ".join([f"git checkout {made}"] * bool(made) + whole),
+        "This cell alone, where the data sets are prepared: " + " && ".join(steps + last),
+    ]
+
+
+def explanation_sections(found: Explanation) -> list[Section]:
+    """The explanation as sections."""
+    cell = found.cell
+    lines = [
+        f"{cell['label']} ({cell['method']}), {cell['metric']}@{cell['protocol']}, "
+        f"{cell['block']}: printed as {cell['printed'] or '(nothing)'}, status {cell['status']}",
+        f"n = {cell['n']} of {cell['expected']} images, seeds "
+        f"{', '.join(map(str, cell['seeds'])) or 'none'}; "
+        f"{'higher' if cell['higher_is_better'] else 'lower'} is better",
+    ]
+    if cell["mean"] is not None:
+        lines.append(f"mean {cell['mean']!r}, 95% interval [{cell['low']!r}, {cell['high']!r}]")
+    lines += cell["reasons"]
+    if cell["compared_with"]:
+        lines.append(
+            f"difference to {cell['compared_with']}: {cell['difference']!r} "
+            f"[{cell['difference_low']!r}, {cell['difference_high']!r}], p {cell['p']!r}, after "
+            f"Holm {cell['p_holm']!r}: {'separated' if cell['separated'] else 'not separated'}"
+        )
+    names = ("image", "seed", "dataset", "level", "value", "status", "restored_sha256")
+    rows = [_row(line, names) for line in found.rows.to_dict("records")]
+    return [
+        Section(f"{found.table}: {cell['label']}, {cell['metric']}, {cell['block']}", lines),
+        Section("Made from", head=("what", "value"), rows=[*found.facts]),
+        Section("Made again by", found.commands),
+        Section(f"Rows of scores.csv ({len(rows)})", head=names, rows=rows),
+    ]
+
+
+def _row(line: dict[Any, Any], names: Sequence[str]) -> tuple[str, ...]:
+    shown = {**line, "restored_sha256": str(line["restored_sha256"])[:12]}
+    value = line["value"]
+    shown["value"] = "" if math.isnan(value) else repr(value)
+    return tuple(str(shown[name]) for name in names)
+
+
+def explanation_json(found: Explanation) -> str:
+    """The explanation as JSON, with every row whole."""
+    content = {
+        "table": found.table,
+        "cell": found.cell,
+        "made_from": dict(found.facts),
+        "commands": found.commands,
+        "rows": found.rows.to_dict("records"),
+    }
+    return json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"

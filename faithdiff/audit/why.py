@@ -1,0 +1,196 @@
+"""Why results changed: the differences that can explain it, and where in the run they enter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+
+from faithdiff.audit.code import AFTER_SCORES, ChangedRule, code_change
+from faithdiff.audit.differences import Difference, manifest_differences
+from faithdiff.audit.git import Commit, Git
+from faithdiff.audit.results import Results
+
+KINDS = ("data", "degradation", "weights", "config", "code", "packages", "hardware", "seeds")
+
+
+@dataclass(frozen=True)
+class Why:
+    """What can explain the change of the scores.
+
+    Attributes:
+        changed: Methods with a changed value.
+        entry: Where the change enters the run, in sentences.
+        differences: In the order of ``KINDS``; first those that can explain the change.
+        commits: Commits between the two that touched the changed modules, newest first.
+        unknown: What could not be compared, and why.
+    """
+
+    changed: tuple[str, ...]
+    entry: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    commits: tuple[Commit, ...]
+    unknown: tuple[str, ...]
+    kinds: tuple[str, ...] = field(default=KINDS)
+
+    @property
+    def explaining(self) -> list[Difference]:
+        """Differences that can change a score of a method that did change."""
+        return [each for each in self.differences if self.touches(each)]
+
+    def touches(self, difference: Difference) -> bool:
+        """Whether a difference can explain a change that there is."""
+        reached = difference.methods is None or bool(difference.methods & set(self.changed))
+        return difference.can_explain and reached and bool(self.changed)
+
+    @property
+    def statement(self) -> str:
+        """The finding in one sentence."""
+        kinds = [kind for kind in self.kinds if any(d.kind == kind for d in self.explaining)]
+        if not self.changed:
+            return "No value changed, so there is nothing to explain."
+        rest = f" Not compared: {'; '.join(self.unknown)}." if self.unknown else ""
+        if kinds:
+            return f"What can explain it: {', '.join(kinds)}.{rest}"
+        same = [kind for kind in self.kinds if not any(u.startswith(kind) for u in self.unknown)]
+        if not same:
+            return f"Nothing could be compared that would explain it.{rest}"
+        listed = ", ".join(same[:-1]) + f" and {same[-1]}" if len(same) > 1 else same[0]
+        return f"Nothing that can explain it differs: {listed} are the same.{rest}"
+
+
+def explain_change(old: Results, new: Results, rows: pd.DataFrame, git: Git) -> Why:
+    """Gather everything that differs behind two sets of scores.
+
+    Args:
+        old: One revision, `new` the other.
+        rows: From :func:`faithdiff.audit.match.match_rows`.
+        git: The repository whose history holds the code of both.
+    """
+    methods, entry = _entry(rows)
+    found = manifest_differences(old, new)
+    unknown = list(_unknown(old, new))
+    rules, commits, code_unknown = _code(old, new, git)
+    unknown += code_unknown
+    found += rules
+    ordered = sorted(found, key=lambda each: KINDS.index(each.kind))
+    why = Why(methods, entry, (), tuple(commits), tuple(unknown))
+    return replace(why, differences=tuple(sorted(ordered, key=lambda d: not why.touches(d))))
+
+
+def _entry(rows: pd.DataFrame) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Methods that changed, and whether their pictures did or only the scoring of them."""
+    both = rows[rows["side"] == "both"]
+    moved = (both["value_old"] != both["value_new"]) & ~(
+        both["value_old"].isna() & both["value_new"].isna()
+    )
+    picture = both["restored_sha256_old"] != both["restored_sha256_new"]
+    changed = both[moved | picture]
+    methods = tuple(sorted(changed["method"].astype(str).unique()))
+    return methods, tuple(_sentences(both, moved, picture))
+
+
+def _sentences(both: pd.DataFrame, moved: pd.Series, picture: pd.Series) -> Iterator[str]:
+    image = ["method", "seed", "dataset", "level", "image"]
+    seen = both["restored_sha256_new"] != ""
+    total = both.loc[seen, image].drop_duplicates()["method"].astype(str).value_counts().to_dict()
+    pictures = both.loc[seen & picture, image].drop_duplicates()
+    remade = pictures["method"].astype(str).value_counts().to_dict()
+    rescored = both.loc[seen & moved & ~picture, "method"].astype(str).value_counts().to_dict()
+    for (count, of), names in _alike({name: (n, total[name]) for name, n in remade.items()}):
+        yield (
+            f"{names}: {count} of {of} restored images{_each(names)} are other files, so the "
+            "change enters before scoring."
+        )
+    for count, names in _alike(rescored):
+        yield (
+            f"{names}: {count} values{_each(names)} changed although the restored image is the "
+            "same file, so scoring changed."
+        )
+
+
+def _alike(values: dict[Any, Any]) -> Iterator[tuple[Any, str]]:
+    """Values with the names that share them."""
+    names: dict[Any, list[str]] = {}
+    for name in sorted(values):
+        names.setdefault(values[name], []).append(str(name))
+    for value, sharing in names.items():
+        yield value, ", ".join(sharing)
+
+
+def _each(names: str) -> str:
+    return " each" if "," in names else ""
+
+
+def _unknown(old: Results, new: Results) -> Iterator[str]:
+    for name, side in (("OLD", old), ("NEW", new)):
+        if not side.manifest:
+            for kind in KINDS:
+                if kind != "code":
+                    yield f"{kind} ({name} has no manifest.json)"
+        elif side.stale:
+            yield f"everything ({name}: manifest.json describes another scores.csv)"
+
+
+def _code(old: Results, new: Results, git: Git) -> tuple[list[Difference], list[Commit], list[str]]:
+    commits, unknown = [], []
+    for name, side in (("OLD", old), ("NEW", new)):
+        sha = side.manifest.get("commit")
+        if not sha:
+            unknown.append(f"code ({name} does not say which commit made it)")
+        elif git.find(sha) is None:
+            unknown.append(f"code ({name} was made at {sha[:9]}, which this clone does not have)")
+        else:
+            commits.append(sha)
+        if side.manifest.get("dirty"):
+            unknown.append(f"code ({name} was made with uncommitted changes on {str(sha)[:9]})")
+    if len(set(commits)) < 2:
+        return [], [], unknown
+    changed = code_change(git, commits[0], commits[1], _baselines(old, new))
+    rules = [_rule(rule, commits, old, new) for rule in changed.rules]
+    return rules, changed.commits, unknown
+
+
+def _baselines(*sides: Results) -> dict[str, str]:
+    return {
+        name: str(baseline.get("implementation", "")).partition(":")[0]
+        for side in sides
+        for name, baseline in side.manifest.get("config", {}).get("baselines", {}).items()
+    }
+
+
+def _rule(rule: ChangedRule, commits: list[str], old: Results, new: Results) -> Difference:
+    silent = rule.rule in AFTER_SCORES or (rule.rule == "train_prior" and _shipped(old, new))
+    return Difference(
+        "code",
+        f"rule {rule.name}",
+        commits[0][:9],
+        commits[1][:9],
+        _runs(rule, old, new),
+        not silent,
+        f"{', '.join(rule.modules)}" + ("; makes no score" if silent else ""),
+    )
+
+
+def _runs(rule: ChangedRule, *sides: Results) -> frozenset[str] | None:
+    """Methods that a rule runs for; None for all."""
+    if rule.method:
+        return frozenset([rule.method])
+    if rule.rule.endswith("_variant") or rule.rule == "pretrain_alignment":
+        return frozenset(_names(sides, "variants"))
+    if rule.rule.endswith("_baseline"):
+        return frozenset(_names(sides, "baselines"))
+    return None
+
+
+def _names(sides: Iterable[Results], section: str) -> list[str]:
+    return [name for side in sides for name in side.manifest.get("config", {}).get(section, {})]
+
+
+def _shipped(*sides: Results) -> bool:
+    sources: list[Any] = [
+        side.manifest.get("config", {}).get("prior", {}).get("source") for side in sides
+    ]
+    return sources == ["shipped", "shipped"]
