@@ -27,6 +27,12 @@ app = typer.Typer(
 Config = Annotated[Path, typer.Option("--config", "-c", help="Profile to read.")]
 Method = Annotated[str, typer.Option(help="A key of `variants` or `baselines` in the profile.")]
 Seed = Annotated[int, typer.Option(help="Repetition of the training.")]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        min=0, metavar="MINUTES", help="Stop before it with a saved state and exit code 75."
+    ),
+]
 MINI = Path("config/mini.yaml")
 
 
@@ -73,7 +79,7 @@ def degrade(
 
 
 @app.command(epilog="Example: faithdiff train-prior --config config/mini.yaml")
-def train_prior(config: Config = MINI) -> None:
+def train_prior(config: Config = MINI, time_limit: TimeLimit = None) -> None:
     """Train the small prior from its prepared data set (`faithdiff prepare --dataset prior`)."""
     from faithdiff.train import prior
     from faithdiff.train.run import run_job
@@ -85,6 +91,7 @@ def train_prior(config: Config = MINI) -> None:
         0,
         study.layout.trained_prior,
         lambda out, state: prior.train_prior_job(study, out, state),
+        time_limit,
     )
 
 
@@ -127,32 +134,53 @@ def pretrain(
     recipe: Annotated[str, typer.Option(help="A key of `recipes` in the profile.")],
     seed: Seed = 0,
     config: Config = MINI,
+    time_limit: TimeLimit = None,
 ) -> None:
     """Stage 1: train the alignment of a recipe on a frozen encoder and a frozen prior."""
-    from faithdiff.train import variants
+    from faithdiff.train import launch, variants
     from faithdiff.train.run import run_job
 
     study = Study.load(config)
     folder = study.layout.stage1(_known(recipe, list(study.profile.recipes), "--recipe"), seed)
+    name = f"stage1-{recipe}"
+    if launch.needed(study):
+        verb = ["pretrain", "--recipe", recipe, "--seed", str(seed)]
+        launch.launch(study, name, seed, verb, time_limit)
+        return
     run_job(
         study,
-        f"stage1-{recipe}",
+        name,
         seed,
         folder,
         lambda out, state: variants.pretrain(study, recipe, seed, out, state),
+        time_limit,
     )
 
 
 @app.command(epilog="Example: faithdiff train --method frozen --seed 0")
-def train(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
-    """Train a FaithDiff variant (stage 2) or a baseline; resumes after a kill."""
+def train(
+    method: Method, seed: Seed = 0, config: Config = MINI, time_limit: TimeLimit = None
+) -> None:
+    """Train a FaithDiff variant (stage 2) or a baseline; resumes after a kill or a time limit."""
     from faithdiff.registry import find_method
+    from faithdiff.train import launch
     from faithdiff.train.run import run_job
 
     study = Study.load(config)
     found = find_method(study, _known(method, study.profile.trained, "--method"))
+    if method in study.profile.variants and launch.needed(study):
+        verb = ["train", "--method", method, "--seed", str(seed)]
+        launch.launch(study, method, seed, verb, time_limit)
+        return
     folder = study.layout.checkpoint(method, seed)
-    run_job(study, method, seed, folder, lambda out, state: found.train(study, seed, out, state))
+    run_job(
+        study,
+        method,
+        seed,
+        folder,
+        lambda out, state: found.train(study, seed, out, state),
+        time_limit,
+    )
 
 
 @app.command(epilog="Example: faithdiff restore-sets --method faithdiff --seed 0")
@@ -317,9 +345,13 @@ def _say(files: list[Path]) -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's error exits with 2, a failed run with 1."""
+    """Run the command line; a user's error exits with 2, a failed run with 1, a pause with 75."""
     try:
         app()
     except FaithDiffError as error:
         print(f"faithdiff: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

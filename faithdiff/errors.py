@@ -12,6 +12,10 @@ Messages say what is wrong, where (file and field), and what to do next; the CLI
 without a traceback.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+
 
 class FaithDiffError(Exception):
     """Base class of every error that the suite raises on purpose."""
@@ -45,3 +49,7 @@ class Paused(FaithDiffError):  # noqa: N818 - nothing went wrong
     """A training saved its state and stopped before its end, as it was asked to."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+    def __init__(self, message: str, state: Path) -> None:
+        super().__init__(message)
+        self.state = state

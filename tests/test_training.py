@@ -9,6 +9,7 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from faithdiff import cli, seeds
 from faithdiff.config import Optimiser, Profile, Stage1, Training, load_profile, parse
-from faithdiff.errors import CheckpointError, ConfigError, RunError
+from faithdiff.errors import CheckpointError, ConfigError, Paused, RunError
 from faithdiff.methods import Study
 from faithdiff.models.alignment import Alignment, Standardise
 from faithdiff.models.faithdiff import FaithDiff, build, load
@@ -217,6 +218,86 @@ def test_averaged_weights_follow_their_recursion() -> None:
     assert averaged is not None and len(seen) == job.steps
     assert torch.allclose(averaged[0].weight, expected, atol=1e-6)
     assert train(_toy(ema_decay=None)) is None
+
+
+# --- Precision and memory -----------------------------------------------------------------------
+
+
+def _wide(precision: Any, **changes: Any) -> Job:
+    """A toy whose passes a lower precision changes, on inputs that fp16 can hold."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 32), nn.SiLU(), nn.Linear(32, 1))
+    groups = [{"params": list(model.parameters()), "lr": 0.01}]
+    changes = {"model": model, "groups": groups, "loss": _toy_loss(model), **changes}
+    return _toy(**changes, precision=precision, log_every=1, steps=30)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_trains_float32_weights(precision: str) -> None:
+    exact, low = _wide("fp32"), _wide(precision)
+    train(exact)
+    train(low)
+    assert all(p.dtype == torch.float32 for p in low.model.parameters())
+    curves = [torch.tensor([row["loss"] for row in job.log]) for job in (exact, low)]
+    assert not torch.equal(*curves)
+    if precision == "bf16":  # fp16 leaves out the updates that find its loss scale
+        assert torch.allclose(*curves, rtol=0.1, atol=0.02)
+    assert curves[1][-5:].mean() < 0.5 * curves[1][:5].mean()
+
+
+def test_fp16_resumes_with_its_loss_scale(tmp_path: Path) -> None:
+    whole, state = _wide("fp16"), tmp_path / "toy.pt"
+    train(whole)
+    with pytest.raises(KeyboardInterrupt):
+        train(_killed_at(_wide("fp16", state=state), 7))
+    resumed = _wide("fp16", state=state)
+    train(resumed)
+    assert _same(resumed.model, whole.model)
+
+
+def test_fp16_that_overflows_for_good_names_bf16() -> None:
+    job = _wide("fp16")
+    plain = job.loss
+    job.loss = lambda step, micro: plain(step, micro).float() * 1e37  # no scale above 1 will do
+    before = copy.deepcopy(job.model)
+    with pytest.raises(RunError, match=r"overflow at any loss scale at update \d+\. .*to bf16"):
+        train(job)
+    assert _same(before, job.model)
+
+
+def test_gradient_checkpointing_changes_nothing(study: Study) -> None:
+    folder = study.layout.checkpoint("faithdiff", 0)
+    before = folder_digest(folder)
+    changed = study.profile.model_copy(
+        update={"training": _training(study, gradient_checkpointing=True)}
+    )
+    again = Study(changed, study.file, study.layout)
+    calls: list[int] = []
+    plain = LQEncoder.enable_gradient_checkpointing
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            LQEncoder, "enable_gradient_checkpointing", lambda self: (calls.append(1), plain(self))
+        )
+        run_job(again, "faithdiff", 0, folder, _train(again, "faithdiff"))
+    assert calls == [1] and folder_digest(folder) == before
+
+
+def test_gradient_checkpointing_keeps_fewer_activations(study: Study) -> None:
+    kept = {}
+    for checkpointing in (False, True):
+        changes = {"training": _training(study, gradient_checkpointing=checkpointing)}
+        start = variants._start(
+            Study(study.profile.model_copy(update=changes), study.file, study.layout), "released", 0
+        )
+        start.model.requires_grad_(True)
+        sizes: list[int] = []
+        pack = lambda t, sizes=sizes: (sizes.append(t.numel()), t)[1]  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            batch = start.cache.batch(0, master=0)
+            variants.denoising_loss(start.model, start.cache, batch, "mse")
+        kept[checkpointing] = sum(sizes)
+    assert kept[True] < 0.7 * kept[False]
 
 
 @settings(deadline=None, max_examples=50)
@@ -512,6 +593,39 @@ def test_a_killed_variant_resumes_in_its_second_phase(
     assert len(calls) == 14  # updates 2 and 3
     assert folder_digest(folder) == whole
     assert not study.layout.work("separate-seed0").exists()
+
+
+@pytest.mark.parametrize("method", ["separate", "realesrgan"])
+def test_a_training_in_pieces_ends_with_the_same_bytes(study: Study, method: str) -> None:
+    cli.train(method, config=PROFILE)
+    folder = study.layout.checkpoint(method, 0)
+    whole, log = folder_digest(folder), pd.read_csv(folder / "training.csv")
+    shutil.rmtree(folder)
+    for update in range(1, len(log) + 1):
+        if update in (4, len(log)):  # the last updates of the phases are followed by no pause
+            continue
+        with pytest.raises(Paused, match=r"paused after update \d of \d \(time limit\)") as caught:
+            cli.train(method, config=PROFILE, time_limit=0)
+        assert caught.value.exit_code == 75
+        assert caught.value.state.is_file()
+        assert not folder.exists()
+    cli.train(method, config=PROFILE)
+    assert folder_digest(folder) == whole
+    again = pd.read_csv(folder / "training.csv")
+    assert again.drop(columns="seconds").equals(log.drop(columns="seconds"))
+
+
+def test_stage_1_and_the_prior_pause_too(study: Study) -> None:
+    for folder, call in (
+        (study.layout.stage1("released", 0), partial(cli.pretrain, "released", config=PROFILE)),
+        (study.layout.trained_prior, partial(cli.train_prior, config=PROFILE)),
+    ):
+        before = folder_digest(folder)
+        shutil.rmtree(folder)
+        with pytest.raises(Paused, match="paused after update 1 of"):
+            call(time_limit=0)
+        call(time_limit=1000)
+        assert folder_digest(folder) == before
 
 
 def test_a_frozen_group_that_moves_is_an_error(

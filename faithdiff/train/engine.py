@@ -32,6 +32,7 @@ class Engine:
         processes: Processes,
     ) -> None:
         self._parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
+        self._rates = [float(group["lr"]) for group in groups]
         self._config = config
         self._precision = precision
         self._processes = processes
@@ -58,14 +59,24 @@ class Engine:
     def backward(self, loss: Tensor) -> None:
         self._scaler.scale(loss).backward()
 
-    def update(self) -> None:
-        """Sum the gradients over the processes, clip them, and step."""
+    def update(self, rate: float) -> float:
+        """Sum the gradients over the processes, clip them, and step.
+
+        Args:
+            rate: Share of each group's learning rate.
+
+        Returns:
+            The learning rate of the last group.
+        """
+        for group, full in zip(self.optimiser.param_groups, self._rates, strict=True):
+            group["lr"] = full * rate
         self._processes.add_gradients(self._parameters)
         self._scaler.unscale_(self.optimiser)
         nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm)
         self._scaler.step(self.optimiser)  # leaves the weights alone after an overflow
         self._scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
+        return float(self.optimiser.param_groups[-1]["lr"])
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimiser": self.optimiser.state_dict(), "scaler": self._scaler.state_dict()}

@@ -83,9 +83,8 @@ def train(job: Job) -> nn.Module | None:
     """
     job.processes.share(job.model)
     engine = Engine(job.groups, job.optimiser, job.precision, job.processes)
-    schedule = torch.optim.lr_scheduler.LambdaLR(engine.optimiser, lambda s: rate(s, job))
     average = _average(job)
-    state = State(job, engine, schedule, average)
+    state = State(job, engine, average)
     first = state.resume()
     clock = _Clock(job)
     bar = tqdm(
@@ -97,9 +96,7 @@ def train(job: Job) -> nn.Module | None:
         loss, stop = _accumulate(job, engine, step, clock.reserve(state))
         if not math.isfinite(loss):
             raise RunError(_diverged(job, step, f"the loss is {loss}"))
-        learning_rate = float(schedule.get_last_lr()[-1])
-        engine.update()
-        schedule.step()
+        learning_rate = engine.update(rate(step, job))
         if engine.overflowed:
             raise RunError(_diverged(job, step, "fp16 gradients overflow at any loss scale"))
         if average is not None:
@@ -117,10 +114,11 @@ def train(job: Job) -> nn.Module | None:
         # The last state too: what follows may be stopped before it has used these weights.
         if done % job.checkpoint_every == 0 or done == job.steps or stop:
             state.save(done)
-        if stop and done < job.steps:
+        if stop and done < job.steps and job.state is not None:
             raise Paused(
                 f"{job.name}: paused after update {done} of {job.steps} ({stop}); "
-                "the same command goes on from there"
+                "the same command goes on from there",
+                job.state,
             )
     clock.summary(first)
     return average.module if average is not None else None

@@ -9,6 +9,7 @@ pass, and wants one forward call; here a loss calls the parts of a model as it l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -87,6 +88,11 @@ def join(device: str) -> tuple[Processes, torch.device]:
 
     state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
     return Processes(state.process_index, state.num_processes), _plain(state.device)
+
+
+def launched_first() -> bool:
+    """Whether this process is the only one, or the first of those that a launcher started."""
+    return not dist.is_torchelastic_launched() or int(os.environ["RANK"]) == 0
 
 
 def _plain(device: torch.device) -> torch.device:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
@@ -27,12 +26,9 @@ SLOWEST_DISK = 100e6  # bytes/s, until a state has been written and timed
 class State:
     """Saves and resumes one job; only the first process writes."""
 
-    def __init__(
-        self, job: Job, engine: Engine, schedule: LRScheduler, average: AveragedModel | None
-    ) -> None:
+    def __init__(self, job: Job, engine: Engine, average: AveragedModel | None) -> None:
         self._job = job
         self._engine = engine
-        self._schedule = schedule
         self._average = average
         trained = [p for group in job.groups for p in group["params"]]
         kept = total_bytes(job.model.state_dict().values()) * (2 if average is not None else 1)
@@ -60,7 +56,6 @@ class State:
             "step": step,
             "model": job.model.state_dict(),
             "engine": self._engine.state_dict(),
-            "schedule": self._schedule.state_dict(),
             "average": average.state_dict() if average is not None else None,
             "log": job.log,
             "losses": job.losses,
@@ -105,7 +100,6 @@ class State:
         job = self._job
         job.model.load_state_dict(state["model"])
         self._engine.load_state_dict(state["engine"])
-        self._schedule.load_state_dict(state["schedule"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
         job.log[:] = state["log"]

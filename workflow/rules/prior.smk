@@ -16,7 +16,7 @@ rule train_prior:
         gpu=GPU,
         mem_mb=4000,
     shell:
-        verb("train-prior")
+        verb("train-prior" + time_limit())
 
 
 rule cache_latents:
