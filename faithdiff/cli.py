@@ -121,12 +121,14 @@ def prior_card(
 def cache(config: Config = MINI) -> None:
     """Encode the training set once: HQ latents, text embeddings, LQ pixels."""
     from faithdiff.models.prior import load_prior
-    from faithdiff.train.cache import write_cache
-    from faithdiff.train.pairs import load_pairs
+    from faithdiff.provenance import folder_digest
+    from faithdiff.train.encode import write_cache
+    from faithdiff.train.pairs import find_pairs
 
     study = Study.load(config)
-    pairs = load_pairs(study.layout, study.profile.data.train_level)
-    write_cache(pairs, load_prior(study.prior_folder), study.layout.train_cache)
+    pairs = find_pairs(study.layout, study.profile.data.train_level)
+    prior = load_prior(study.prior_folder).to(study.profile.device)
+    write_cache(pairs, prior, study.layout.train_cache, folder_digest(study.prior_folder))
 
 
 @app.command(epilog="Example: faithdiff pretrain --recipe released --seed 0")

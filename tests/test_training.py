@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -19,12 +20,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from faithdiff import cli, seeds
 from faithdiff.config import Optimiser, Profile, Stage1, Training, load_profile, parse
-from faithdiff.errors import CheckpointError, ConfigError, Paused, RunError
+from faithdiff.data.images import read_image, write_png
+from faithdiff.errors import CheckpointError, ConfigError, Paused, RunError, UserError
 from faithdiff.methods import Study
 from faithdiff.models.alignment import Alignment, Standardise
 from faithdiff.models.faithdiff import FaithDiff, build, load
@@ -34,10 +36,13 @@ from faithdiff.models.weights import load_part
 from faithdiff.provenance import folder_digest
 from faithdiff.registry import find_method
 from faithdiff.score.heldout import heldout_job
-from faithdiff.train import loop, variants
+from faithdiff.train import encode, loop, variants
+from faithdiff.train.ahead import Ahead
 from faithdiff.train.cache import Batch, Cache, to_signed
+from faithdiff.train.encode import Part
 from faithdiff.train.loop import Job, rate, train
-from faithdiff.train.pairs import load_pairs
+from faithdiff.train.pairs import PairFiles, load_pairs
+from faithdiff.train.processes import Processes
 from faithdiff.train.run import run_job
 
 PROFILE = Path("config/test.yaml")
@@ -269,10 +274,7 @@ def test_fp16_that_overflows_for_good_names_bf16() -> None:
 def test_gradient_checkpointing_changes_nothing(study: Study) -> None:
     folder = study.layout.checkpoint("faithdiff", 0)
     before = folder_digest(folder)
-    changed = study.profile.model_copy(
-        update={"training": _training(study, gradient_checkpointing=True)}
-    )
-    again = Study(changed, study.file, study.layout)
+    again = _changed(study, gradient_checkpointing=True)
     calls: list[int] = []
     plain = LQEncoder.enable_gradient_checkpointing
     with pytest.MonkeyPatch.context() as patch:
@@ -286,10 +288,8 @@ def test_gradient_checkpointing_changes_nothing(study: Study) -> None:
 def test_gradient_checkpointing_keeps_fewer_activations(study: Study) -> None:
     kept = {}
     for checkpointing in (False, True):
-        changes = {"training": _training(study, gradient_checkpointing=checkpointing)}
-        start = variants._start(
-            Study(study.profile.model_copy(update=changes), study.file, study.layout), "released", 0
-        )
+        changed = _changed(study, gradient_checkpointing=checkpointing)
+        start = variants._start(changed, "released", 0)
         start.model.requires_grad_(True)
         sizes: list[int] = []
         pack = lambda t, sizes=sizes: (sizes.append(t.numel()), t)[1]  # noqa: E731
@@ -330,6 +330,11 @@ def _digest_batch(batch: Batch) -> str:
 
 def _training(study: Study, **changes: Any) -> Training:
     return parse({**study.profile.training.model_dump(), **changes}, Training, "training")
+
+
+def _changed(study: Study, **training: Any) -> Study:
+    profile = study.profile.model_copy(update={"training": _training(study, **training)})
+    return Study(profile, study.file, study.layout)
 
 
 def _cache(study: Study, prior: Prior, **changes: Any) -> Cache:
@@ -394,6 +399,112 @@ def test_the_cache_holds_what_the_prior_computes(study: Study) -> None:
     mean = prior.encode_moments(batch.hq).chunk(2, dim=1)[0] * prior.vae.config.scaling_factor
     # Latents are drawn around the mean: they correlate with it as with nothing else.
     assert torch.corrcoef(torch.stack([mean.flatten(), batch.latents.flatten()]))[0, 1] > 0.9
+
+
+def test_the_cache_file_is_what_safetensors_would_write(study: Study, tmp_path: Path) -> None:
+    file = study.layout.train_cache
+    save_file(load_file(file), tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("dies_at", [1, 3, 4])
+def test_a_killed_encoding_goes_on_where_it_was(
+    study: Study, monkeypatch: pytest.MonkeyPatch, dies_at: int
+) -> None:
+    file = study.layout.train_cache
+    whole = file.read_bytes()
+    monkeypatch.setattr(encode, "IMAGES", 4)
+    monkeypatch.setattr(encode, "CAPTIONS", 5)
+    monkeypatch.setattr(encode, "SAVED_EVERY", 2)
+    cli.cache(PROFILE)
+    in_small_chunks = file.read_bytes()
+    assert len(in_small_chunks) == len(whole)
+    file.unlink()
+    plain, calls = PairFiles.read, []
+
+    def read(self: PairFiles, start: int, stop: int) -> Any:
+        calls.append(start)
+        if len(calls) == dies_at + 1:  # the first call looks at the shapes
+            raise KeyboardInterrupt
+        return plain(self, start, stop)
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(PairFiles, "read", read)
+        cli.cache(PROFILE)
+    assert file.exists() is (dies_at == 4)  # three chunks of images
+    calls.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(PairFiles, "read", lambda *args: (calls.append(args[1]), plain(*args))[1])
+        cli.cache(PROFILE)
+    assert calls[1:] == ([8] if dies_at == 3 else [0, 4, 8])
+    assert file.read_bytes() == in_small_chunks
+    assert {path.name for path in file.parent.glob("cache*")} == {file.name}
+
+
+def test_an_encoding_of_other_images_starts_afresh(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = study.layout.train_cache
+    whole = file.read_bytes()
+    file.with_suffix(".partial").write_bytes(b"x" * len(whole))
+    progress = {"of": "another set", "done": 2}
+    file.with_suffix(".progress.json").write_text(json.dumps(progress))
+    file.unlink()
+    cli.cache(PROFILE)
+    assert file.read_bytes() == whole
+
+
+def test_images_of_two_sizes_are_refused(study: Study) -> None:
+    image = sorted((study.layout.dataset("train") / "hq").glob("*.png"))[-1]
+    write_png(read_image(image)[:48, :48], image)
+    with pytest.raises(UserError, match="must have one size"):
+        cli.cache(PROFILE)
+    assert not study.layout.train_cache.with_suffix(".progress.json").exists()
+
+
+def test_a_set_larger_than_the_memory_is_read_by_row(study: Study, tmp_path: Path) -> None:
+    """A file of 2 TB, all hole: only its head and the rows of a batch can be read."""
+    prior, count, size = load_prior(study.layout.trained_prior), 10**6, 512
+    width = study.profile.prior.text_encoder.width
+    side, channels = size // prior.factor, 2 * prior.vae.config.latent_channels
+    parts = {
+        "lq": Part("U8", (count, 3, size // 4, size // 4)),
+        "hq": Part("U8", (count, 3, size, size)),
+        "moments": Part("F32", (count, channels, side, side)),
+        "hidden": Part("F32", (count + 1, 8, width)),
+        "pooled": Part("F32", (count + 1, width)),
+    }
+    file = tmp_path / "cache.safetensors"
+    header = encode._header(parts)
+    with file.open("wb") as stream:
+        stream.write(header)
+        stream.truncate(len(header) + sum(part.size for part in parts.values()))
+    assert file.stat().st_size > 2e12
+    cache = Cache(file, prior, 4, _training(study))
+    batch = cache.batch(0, 0, 0, master=0)
+    assert (batch.hq == -1).all() and batch.latents.std() > 0
+
+
+@pytest.mark.parametrize("processes", [Processes(), Processes(1, 2)])
+def test_batches_drawn_ahead_are_the_same(study: Study, processes: Processes) -> None:
+    cache = _cache(study, load_prior(study.layout.trained_prior))
+
+    def draw(step: int, micro: int) -> Batch:
+        return cache.draw(0, step, micro, master=1)
+
+    ahead = Ahead(draw, 4, processes, 3, torch.device("cpu"))
+    keys = [(step, micro) for step in (0, 1, 2) for micro in processes.mine(4)]
+    for step, micro in [*keys, (0, 1), (7, 3), (7, 3)]:  # and jumps
+        assert _digest_batch(ahead(step, micro)) == _digest_batch(draw(step, micro))
+    assert len(ahead._ready) == 3
+
+
+def test_a_training_with_batches_drawn_ahead_has_the_same_bytes(study: Study) -> None:
+    folder = study.layout.checkpoint("faithdiff", 0)
+    before = folder_digest(folder)
+    again = _changed(study, prefetch=3)
+    run_job(again, "faithdiff", 0, folder, _train(again, "faithdiff"))
+    assert folder_digest(folder) == before
 
 
 def test_a_damaged_cache_names_the_command_that_makes_it(study: Study) -> None:

@@ -27,6 +27,7 @@ from faithdiff.models.lq_encoder import LQEncoder
 from faithdiff.models.prior import load_prior
 from faithdiff.models.weights import load_part
 from faithdiff.provenance import folder_digest
+from faithdiff.train.ahead import Ahead
 from faithdiff.train.cache import Batch, Cache
 from faithdiff.train.loop import Job, train, write_log
 from faithdiff.train.objective import prediction_target
@@ -80,6 +81,7 @@ class _Training:
     model: FaithDiff
     cache: Cache
     processes: Processes
+    batch: Callable[[int, int], Batch]  # of an update and micro-batch
 
     @property
     def config(self) -> Training:
@@ -117,7 +119,22 @@ def _start(study: Study, recipe: str, seed: int) -> _Training:
     if isinstance(norm, Standardise):
         with torch.no_grad():
             norm.fit(model.lq_encoder(cache.lq_sample(16).to(device)))
-    return _Training(study, seed, model, cache, processes)
+    batch = _batches(cache, profile, seed, processes, device)
+    return _Training(study, seed, model, cache, processes, batch)
+
+
+def _batches(
+    cache: Cache, profile: Profile, seed: int, processes: Processes, device: torch.device
+) -> Callable[[int, int], Batch]:
+    """What draws the batch of an update and micro-batch: in the loop, or ahead of it."""
+    config = profile.training
+    if config.prefetch == 0:
+        return lambda step, micro: cache.batch(seed, step, micro, master=profile.seed)
+
+    def draw(step: int, micro: int) -> Batch:
+        return cache.draw(seed, step, micro, master=profile.seed)
+
+    return Ahead(draw, config.micro_batches, processes, config.prefetch, device)
 
 
 def _load_stage1(training: _Training, recipe: str) -> None:
@@ -154,7 +171,7 @@ def _job(training: _Training, groups: tuple[Group, ...], name: str) -> Job:
     rates = config.learning_rates.model_dump()
 
     def loss(step: int, micro: int) -> Tensor:
-        return denoising_loss(model, cache, _batch(training, step, micro), config.loss)
+        return denoising_loss(model, cache, training.batch(step, micro), config.loss)
 
     return Job(
         name=name,
@@ -177,10 +194,6 @@ def _job(training: _Training, groups: tuple[Group, ...], name: str) -> Job:
     )
 
 
-def _batch(training: _Training, step: int, micro: int) -> Batch:
-    return training.cache.batch(training.seed, step, micro, master=training.study.profile.seed)
-
-
 def denoising_loss(model: FaithDiff, cache: Cache, batch: Any, kind: str) -> Tensor:
     """Mean distance between prediction and target, in float32 (paper: L1 on the noise)."""
     noisy = cache.scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
@@ -198,7 +211,7 @@ def _feature_matching(training: _Training) -> Callable[[int, int], Tensor]:
     teacher.requires_grad_(False).to(model.lq_encoder.device)
 
     def loss(step: int, micro: int) -> Tensor:
-        batch = _batch(training, step, micro)
+        batch = training.batch(step, micro)
         target = teacher(batch.hq).float()
         return F.mse_loss(model.lq_encoder(batch.lq).float(), target) / target.var()
 

@@ -31,7 +31,7 @@ rule cache_latents:
     benchmark:
         LOGS / "benchmarks" / "cache_latents" / "train.tsv"
     params:
-        code=code_digest("faithdiff.train.cache"),
+        code=code_digest("faithdiff.train.encode"),
         prior=prior_digest(),
     threads: 1
     resources:
