@@ -303,6 +303,22 @@ def fetch(
     fetch_all(weights_needed(profile, metrics=weights or None), profile.score.weights)
 
 
+@app.command(epilog="Example: faithdiff plan --config config/paper.yaml")
+def plan(
+    config: Config = MINI,
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="Of one device; default: measured here.")
+    ] = None,
+    utilisation: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share of it that a training reaches.")
+    ] = 0.4,
+) -> None:
+    """Print what a profile will do before it starts: images, jobs, memory, disk, hours."""
+    from faithdiff.plan import write_plan
+
+    typer.echo(write_plan(config, tflops, utilisation), nl=False)
+
+
 @app.command(epilog="Example: faithdiff bench --config config/mini.yaml")
 def bench(config: Config = MINI) -> None:
     """Time degradation, training, restoration, scoring and start-up on this machine."""

@@ -85,6 +85,8 @@ class Unet(Section):
     head_dim: Positive
     norm_groups: Positive
     time_id_dim: Positive
+    transformer_blocks: Positive | list[Positive] = 1  # at each level that attends
+    pooled_width: Positive | None = None  # of the pooled text; None: the text encoder's width
 
 
 class TextEncoder(Section):
