@@ -37,8 +37,8 @@ from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.score.metrics import prepare_all
 from faithdiff.score.protocols import definitions_of
 from faithdiff.score.scorer import Pair, Scorer
-from faithdiff.train.cache import write_cache
-from faithdiff.train.pairs import load_pairs
+from faithdiff.train.encode import write_cache
+from faithdiff.train.pairs import find_pairs
 from faithdiff.train.variants import pretrain
 
 SECONDS = 2.0  # at least, for each rate that is timed by repetition
@@ -144,7 +144,7 @@ def _data(study: Study, folder: Path) -> Iterator[Row]:
 
 def _training(study: Study, folder: Path) -> Iterator[Row]:
     """Every stage-1 recipe and every trained method; leaves their checkpoints."""
-    pairs = load_pairs(study.layout, study.profile.data.train_level)
+    pairs = find_pairs(study.layout, study.profile.data.train_level)
     prior = load_prior(study.prior_folder)
     encode = _rate(lambda: write_cache(pairs, prior, study.layout.train_cache))
     yield "cache", "encode latents", IMAGES * encode, "images/s"

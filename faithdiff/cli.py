@@ -27,6 +27,12 @@ app = typer.Typer(
 Config = Annotated[Path, typer.Option("--config", "-c", help="Profile to read.")]
 Method = Annotated[str, typer.Option(help="A key of `variants` or `baselines` in the profile.")]
 Seed = Annotated[int, typer.Option(help="Repetition of the training.")]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        min=0, metavar="MINUTES", help="Stop before it with a saved state and exit code 75."
+    ),
+]
 MINI = Path("config/mini.yaml")
 ReportFormat = Literal["terminal", "markdown", "json", "html"]
 
@@ -107,7 +113,7 @@ def caption(
 
 
 @app.command(epilog="Example: faithdiff train-prior --config config/mini.yaml")
-def train_prior(config: Config = MINI) -> None:
+def train_prior(config: Config = MINI, time_limit: TimeLimit = None) -> None:
     """Train the small prior from its prepared data set (`faithdiff prepare --dataset prior`)."""
     from faithdiff.train import prior
     from faithdiff.train.run import run_job
@@ -119,6 +125,7 @@ def train_prior(config: Config = MINI) -> None:
         0,
         study.layout.trained_prior,
         lambda out, state: prior.train_prior_job(study, out, state),
+        time_limit,
     )
 
 
@@ -148,12 +155,14 @@ def prior_card(
 def cache(config: Config = MINI) -> None:
     """Encode the training set once: HQ latents, text embeddings, LQ pixels."""
     from faithdiff.models.prior import load_prior
-    from faithdiff.train.cache import write_cache
-    from faithdiff.train.pairs import load_pairs
+    from faithdiff.provenance import folder_digest
+    from faithdiff.train.encode import write_cache
+    from faithdiff.train.pairs import find_pairs
 
     study = Study.load(config)
-    pairs = load_pairs(study.layout, study.profile.data.train_level)
-    write_cache(pairs, load_prior(study.prior_folder), study.layout.train_cache)
+    pairs = find_pairs(study.layout, study.profile.data.train_level)
+    prior = load_prior(study.prior_folder).to(study.profile.device)
+    write_cache(pairs, prior, study.layout.train_cache, folder_digest(study.prior_folder))
 
 
 @app.command(epilog="Example: faithdiff pretrain --recipe released --seed 0")
@@ -161,32 +170,53 @@ def pretrain(
     recipe: Annotated[str, typer.Option(help="A key of `recipes` in the profile.")],
     seed: Seed = 0,
     config: Config = MINI,
+    time_limit: TimeLimit = None,
 ) -> None:
     """Stage 1: train the alignment of a recipe on a frozen encoder and a frozen prior."""
-    from faithdiff.train import variants
+    from faithdiff.train import launch, variants
     from faithdiff.train.run import run_job
 
     study = Study.load(config)
     folder = study.layout.stage1(_known(recipe, list(study.profile.recipes), "--recipe"), seed)
+    name = f"stage1-{recipe}"
+    if launch.needed(study):
+        verb = ["pretrain", "--recipe", recipe, "--seed", str(seed)]
+        launch.launch(study, name, seed, verb, time_limit)
+        return
     run_job(
         study,
-        f"stage1-{recipe}",
+        name,
         seed,
         folder,
         lambda out, state: variants.pretrain(study, recipe, seed, out, state),
+        time_limit,
     )
 
 
 @app.command(epilog="Example: faithdiff train --method frozen --seed 0")
-def train(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
-    """Train a FaithDiff variant (stage 2) or a baseline; resumes after a kill."""
+def train(
+    method: Method, seed: Seed = 0, config: Config = MINI, time_limit: TimeLimit = None
+) -> None:
+    """Train a FaithDiff variant (stage 2) or a baseline; resumes after a kill or a time limit."""
     from faithdiff.registry import find_method
+    from faithdiff.train import launch
     from faithdiff.train.run import run_job
 
     study = Study.load(config)
     found = find_method(study, _known(method, study.profile.trained, "--method"))
+    if method in study.profile.variants and launch.needed(study):
+        verb = ["train", "--method", method, "--seed", str(seed)]
+        launch.launch(study, method, seed, verb, time_limit)
+        return
     folder = study.layout.checkpoint(method, seed)
-    run_job(study, method, seed, folder, lambda out, state: found.train(study, seed, out, state))
+    run_job(
+        study,
+        method,
+        seed,
+        folder,
+        lambda out, state: found.train(study, seed, out, state),
+        time_limit,
+    )
 
 
 @app.command(
@@ -365,6 +395,22 @@ def fetch(
     fetch_all(wanted, read.score.weights)
 
 
+@app.command(epilog="Example: faithdiff plan --config config/paper.yaml")
+def plan(
+    config: Config = MINI,
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="Of one device; default: measured here.")
+    ] = None,
+    utilisation: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share of it that a training reaches.")
+    ] = 0.4,
+) -> None:
+    """Print what a profile will do before it starts: images, jobs, memory, disk, hours."""
+    from faithdiff.plan import write_plan
+
+    typer.echo(write_plan(config, tflops, utilisation), nl=False)
+
+
 @app.command(epilog="Example: faithdiff bench --config config/mini.yaml")
 def bench(config: Config = MINI) -> None:
     """Time degradation, training, restoration, scoring and start-up on this machine."""
@@ -513,9 +559,13 @@ def _say(files: list[Path]) -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's error exits with 2, a failed run with 1."""
+    """Run the command line; a user's error exits with 2, a failed run with 1, a pause with 75."""
     try:
         app()
     except FaithDiffError as error:
         print(f"faithdiff: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -192,6 +192,8 @@ class Unet(Section):
     head_dim: Positive
     norm_groups: Positive
     time_id_dim: Positive
+    transformer_blocks: Positive | list[Positive] = 1  # at each level that attends
+    pooled_width: Positive | None = None  # of the pooled text; None: the text encoder's width
 
 
 class TextEncoder(Section):
@@ -289,6 +291,9 @@ class HeldOut(Section):
     images: Positive  # per test set and level
 
 
+OPERATIONAL = {"processes", "launcher", "prefetch", "validation_every"}  # of `training`
+
+
 class Training(Section):
     loss: Literal["l1", "mse"]
     crop: Positive  # pixels of the HQ crop
@@ -303,15 +308,35 @@ class Training(Section):
     text_dropout: Probability
     ema_decay: Probability
     weights: Literal["raw", "ema"]  # which of the two is the trained model
+    precision: Literal["fp32", "bf16", "fp16"]  # of the passes; weights and their sums are float32
+    gradient_checkpointing: bool
+    processes: Positive  # one for each device; the micro-batches of an update are dealt to them
+    launcher: list[str]  # arguments for `accelerate launch`, beside the number of processes
+    prefetch: Natural  # batches drawn ahead by a thread
     heldout: HeldOut
     log_every: Positive
     checkpoint_every: Positive
+    validation_every: Natural  # updates between grids of restored test images; 0: none
+
+    @property
+    def micro_batches(self) -> int:
+        """Forward passes of one update, over all processes."""
+        return self.batch_size // self.micro_batch
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings that decide the weights: without those of where and how fast they run."""
+        return self.model_dump(mode="json", exclude=OPERATIONAL)
 
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> Training:
         if self.batch_size % self.micro_batch:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}"
+            )
+        if self.micro_batches % self.processes:
+            raise ValueError(
+                f"processes {self.processes} do not divide the {self.micro_batches} micro-batches "
+                "of an update (batch_size / micro_batch): some would wait for the others"
             )
         return self
 

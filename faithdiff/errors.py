@@ -5,11 +5,16 @@
     │   ├── ConfigError       a YAML file that does not fit its schema
     │   ├── ImageError        an image that cannot be read or written
     │   └── CheckpointError   weights that are missing, truncated or of another shape
-    └── RunError              a run that began well and failed: NaN loss, full disk (exit code 1)
+    ├── RunError              a run that began well and failed: NaN loss, full disk (exit code 1)
+    └── Paused                stopped early as asked, to be called again (exit code 75)
 
 Messages say what is wrong, where (file and field), and what to do next; the CLI prints them
 without a traceback.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
 
 
 class FaithDiffError(Exception):
@@ -38,3 +43,13 @@ class CheckpointError(UserError):
 
 class RunError(FaithDiffError):
     """A run failed half way for a reason outside of its inputs."""
+
+
+class Paused(FaithDiffError):  # noqa: N818 - nothing went wrong
+    """A training saved its state and stopped before its end, as it was asked to."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+    def __init__(self, message: str, state: Path) -> None:
+        super().__init__(message)
+        self.state = state

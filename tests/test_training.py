@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -9,6 +10,7 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from faithdiff import cli, seeds
 from faithdiff.config import Optimiser, Profile, Stage1, Training, load_profile, parse
-from faithdiff.errors import CheckpointError, ConfigError, RunError
+from faithdiff.data.images import read_image, write_png
+from faithdiff.errors import CheckpointError, ConfigError, Paused, RunError, UserError
 from faithdiff.methods import Study
 from faithdiff.models.alignment import Alignment, Standardise
 from faithdiff.models.faithdiff import FaithDiff, build, load
@@ -33,10 +36,13 @@ from faithdiff.models.weights import load_part
 from faithdiff.provenance import folder_digest
 from faithdiff.registry import find_method
 from faithdiff.score.heldout import heldout_job
-from faithdiff.train import loop, variants
+from faithdiff.train import encode, loop, variants
+from faithdiff.train.ahead import Ahead
 from faithdiff.train.cache import Batch, Cache, to_signed
+from faithdiff.train.encode import Part
 from faithdiff.train.loop import Job, rate, train
-from faithdiff.train.pairs import load_pairs
+from faithdiff.train.pairs import PairFiles, load_pairs
+from faithdiff.train.processes import Processes
 from faithdiff.train.run import run_job
 
 PROFILE = Path("config/test.yaml")
@@ -176,7 +182,7 @@ def test_a_state_that_cannot_be_written_stops_the_run(
     monkeypatch.setattr(loop.torch, "save", full)
     with pytest.raises(RunError, match=r"toy\.pt: the training state cannot be written"):
         train(_toy(tmp_path / "toy.pt"))
-    assert not list(tmp_path.iterdir())
+    assert [file.name for file in tmp_path.iterdir()] == ["toy.csv"]  # its log
 
 
 def test_micro_batches_add_up_to_the_whole_batch() -> None:
@@ -219,6 +225,81 @@ def test_averaged_weights_follow_their_recursion() -> None:
     assert train(_toy(ema_decay=None)) is None
 
 
+# --- Precision and memory -----------------------------------------------------------------------
+
+
+def _wide(precision: Any, **changes: Any) -> Job:
+    """A toy whose passes a lower precision changes, on inputs that fp16 can hold."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 32), nn.SiLU(), nn.Linear(32, 1))
+    groups = [{"params": list(model.parameters()), "lr": 0.01}]
+    changes = {"model": model, "groups": groups, "loss": _toy_loss(model), **changes}
+    return _toy(**changes, precision=precision, log_every=1, steps=30)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_trains_float32_weights(precision: str) -> None:
+    exact, low = _wide("fp32"), _wide(precision)
+    train(exact)
+    train(low)
+    assert all(p.dtype == torch.float32 for p in low.model.parameters())
+    curves = [torch.tensor([row["loss"] for row in job.log]) for job in (exact, low)]
+    assert not torch.equal(*curves)
+    if precision == "bf16":  # fp16 leaves out the updates that find its loss scale
+        assert torch.allclose(*curves, rtol=0.1, atol=0.02)
+    assert curves[1][-5:].mean() < 0.5 * curves[1][:5].mean()
+
+
+def test_fp16_resumes_with_its_loss_scale(tmp_path: Path) -> None:
+    whole, state = _wide("fp16"), tmp_path / "toy.pt"
+    train(whole)
+    with pytest.raises(KeyboardInterrupt):
+        train(_killed_at(_wide("fp16", state=state), 7))
+    resumed = _wide("fp16", state=state)
+    train(resumed)
+    assert _same(resumed.model, whole.model)
+
+
+def test_fp16_that_overflows_for_good_names_bf16() -> None:
+    job = _wide("fp16")
+    plain = job.loss
+    job.loss = lambda step, micro: plain(step, micro).float() * 1e37  # no scale above 1 will do
+    before = copy.deepcopy(job.model)
+    with pytest.raises(RunError, match=r"overflow at any loss scale at update \d+\. .*to bf16"):
+        train(job)
+    assert _same(before, job.model)
+
+
+def test_gradient_checkpointing_changes_nothing(study: Study) -> None:
+    folder = study.layout.checkpoint("faithdiff", 0)
+    before = folder_digest(folder)
+    again = _changed(study, gradient_checkpointing=True)
+    calls: list[int] = []
+    plain = LQEncoder.enable_gradient_checkpointing
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            LQEncoder, "enable_gradient_checkpointing", lambda self: (calls.append(1), plain(self))
+        )
+        run_job(again, "faithdiff", 0, folder, _train(again, "faithdiff"))
+    assert calls == [1] and folder_digest(folder) == before
+
+
+def test_gradient_checkpointing_keeps_fewer_activations(study: Study) -> None:
+    kept = {}
+    for checkpointing in (False, True):
+        changed = _changed(study, gradient_checkpointing=checkpointing)
+        start = variants._start(changed, "released", 0)
+        start.model.requires_grad_(True)
+        sizes: list[int] = []
+        pack = lambda t, sizes=sizes: (sizes.append(t.numel()), t)[1]  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            batch = start.cache.batch(0, master=0)
+            variants.denoising_loss(start.model, start.cache, batch, "mse")
+        kept[checkpointing] = sum(sizes)
+    assert kept[True] < 0.7 * kept[False]
+
+
 @settings(deadline=None, max_examples=50)
 @given(steps=st.integers(1, 300), warmup=st.integers(0, 50), hold=st.floats(0, 1))
 def test_the_rate_rises_holds_and_falls(steps: int, warmup: int, hold: float) -> None:
@@ -249,6 +330,11 @@ def _digest_batch(batch: Batch) -> str:
 
 def _training(study: Study, **changes: Any) -> Training:
     return parse({**study.profile.training.model_dump(), **changes}, Training, "training")
+
+
+def _changed(study: Study, **training: Any) -> Study:
+    profile = study.profile.model_copy(update={"training": _training(study, **training)})
+    return Study(profile, study.file, study.layout)
 
 
 def _cache(study: Study, prior: Prior, **changes: Any) -> Cache:
@@ -313,6 +399,112 @@ def test_the_cache_holds_what_the_prior_computes(study: Study) -> None:
     mean = prior.encode_moments(batch.hq).chunk(2, dim=1)[0] * prior.vae.config.scaling_factor
     # Latents are drawn around the mean: they correlate with it as with nothing else.
     assert torch.corrcoef(torch.stack([mean.flatten(), batch.latents.flatten()]))[0, 1] > 0.9
+
+
+def test_the_cache_file_is_what_safetensors_would_write(study: Study, tmp_path: Path) -> None:
+    file = study.layout.train_cache
+    save_file(load_file(file), tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("dies_at", [1, 3, 4])
+def test_a_killed_encoding_goes_on_where_it_was(
+    study: Study, monkeypatch: pytest.MonkeyPatch, dies_at: int
+) -> None:
+    file = study.layout.train_cache
+    whole = file.read_bytes()
+    monkeypatch.setattr(encode, "IMAGES", 4)
+    monkeypatch.setattr(encode, "CAPTIONS", 5)
+    monkeypatch.setattr(encode, "SAVED_EVERY", 2)
+    cli.cache(PROFILE)
+    in_small_chunks = file.read_bytes()
+    assert len(in_small_chunks) == len(whole)
+    file.unlink()
+    plain, calls = PairFiles.read, []
+
+    def read(self: PairFiles, start: int, stop: int) -> Any:
+        calls.append(start)
+        if len(calls) == dies_at + 1:  # the first call looks at the shapes
+            raise KeyboardInterrupt
+        return plain(self, start, stop)
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(PairFiles, "read", read)
+        cli.cache(PROFILE)
+    assert file.exists() is (dies_at == 4)  # three chunks of images
+    calls.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(PairFiles, "read", lambda *args: (calls.append(args[1]), plain(*args))[1])
+        cli.cache(PROFILE)
+    assert calls[1:] == ([8] if dies_at == 3 else [0, 4, 8])
+    assert file.read_bytes() == in_small_chunks
+    assert {path.name for path in file.parent.glob("cache*")} == {file.name}
+
+
+def test_an_encoding_of_other_images_starts_afresh(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = study.layout.train_cache
+    whole = file.read_bytes()
+    file.with_suffix(".partial").write_bytes(b"x" * len(whole))
+    progress = {"of": "another set", "done": 2}
+    file.with_suffix(".progress.json").write_text(json.dumps(progress))
+    file.unlink()
+    cli.cache(PROFILE)
+    assert file.read_bytes() == whole
+
+
+def test_images_of_two_sizes_are_refused(study: Study) -> None:
+    image = sorted((study.layout.dataset("train") / "hq").glob("*.png"))[-1]
+    write_png(read_image(image)[:48, :48], image)
+    with pytest.raises(UserError, match="must have one size"):
+        cli.cache(PROFILE)
+    assert not study.layout.train_cache.with_suffix(".progress.json").exists()
+
+
+def test_a_set_larger_than_the_memory_is_read_by_row(study: Study, tmp_path: Path) -> None:
+    """A file of 2 TB, all hole: only its head and the rows of a batch can be read."""
+    prior, count, size = load_prior(study.layout.trained_prior), 10**6, 512
+    width = study.profile.prior.text_encoder.width
+    side, channels = size // prior.factor, 2 * prior.vae.config.latent_channels
+    parts = {
+        "lq": Part("U8", (count, 3, size // 4, size // 4)),
+        "hq": Part("U8", (count, 3, size, size)),
+        "moments": Part("F32", (count, channels, side, side)),
+        "hidden": Part("F32", (count + 1, 8, width)),
+        "pooled": Part("F32", (count + 1, width)),
+    }
+    file = tmp_path / "cache.safetensors"
+    header = encode._header(parts)
+    with file.open("wb") as stream:
+        stream.write(header)
+        stream.truncate(len(header) + sum(part.size for part in parts.values()))
+    assert file.stat().st_size > 2e12
+    cache = Cache(file, prior, 4, _training(study))
+    batch = cache.batch(0, 0, 0, master=0)
+    assert (batch.hq == -1).all() and batch.latents.std() > 0
+
+
+@pytest.mark.parametrize("processes", [Processes(), Processes(1, 2)])
+def test_batches_drawn_ahead_are_the_same(study: Study, processes: Processes) -> None:
+    cache = _cache(study, load_prior(study.layout.trained_prior))
+
+    def draw(step: int, micro: int) -> Batch:
+        return cache.draw(0, step, micro, master=1)
+
+    ahead = Ahead(draw, 4, processes, 3, torch.device("cpu"))
+    keys = [(step, micro) for step in (0, 1, 2) for micro in processes.mine(4)]
+    for step, micro in [*keys, (0, 1), (7, 3), (7, 3)]:  # and jumps
+        assert _digest_batch(ahead(step, micro)) == _digest_batch(draw(step, micro))
+    assert len(ahead._ready) == 3
+
+
+def test_a_training_with_batches_drawn_ahead_has_the_same_bytes(study: Study) -> None:
+    folder = study.layout.checkpoint("faithdiff", 0)
+    before = folder_digest(folder)
+    again = _changed(study, prefetch=3)
+    run_job(again, "faithdiff", 0, folder, _train(again, "faithdiff"))
+    assert folder_digest(folder) == before
 
 
 def test_a_damaged_cache_names_the_command_that_makes_it(study: Study) -> None:
@@ -463,7 +655,7 @@ def test_the_start_depends_on_recipe_and_seed_alone(study: Study) -> None:
     before = torch.get_rng_state()
 
     def start(recipe: str, seed: int) -> str:
-        return _digest(*variants._start(study, recipe, seed)[0].alignment.state_dict().values())
+        return _digest(*variants._start(study, recipe, seed).model.alignment.state_dict().values())
 
     assert start("released", 0) == start("released", 0)
     assert len({start("released", 0), start("released", 1), start("spatial", 0)}) == 3
@@ -471,7 +663,8 @@ def test_the_start_depends_on_recipe_and_seed_alone(study: Study) -> None:
 
 
 def test_features_are_standardised_on_the_training_set(study: Study) -> None:
-    model, cache, _ = variants._start(study, "released", 0)
+    start = variants._start(study, "released", 0)
+    model, cache = start.model, start.cache
     norm = model.alignment.condition.norm_in
     assert isinstance(norm, Standardise)
     features = norm(model.lq_encoder(cache.lq_sample(12)))
@@ -511,6 +704,39 @@ def test_a_killed_variant_resumes_in_its_second_phase(
     assert len(calls) == 14  # updates 2 and 3
     assert folder_digest(folder) == whole
     assert not study.layout.work("separate-seed0").exists()
+
+
+@pytest.mark.parametrize("method", ["separate", "realesrgan"])
+def test_a_training_in_pieces_ends_with_the_same_bytes(study: Study, method: str) -> None:
+    cli.train(method, config=PROFILE)
+    folder = study.layout.checkpoint(method, 0)
+    whole, log = folder_digest(folder), pd.read_csv(folder / "training.csv")
+    shutil.rmtree(folder)
+    for update in range(1, len(log) + 1):
+        if update in (4, len(log)):  # the last updates of the phases are followed by no pause
+            continue
+        with pytest.raises(Paused, match=r"paused after update \d of \d \(time limit\)") as caught:
+            cli.train(method, config=PROFILE, time_limit=0)
+        assert caught.value.exit_code == 75
+        assert caught.value.state.is_file()
+        assert not folder.exists()
+    cli.train(method, config=PROFILE)
+    assert folder_digest(folder) == whole
+    again = pd.read_csv(folder / "training.csv")
+    assert again.drop(columns="seconds").equals(log.drop(columns="seconds"))
+
+
+def test_stage_1_and_the_prior_pause_too(study: Study) -> None:
+    for folder, call in (
+        (study.layout.stage1("released", 0), partial(cli.pretrain, "released", config=PROFILE)),
+        (study.layout.trained_prior, partial(cli.train_prior, config=PROFILE)),
+    ):
+        before = folder_digest(folder)
+        shutil.rmtree(folder)
+        with pytest.raises(Paused, match="paused after update 1 of"):
+            call(time_limit=0)
+        call(time_limit=1000)
+        assert folder_digest(folder) == before
 
 
 def test_a_frozen_group_that_moves_is_an_error(

@@ -52,6 +52,11 @@ def verb(arguments):
     return f"set -o pipefail; faithdiff {arguments} --config {study.file} 2>&1 | tee {{log}}"
 
 
+def time_limit():
+    """Option of a training, for queues that take machines back: --config time_limit=MINUTES."""
+    return f" --time-limit {config['time_limit']}" if "time_limit" in config else ""
+
+
 def test_sets(pattern):
     """A path for every test set and level."""
     return [pattern(d, lv) for d, lv in profile.data.places]

@@ -24,6 +24,8 @@ class LQEncoder(ModelMixin, ConfigMixin):
     activation), twice the latent channels for ``features="moments"``.
     """
 
+    _supports_gradient_checkpointing = True  # diffusers' Encoder does
+
     @register_to_config
     def __init__(
         self,

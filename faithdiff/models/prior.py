@@ -111,7 +111,9 @@ def build_unet(config: PriorConfig) -> UNet2DConditionModel:
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=shape.time_id_dim,
-        projection_class_embeddings_input_dim=6 * shape.time_id_dim + text.width,
+        projection_class_embeddings_input_dim=6 * shape.time_id_dim
+        + (shape.pooled_width or text.width),
+        transformer_layers_per_block=shape.transformer_blocks,
     )
 
 

@@ -17,9 +17,15 @@ from faithdiff.errors import ConfigError
 COMPARED = ("data.train_level", "prior.prediction_type", "alignment", "training", "restore")
 # Ours alone, and without effect on a result.
 OURS = (
+    "training.precision",
+    "training.gradient_checkpointing",
+    "training.processes",
+    "training.launcher",
+    "training.prefetch",
     "training.heldout",
     "training.log_every",
     "training.checkpoint_every",
+    "training.validation_every",
     "restore.batch_size",
     "restore.tile_batch",
     "restore.compile",

@@ -1,51 +1,32 @@
-"""What every variant needs of the training set, computed once: latents, LQ pixels, text.
+"""Batches of the training set, drawn by the number of the update from the encoded set on disk.
 
-HQ latents come from the frozen VAE and captions from the frozen text encoder, so neither changes
-during the study (the paper's code computes them anew in each step).
+:mod:`faithdiff.train.encode` wrote the file. It is mapped, not read: a batch touches its own rows
+only, so a set may be larger than the memory.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from faithdiff import seeds
 from faithdiff.config import Training
-from faithdiff.errors import CheckpointError, ConfigError, RunError
+from faithdiff.errors import CheckpointError, ConfigError
 from faithdiff.models.prior import Prior
 from faithdiff.models.text import Prompt
 from faithdiff.train.objective import time_ids
-from faithdiff.train.pairs import Pairs, crops, pick
+from faithdiff.train.pairs import crops, pick
 
 # A training crop of the LQ image is enlarged by one of these at random (paper's code).
 ENLARGEMENTS = ("nearest", "bilinear", "bicubic")
-
-
-def write_cache(pairs: Pairs, prior: Prior, file: Path) -> None:
-    """Encode a training set and write the cache in one step."""
-    tensors = {"lq": pairs.lq, "hq": pairs.hq}
-    with torch.no_grad():
-        batches = tqdm(pairs.hq.split(8), "encode latents", unit="batch", mininterval=2)
-        tensors["moments"] = torch.cat([prior.encode_moments(to_signed(b)) for b in batches])
-        prompt = prior.encode_text([*pairs.captions, ""])  # the last row is the empty caption
-    tensors |= {"hidden": prompt.hidden, "pooled": prompt.pooled}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    try:
-        save_file({key: value.contiguous() for key, value in tensors.items()}, partial)
-        os.replace(partial, file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RunError(f"{file}: cannot be written: {error}") from None
 
 
 def to_signed(images: Tensor) -> Tensor:
@@ -76,16 +57,26 @@ class Batch:
     time_ids: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, part.name).to(device) for part in fields(self)))
+        # non_blocking: from pinned memory the copy runs beside the computation.
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """A copy that a GPU can fetch by itself."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        prompt = Prompt(change(self.prompt.hidden), change(self.prompt.pooled))
+        names = [part.name for part in fields(self) if part.name != "prompt"]
+        return replace(self, prompt=prompt, **{name: change(getattr(self, name)) for name in names})
 
 
 class Cache:
-    """The training set in memory; batches are drawn by the number of the update."""
+    """The encoded training set; batches are drawn by the number of the update."""
 
     def __init__(self, file: Path, prior: Prior, scale: int, config: Training) -> None:
         self.prior = prior
         self.scheduler = prior.scheduler
-        self._tensors = _read(file)
+        self._tensors = _open(file)
         self._scale = scale
         self._config = config
         # A crop must start on a whole pixel of both the latent and the LQ image.
@@ -95,11 +86,15 @@ class Cache:
 
     def lq_sample(self, count: int) -> Tensor:
         """Enlarged LQ images ``(count, 3, H, W)`` in [-1, 1], for statistics of the features."""
-        lq = to_signed(self._tensors["lq"][:count])
+        lq = to_signed(self._tensors["lq"].first(count))
         return F.interpolate(lq, scale_factor=self._scale, mode="bicubic").clamp(-1, 1)
 
     def batch(self, *key: str | int, master: int) -> Batch:
-        """The micro-batch of a key such as (seed, update, micro-batch)."""
+        """The micro-batch of a key such as (seed, update, micro-batch), on the model's device."""
+        return self.draw(*key, master=master).to(self.prior.unet.device)
+
+    def draw(self, *key: str | int, master: int) -> Batch:
+        """The same micro-batch in the memory of the CPU."""
         generator = seeds.torch_generator(master, "train", *key)
         config, factor, grid = self._config, self.prior.factor, self._grid
         height = self._tensors["hq"].shape[-1]
@@ -119,7 +114,7 @@ class Cache:
             timesteps=torch.randint(1000, (len(rows),), generator=generator),
             prompt=self._prompt(rows, generator),
             time_ids=time_ids((height, height), corner, (config.crop, config.crop)),
-        ).to(self.prior.unet.device)
+        )
 
     def _enlarge(self, lq: Tensor, generator: torch.Generator) -> Tensor:
         modes = torch.randint(len(ENLARGEMENTS), (len(lq),), generator=generator).tolist()
@@ -132,17 +127,36 @@ class Cache:
     def _prompt(self, rows: Tensor, generator: torch.Generator) -> Prompt:
         dropped = torch.rand(len(rows), generator=generator) < self._config.text_dropout
         rows = torch.where(dropped, len(self._tensors["hidden"]) - 1, rows)
-        return Prompt(self._tensors["hidden"], self._tensors["pooled"])[rows]
+        return Prompt(self._tensors["hidden"][rows], self._tensors["pooled"][rows])
 
 
 def _normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator)
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+class _Mapped:
+    """A tensor of the file, read by row."""
+
+    def __init__(self, part: Any) -> None:
+        self._part = part  # safetensors' slice
+        self.shape = tuple(part.get_shape())
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def first(self, count: int) -> Tensor:
+        return torch.from_numpy(self._part[: min(count, len(self))])
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        return torch.cat([torch.from_numpy(self._part[row : row + 1]) for row in rows.tolist()])
+
+
+def _open(file: Path) -> dict[str, _Mapped]:
+    # As numpy: for torch, safetensors maps the file a second time in a way that the system counts
+    # as memory in use, and refuses for a file larger than it.
     try:
-        with safe_open(file, framework="pt") as stream:
-            return {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
+        stream = safe_open(file, framework="np")
+        return {key: _Mapped(stream.get_slice(key)) for key in stream.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{file}: cannot be read ({error}); make it with: faithdiff cache"

@@ -8,21 +8,25 @@ bit on CPU.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from faithdiff.config import Optimiser
-from faithdiff.errors import RunError
+from faithdiff.errors import Paused, RunError
+from faithdiff.train import pause
+from faithdiff.train.engine import Engine
+from faithdiff.train.processes import ALONE, Processes
+from faithdiff.train.state import State, write_log
+
+__all__ = ["Job", "rate", "train", "write_log"]
 
 
 @dataclass
@@ -36,9 +40,13 @@ class Job:
         loss: Maps the number of the update to the loss whose gradient is taken.
         steps: Number of updates.
         micro_batches: Forward passes per update; `loss` is called as ``loss(step, micro)``.
+        images: Images that an update sees, for the rate at the end.
         ema_decay: Decay of the averaged weights per update; None keeps none.
+        precision: Of the passes; weights, their sums and the loss stay float32.
+        processes: Those that share the micro-batches; each runs this same job.
         state: Where the resumable state is kept; None keeps none.
         identity: What the job is made from: a state of another identity is not resumed.
+        validate: Called with the number of updates done and the averaged model, if there is one.
     """
 
     name: str
@@ -48,11 +56,16 @@ class Job:
     steps: int
     optimiser: Optimiser
     micro_batches: int = 1
+    images: int = 0
     ema_decay: float | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    processes: Processes = ALONE
     state: Path | None = None
     identity: str = ""
     log_every: int = 10
     checkpoint_every: int = 50
+    validate: Callable[[int, nn.Module | None], None] | None = None
+    validation_every: int = 0
     log: list[dict[str, Any]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)  # since the last row of the log
 
@@ -66,39 +79,48 @@ def train(job: Job) -> nn.Module | None:
 
     Raises:
         RunError: The loss is not finite; the last resumable state is kept.
+        Paused: It had to stop early; its state is saved.
     """
-    parameters = [p for group in job.groups for p in group["params"]]
-    optimiser = torch.optim.AdamW(
-        job.groups,
-        betas=job.optimiser.betas,
-        eps=job.optimiser.eps,
-        weight_decay=job.optimiser.weight_decay,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: rate(s, job))
+    job.processes.share(job.model)
+    engine = Engine(job.groups, job.optimiser, job.precision, job.processes)
     average = _average(job)
-    first = _resume(job, optimiser, schedule, average)
-    begun = time.perf_counter() - (job.log[-1]["seconds"] if job.log else 0.0)
+    state = State(job, engine, average)
+    first = state.resume()
+    clock = _Clock(job)
     bar = tqdm(
-        range(first, job.steps), job.name, job.steps, initial=first, mininterval=2, unit="step"
-    )
+        range(first, job.steps), job.name, job.steps, initial=first, mininterval=2, unit="step",
+        disable=not job.processes.first,
+    )  # fmt: skip
     for step in bar:
-        loss = _accumulate(job, step)
+        clock.begin()
+        loss, stop = _accumulate(job, engine, step, clock.reserve(state))
         if not math.isfinite(loss):
-            raise RunError(_diverged(job, step, loss))
-        nn.utils.clip_grad_norm_(parameters, job.optimiser.max_grad_norm)
-        learning_rate = float(schedule.get_last_lr()[-1])
-        optimiser.step()
-        schedule.step()
-        optimiser.zero_grad(set_to_none=True)
+            raise RunError(_diverged(job, step, f"the loss is {loss}"))
+        learning_rate = engine.update(rate(step, job))
+        if engine.overflowed:
+            raise RunError(_diverged(job, step, "fp16 gradients overflow at any loss scale"))
         if average is not None:
             average.update_parameters(job.model)
         job.losses.append(loss)
-        if (step + 1) % job.log_every == 0 or step == job.steps - 1:
-            job.log.append(_row(job, step, learning_rate, time.perf_counter() - begun))
+        done = step + 1
+        if done % job.log_every == 0 or done == job.steps:
+            job.log.append(_row(job, step, learning_rate, clock.seconds()))
             bar.set_postfix(loss=f"{job.log[-1]['loss']:.4f}")
             job.losses.clear()
-        if (step + 1) % job.checkpoint_every == 0 and step + 1 < job.steps:
-            _save(job, step + 1, optimiser, schedule, average)
+            state.show_log()
+        if job.validate is not None and done % max(job.validation_every, 1) == 0:
+            job.validate(done, average.module if average is not None else None)
+        clock.end()
+        # The last state too: what follows may be stopped before it has used these weights.
+        if done % job.checkpoint_every == 0 or done == job.steps or stop:
+            state.save(done)
+        if stop and done < job.steps and job.state is not None:
+            raise Paused(
+                f"{job.name}: paused after update {done} of {job.steps} ({stop}); "
+                "the same command goes on from there",
+                job.state,
+            )
+    clock.summary(first)
     return average.module if average is not None else None
 
 
@@ -112,19 +134,64 @@ def rate(step: int, job: Job) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - start) / max(job.steps - start, 1)))
 
 
-def _accumulate(job: Job, step: int) -> float:
+def _accumulate(job: Job, engine: Engine, step: int, reserve: float) -> tuple[float, str | None]:
+    """Gradients of one update; its mean loss, and why to stop after it.
+
+    All processes must decide alike, so what one of them has to say travels with the loss.
+    """
     total = 0.0
-    for micro in range(job.micro_batches):
-        loss = job.loss(step, micro) / job.micro_batches
-        loss.backward()
+    for micro in job.processes.mine(job.micro_batches):
+        with engine.autocast():
+            loss = job.loss(step, micro) / job.micro_batches
+        engine.backward(loss)
         total += loss.item()
-    return total
+    why = pause.reason(reserve) if job.state is not None else None
+    total, asked = job.processes.add([total, float(why is not None)], engine.device)
+    return total, (why or "asked by another process") if asked else None
 
 
 def _average(job: Job) -> AveragedModel | None:
     if job.ema_decay is None:
         return None
     return AveragedModel(job.model, multi_avg_fn=get_ema_multi_avg_fn(job.ema_decay))
+
+
+class _Clock:
+    """Seconds of a job over all its calls, and what the next update will take."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._begun = self._lap = time.perf_counter()
+        self._before = job.log[-1]["seconds"] if job.log else 0.0
+        self._slowest = 0.0
+
+    def seconds(self) -> float:
+        """Since the first update of the job, time between its calls left out."""
+        return time.perf_counter() - self._begun + self._before
+
+    def begin(self) -> None:
+        """An update begins."""
+        self._lap = time.perf_counter()
+
+    def end(self) -> None:
+        """It ended; saving the state is counted apart."""
+        self._slowest = max(self._slowest, time.perf_counter() - self._lap)
+
+    def reserve(self, state: State) -> float:
+        """Seconds to keep free before a limit: for this update's successor and for saving."""
+        return 2 * self._slowest + state.seconds
+
+    def summary(self, first: int) -> None:
+        """Say how fast it was."""
+        job, seconds = self._job, time.perf_counter() - self._begun
+        if not job.processes.first or job.steps == first:
+            return
+        line = f"{job.name}: {job.steps - first} updates in {seconds:.0f} s"
+        if job.images:
+            line += f", {(job.steps - first) * job.images / seconds:.3g} images/s"
+        if torch.cuda.is_available() and (peak := torch.cuda.max_memory_allocated()):
+            line += f", at most {peak / 2**30:.1f} GiB on the GPU"
+        tqdm.write(line)
 
 
 def _row(job: Job, step: int, learning_rate: float, seconds: float) -> dict[str, Any]:
@@ -137,63 +204,11 @@ def _row(job: Job, step: int, learning_rate: float, seconds: float) -> dict[str,
     }
 
 
-def _diverged(job: Job, step: int, loss: float) -> str:
+def _diverged(job: Job, step: int, what: str) -> str:
     kept = ""
     if job.state and job.state.is_file():
         kept = f"; the last state before it is kept in {job.state}"
-    return (
-        f"{job.name}: the loss is {loss} at update {step}{kept}. Lower the learning rate or "
-        "max_grad_norm in the profile, then run the same command again."
-    )
-
-
-def _save(
-    job: Job, step: int, optimiser: Any, schedule: Any, average: AveragedModel | None
-) -> None:
-    if job.state is None:
-        return
-    state = {
-        "identity": job.identity,
-        "step": step,
-        "model": job.model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "schedule": schedule.state_dict(),
-        "average": average.state_dict() if average is not None else None,
-        "log": job.log,
-        "losses": job.losses,
-    }
-    job.state.parent.mkdir(parents=True, exist_ok=True)
-    partial = job.state.with_suffix(".partial")
-    try:
-        torch.save(state, partial)
-        os.replace(partial, job.state)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        partial.unlink(missing_ok=True)
-        raise RunError(f"{job.state}: the training state cannot be written: {error}") from None
-
-
-def _resume(job: Job, optimiser: Any, schedule: Any, average: AveragedModel | None) -> int:
-    """Load the resumable state; a state of another identity, or a damaged one, starts afresh."""
-    if job.state is None or not job.state.is_file():
-        return 0
-    try:
-        state = torch.load(job.state, weights_only=True, map_location="cpu")
-    except Exception as error:  # noqa: BLE001 - a damaged file raises what it likes
-        tqdm.write(f"{job.state}: damaged, starting afresh ({type(error).__name__}: {error})")
-        return 0
-    if state["identity"] != job.identity:
-        tqdm.write(f"{job.state}: belongs to other settings, starting afresh")
-        return 0
-    job.model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    schedule.load_state_dict(state["schedule"])
-    if average is not None:
-        average.load_state_dict(state["average"])
-    job.log[:] = state["log"]
-    job.losses[:] = state["losses"]
-    return int(state["step"])
-
-
-def write_log(log: list[dict[str, Any]], file: Path) -> None:
-    """Write ``training.csv``: phase, step, loss (mean since the row before), rate, seconds."""
-    pd.DataFrame(log).to_csv(file, index=False, lineterminator="\n")
+    cure = "Lower the learning rate or max_grad_norm in the profile"
+    if job.precision == "fp16":
+        cure = "Set training.precision to bf16 in the profile (fp16 overflows, upstream too)"
+    return f"{job.name}: {what} at update {step}{kept}. {cure}, then run the same command again."

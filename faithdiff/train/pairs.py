@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from faithdiff.config import digest
 from faithdiff.data.datasets import read_index
 from faithdiff.data.images import read_image
 from faithdiff.errors import UserError
 from faithdiff.layout import Layout
+from faithdiff.provenance import file_digest
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,52 @@ class Pairs:
     captions: list[str]
 
 
+@dataclass(frozen=True)
+class PairFiles:
+    """A prepared training set on disk: files and captions of N pairs, read in parts."""
+
+    hq: list[Path]
+    lq: list[Path]
+    captions: list[str]
+    identity: str  # of the images and captions
+
+    def __len__(self) -> int:
+        return len(self.hq)
+
+    def read(self, start: int, stop: int) -> Pairs:
+        """Read some of the pairs.
+
+        Raises:
+            UserError: These images are not all of one size.
+        """
+        part = slice(start, stop)
+        return Pairs(read_stack(self.hq[part]), read_stack(self.lq[part]), self.captions[part])
+
+
+def find_pairs(layout: Layout, level: str) -> PairFiles:
+    """The prepared training set of a profile."""
+    folder, lq = layout.dataset("train"), layout.lq("train", level)
+    index = read_index(folder)
+    record = lq / "degradation.jsonl"  # every parameter of every LQ image
+    known = [list(index["sha256"]), list(index["caption"]), level]
+    if record.is_file():
+        known.append(file_digest(record))
+    return PairFiles(
+        [folder / "hq" / f"{name}.png" for name in index["name"]],
+        [lq / f"{name}.png" for name in index["name"]],
+        list(index["caption"]),
+        digest(known),
+    )
+
+
 def load_pairs(layout: Layout, level: str) -> Pairs:
-    """Read the prepared training set of a profile.
+    """Read the whole prepared training set of a profile.
 
     Raises:
         UserError: The images are not all of one size.
     """
-    folder = layout.dataset("train")
-    index = read_index(folder)
-    hq = read_stack([folder / "hq" / f"{name}.png" for name in index["name"]])
-    lq = read_stack([layout.lq("train", level) / f"{name}.png" for name in index["name"]])
-    return Pairs(hq, lq, list(index["caption"]))
+    files = find_pairs(layout, level)
+    return files.read(0, len(files))
 
 
 def read_stack(files: list[Path]) -> Tensor:

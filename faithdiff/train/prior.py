@@ -32,7 +32,7 @@ from faithdiff.train.pairs import corners, crops, pick, read_stack
 def train_prior(
     profile: Profile, images: Tensor, captions: list[str], folder: Path, state: Path
 ) -> None:
-    """Train the prior of a profile and write its diffusers folders and ``training.csv``.
+    """Train the prior of a profile on its device; write diffusers folders and ``training.csv``.
 
     Args:
         images: ``(N, 3, H, W)`` uint8, all of one size.
@@ -40,7 +40,7 @@ def train_prior(
         folder: Receives vae/ unet/ text_encoder/ tokenizer/ scheduler/ and training.csv.
         state: Folder for the resumable states.
     """
-    prior = _start(profile, images, captions)
+    prior = _start(profile, images, captions).to(profile.device)
     log = _train_vae(profile, prior, images, state / "vae.pt")
     moments = _encode(prior, images)
     log += _train_unet(profile, prior, moments, captions, state / "unet.pt")
@@ -77,13 +77,13 @@ def _train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> l
     def loss(step: int, _: int) -> Tensor:
         generator = seeds.torch_generator(profile.seed, "prior", "vae", step)
         rows = pick(len(images), recipe.batch_size, generator)
-        target = to_signed(_crop(images[rows], recipe.crop, generator)[0])
+        target = to_signed(_crop(images[rows], recipe.crop, generator)[0]).to(vae.device)
         posterior = vae.encode(target).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator)
+        # Drawn on the CPU: the same numbers on every device.
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(vae.device)
         amount = recipe.latent_noise * torch.rand((len(rows), 1, 1, 1), generator=generator)
-        extra = (
-            amount * posterior.mean.detach().std() * torch.randn(noise.shape, generator=generator)
-        )
+        spread = torch.randn(noise.shape, generator=generator).to(vae.device)
+        extra = amount.to(vae.device) * posterior.mean.detach().std() * spread
         decoded = vae.decode(posterior.mean + posterior.std * noise + extra).sample
         return (
             F.l1_loss(decoded, target) + recipe.kl_weight * posterior.kl().mean() / noise[0].numel()
@@ -111,19 +111,21 @@ def _train_unet(
     recipe = profile.prior.training.unet
     crop, size = recipe.crop // prior.factor, moments.shape[-1] * prior.factor
     trained = nn.ModuleList([prior.unet, *prior.text_encoders])
+    device = prior.unet.device
 
     def loss(step: int, _: int) -> Tensor:
         generator = seeds.torch_generator(profile.seed, "prior", "unet", step)
         rows = pick(len(moments), recipe.batch_size, generator)
         part, corner = _crop(moments[rows], crop, generator)
         latents = prior.sample_latents(part, torch.randn(part[:, ::2].shape, generator=generator))
+        latents = latents.to(device)
         prompt = _prompt(
             prior, [captions[int(row)] for row in rows], recipe.text_dropout, generator
         )
-        noise = torch.randn(latents.shape, generator=generator)
-        timesteps = torch.randint(1000, (len(rows),), generator=generator)
+        noise = torch.randn(latents.shape, generator=generator).to(device)
+        timesteps = torch.randint(1000, (len(rows),), generator=generator).to(device)
         noisy = prior.scheduler.add_noise(latents, noise, timesteps)
-        ids = time_ids((size, size), corner * prior.factor, (recipe.crop, recipe.crop))
+        ids = time_ids((size, size), corner * prior.factor, (recipe.crop, recipe.crop)).to(device)
         prediction = prior.unet(
             noisy,
             timesteps,
@@ -166,8 +168,9 @@ def _crop(images: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor
 
 @torch.no_grad()
 def _encode(prior: Prior, images: Tensor) -> Tensor:
-    """Moments ``(N, 2C, h, w)`` of uint8 images ``(N, 3, H, W)``."""
-    return torch.cat([prior.encode_moments(to_signed(batch)) for batch in images.split(16)])
+    """Moments ``(N, 2C, h, w)``, on the CPU, of uint8 images ``(N, 3, H, W)``."""
+    batches = (to_signed(batch).to(prior.vae.device) for batch in images.split(16))
+    return torch.cat([prior.encode_moments(batch).cpu() for batch in batches])
 
 
 def train_prior_job(study: Study, folder: Path, state: Path) -> None:

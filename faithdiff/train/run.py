@@ -13,35 +13,58 @@ from faithdiff.errors import RunError
 from faithdiff.files import write_text_atomic
 from faithdiff.methods import Study
 from faithdiff.provenance import commit, hardware, packages
+from faithdiff.train import pause
+from faithdiff.train.processes import launched_first
 
 RUN = "run.json"
+STOP = "stop"  # a file beside the states: asks for a pause
+STARTED = time.monotonic()  # of this process, but for the imports before this one
 
 
 def run_job(
-    study: Study, name: str, seed: int, folder: Path, train: Callable[[Path, Path], None]
+    study: Study,
+    name: str,
+    seed: int,
+    folder: Path,
+    train: Callable[[Path, Path], None],
+    time_limit: float | None = None,
 ) -> None:
     """Train into `folder`, which appears whole or not at all.
+
+    Where a launcher started several processes, each calls this and only the first writes.
 
     Args:
         train: Called with the folder for weights and ``training.csv``, and with the folder for
             resumable states, which is kept when the job is killed and removed when it ends.
+        time_limit: Minutes since this process began after which it must have stopped.
+
+    Raises:
+        Paused: The time limit is near, or SIGTERM came; the state is saved.
     """
     state = study.layout.work(f"{name}-seed{seed}")
-    partial = state / "finished"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     begun = time.perf_counter()
     try:
-        train(partial, state)
+        with pause.watch(time_limit, STARTED, state / STOP):
+            partial = _fresh(state / "finished")
+            train(partial, state)
     except OSError as error:
         raise RunError(f"{folder}: training stopped: {error}") from None
     seconds = time.perf_counter() - begun
+    if not launched_first():
+        return
     _write_run(study, name, seed, partial, seconds)
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     os.replace(partial, folder)
     shutil.rmtree(state)
     print(f"{name}: trained in {seconds:.0f} s -> {folder}")
+
+
+def _fresh(partial: Path) -> Path:
+    if launched_first():
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    return partial
 
 
 def _write_run(study: Study, name: str, seed: int, folder: Path, seconds: float) -> None:

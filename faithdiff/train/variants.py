@@ -8,6 +8,8 @@ thing: what stage 2 trains, which features enter, how they are aligned, or wheth
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faithdiff import seeds
-from faithdiff.config import Group, Phase, Profile, Stage1, Variant, digest
+from faithdiff.config import Group, Phase, Profile, Stage1, Training, Variant, digest
 from faithdiff.errors import CheckpointError, RunError
 from faithdiff.methods import Method, Restorer, Study
 from faithdiff.models.alignment import Alignment, Standardise
@@ -26,9 +28,11 @@ from faithdiff.models.official import import_official
 from faithdiff.models.prior import load_prior
 from faithdiff.models.weights import load_part
 from faithdiff.provenance import folder_digest
-from faithdiff.train.cache import Cache
+from faithdiff.train.ahead import Ahead
+from faithdiff.train.cache import Batch, Cache
 from faithdiff.train.loop import Job, train, write_log
 from faithdiff.train.objective import prediction_target
+from faithdiff.train.processes import Processes, join
 
 GROUPS: tuple[Group, ...] = ("lq_encoder", "alignment", "unet")
 
@@ -47,13 +51,15 @@ class VariantMethod(Method):
         if self._variant.weights is not None:
             _import(study, self._variant.weights, folder)
             return
-        model, cache, log = _start(study, self._variant.recipe, seed)
+        training = _start(study, self._variant.recipe, seed)
         if self._variant.pretrain:
-            _load_stage1(study, self._variant.recipe, seed, model)
+            _load_stage1(training, self._variant.recipe)
+        log: list[dict[str, Any]] = []
         for number, phase in enumerate(self._variant.phases, 1):
-            log += _phase(study, model, cache, phase, seed, state / f"phase{number}.pt", self._name)
-        model.save(folder)
-        write_log(log, folder / "training.csv")
+            log += _phase(training, phase, state / f"phase{number}.pt", self._name)
+        if training.processes.first:
+            training.model.save(folder)
+            write_log(log, folder / "training.csv")
 
     def load(self, study: Study, folder: Path) -> Restorer:
         from faithdiff.restore.restorer import DTYPES, FaithDiffRestorer
@@ -73,16 +79,32 @@ class VariantMethod(Method):
         }
 
 
+@dataclass(frozen=True)
+class _Training:
+    """What the stages of one repetition share: the model, its data, and who computes."""
+
+    study: Study
+    seed: int
+    model: FaithDiff
+    cache: Cache
+    processes: Processes
+    batch: Callable[[int, int], Batch]  # of an update and micro-batch
+
+    @property
+    def config(self) -> Training:
+        return self.study.profile.training
+
+
 def pretrain(study: Study, recipe: str, seed: int, folder: Path, state: Path) -> None:
     """Stage 1: train the alignment of a recipe alone; write ``alignment/`` and ``training.csv``."""
-    model, cache, _ = _start(study, recipe, seed)
-    config = study.profile.training
-    job = _job(study, model, cache, ("alignment",), seed, f"stage 1 {recipe}")
-    job.groups[0]["lr"] = config.stage1_learning_rate
-    job.steps, job.state = config.stage1_steps, state / "stage1.pt"
-    _run(job, model, ("alignment",), config.weights)
-    model.alignment.save_pretrained(folder / "alignment")
-    write_log(job.log, folder / "training.csv")
+    training = _start(study, recipe, seed)
+    job = _job(training, ("alignment",), f"stage 1 {recipe}")
+    job.groups[0]["lr"] = training.config.stage1_learning_rate
+    job.steps, job.state = training.config.stage1_steps, state / "stage1.pt"
+    _run(job, training.model, ("alignment",), training.config.weights)
+    if training.processes.first:
+        training.model.alignment.save_pretrained(folder / "alignment")
+        write_log(job.log, folder / "training.csv")
 
 
 def _import(study: Study, weights: Path, folder: Path) -> None:
@@ -96,25 +118,45 @@ def _import(study: Study, weights: Path, folder: Path) -> None:
     ).save(folder)
 
 
-def _start(study: Study, recipe: str, seed: int) -> tuple[FaithDiff, Cache, list[dict[str, Any]]]:
+def _start(study: Study, recipe: str, seed: int) -> _Training:
     """The untrained model of a recipe, equal for every variant that names it, and its data."""
     profile = study.profile
     torch.set_num_threads(1)
-    device = profile.device
-    prior = load_prior(study.prior_folder).to(device)
+    processes, device = join(profile.device)
+    # The VAE and the text encoders stay on the CPU: their outputs are in the cache.
+    prior = load_prior(study.prior_folder)
     stage: Stage1 = profile.recipes[recipe]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.seed(profile.seed, "alignment", "init", recipe, seed))
         model = build(prior, stage, profile.alignment).to(device)
+    if profile.training.gradient_checkpointing:
+        model.unet.enable_gradient_checkpointing()
+        model.lq_encoder.enable_gradient_checkpointing()
     cache = Cache(study.layout.train_cache, prior, profile.data.scale, profile.training)
     norm = model.alignment.condition.norm_in
     if isinstance(norm, Standardise):
         with torch.no_grad():
             norm.fit(model.lq_encoder(cache.lq_sample(16).to(device)))
-    return model, cache, []
+    batch = _batches(cache, profile, seed, processes, device)
+    return _Training(study, seed, model, cache, processes, batch)
 
 
-def _load_stage1(study: Study, recipe: str, seed: int, model: FaithDiff) -> None:
+def _batches(
+    cache: Cache, profile: Profile, seed: int, processes: Processes, device: torch.device
+) -> Callable[[int, int], Batch]:
+    """What draws the batch of an update and micro-batch: in the loop, or ahead of it."""
+    config = profile.training
+    if config.prefetch == 0:
+        return lambda step, micro: cache.batch(seed, step, micro, master=profile.seed)
+
+    def draw(step: int, micro: int) -> Batch:
+        return cache.draw(seed, step, micro, master=profile.seed)
+
+    return Ahead(draw, config.micro_batches, processes, config.prefetch, device)
+
+
+def _load_stage1(training: _Training, recipe: str) -> None:
+    study, seed = training.study, training.seed
     folder = study.layout.stage1(recipe, seed) / "alignment"
     if not folder.is_dir():
         raise CheckpointError(
@@ -123,36 +165,31 @@ def _load_stage1(study: Study, recipe: str, seed: int, model: FaithDiff) -> None
         )
     pretrained = load_part(Alignment, folder)
     try:
-        model.alignment.load_state_dict(pretrained.state_dict())
+        training.model.alignment.load_state_dict(pretrained.state_dict())
     except RuntimeError as error:
         raise CheckpointError(
             f"{folder}: is not the alignment of recipe {recipe}: {error}"
         ) from None
 
 
-def _phase(
-    study: Study, model: FaithDiff, cache: Cache, phase: Phase, seed: int, state: Path, name: str
-) -> list[dict[str, Any]]:
+def _phase(training: _Training, phase: Phase, state: Path, name: str) -> list[dict[str, Any]]:
     """One optimisation of stage 2; returns its log."""
     groups = tuple(phase.train)
-    title = f"{name} {'+'.join(groups)}"
-    job = _job(study, model, cache, groups, seed, title)
-    job.steps, job.state = study.profile.training.stage2_steps, state
+    job = _job(training, groups, f"{name} {'+'.join(groups)}")
+    job.steps, job.state = training.config.stage2_steps, state
     if phase.objective == "feature-matching":
-        job.loss = _feature_matching(study, model, cache, seed)
-    _run(job, model, groups, study.profile.training.weights)
+        job.loss = _feature_matching(training)
+    _run(job, training.model, groups, training.config.weights)
     return job.log
 
 
-def _job(
-    study: Study, model: FaithDiff, cache: Cache, groups: tuple[Group, ...], seed: int, name: str
-) -> Job:
-    config = study.profile.training
+def _job(training: _Training, groups: tuple[Group, ...], name: str) -> Job:
+    config, model, cache = training.config, training.model, training.cache
+    profile = training.study.profile
     rates = config.learning_rates.model_dump()
 
     def loss(step: int, micro: int) -> Tensor:
-        batch = cache.batch(seed, step, micro, master=study.profile.seed)
-        return denoising_loss(model, cache, batch, config.loss)
+        return denoising_loss(model, cache, training.batch(step, micro), config.loss)
 
     return Job(
         name=name,
@@ -161,10 +198,14 @@ def _job(
         loss=loss,
         steps=0,
         optimiser=config.optimiser,
-        micro_batches=config.batch_size // config.micro_batch,
-        ema_decay=config.ema_decay,
+        micro_batches=config.micro_batches,
+        images=config.batch_size,
+        # Averaged weights that are not the model would only fill memory.
+        ema_decay=config.ema_decay if config.weights == "ema" else None,
+        precision=config.precision,
+        processes=training.processes,
         identity=digest(
-            config, study.profile.prior, study.profile.alignment, name, seed, _hash(model)
+            config.decisive(), profile.prior, profile.alignment, name, training.seed, _hash(model)
         ),
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
@@ -181,15 +222,16 @@ def denoising_loss(model: FaithDiff, cache: Cache, batch: Any, kind: str) -> Ten
     return distance(prediction.float(), target.float())
 
 
-def _feature_matching(study: Study, model: FaithDiff, cache: Cache, seed: int) -> Any:
+def _feature_matching(training: _Training) -> Callable[[int, int], Tensor]:
     """Loss of `separate`: the LQ encoder learns to give the features of the HQ image."""
+    model, cache = training.model, training.cache
     teacher = LQEncoder.from_vae(cache.prior.vae, model.lq_encoder.config.features)
-    teacher.requires_grad_(False).to(study.profile.device)
+    teacher.requires_grad_(False).to(model.lq_encoder.device)
 
     def loss(step: int, micro: int) -> Tensor:
-        batch = cache.batch(seed, step, micro, master=study.profile.seed)
-        target = teacher(batch.hq)
-        return F.mse_loss(model.lq_encoder(batch.lq), target) / target.var()
+        batch = training.batch(step, micro)
+        target = teacher(batch.hq).float()
+        return F.mse_loss(model.lq_encoder(batch.lq).float(), target) / target.var()
 
     return loss
 
@@ -199,7 +241,8 @@ def _run(job: Job, model: FaithDiff, groups: tuple[Group, ...], weights: str) ->
     frozen = [name for name in GROUPS if name not in groups]
     for name in GROUPS:
         model.group(name).requires_grad_(name in groups)
-    _announce(job, model, groups)
+    if job.processes.first:
+        _announce(job, model, groups)
     before = {name: _hash(model.group(name)) for name in frozen}
     model.train()  # `attention: released` mixes the images of a micro-batch in this mode only
     averaged = train(job)

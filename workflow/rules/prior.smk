@@ -16,7 +16,7 @@ rule train_prior:
         gpu=GPU,
         mem_mb=4000,
     shell:
-        verb("train-prior")
+        verb("train-prior" + time_limit())
 
 
 rule cache_latents:
@@ -31,7 +31,7 @@ rule cache_latents:
     benchmark:
         LOGS / "benchmarks" / "cache_latents" / "train.tsv"
     params:
-        code=code_digest("faithdiff.train.cache"),
+        code=code_digest("faithdiff.train.encode"),
         prior=prior_digest(),
     threads: 1
     resources:

@@ -12,15 +12,18 @@ rule pretrain_alignment:
     params:
         code=code_digest("faithdiff.train.run", "faithdiff.train.variants"),
         config=lambda w: digest(
-            profile.recipes[w.recipe], profile.alignment, profile.training, profile.seed
+            profile.recipes[w.recipe],
+            profile.alignment,
+            profile.training.decisive(),
+            profile.seed,
         ),
         prior=prior_digest(),
-    threads: 1
+    threads: profile.training.processes
     resources:
         gpu=GPU,
         mem_mb=4000,
     shell:
-        verb("pretrain --recipe {wildcards.recipe} --seed {wildcards.seed}")
+        verb("pretrain --recipe {wildcards.recipe} --seed {wildcards.seed}" + time_limit())
 
 
 rule train_variant:
@@ -46,18 +49,18 @@ rule train_variant:
             profile.variants[w.method].model_dump(mode="json", exclude={"label"}),
             profile.recipes[profile.variants[w.method].recipe],
             profile.alignment,
-            profile.training,
+            profile.training.decisive(),
             profile.seed,
         ),
         # Not an input: a plan must not hash gigabytes, nor fail before they are fetched.
         weights=lambda w: size_of(profile.variants[w.method].weights),
         prior=prior_digest(),
-    threads: 1
+    threads: profile.training.processes
     resources:
         gpu=GPU,
         mem_mb=4000,
     shell:
-        verb("train --method {wildcards.method} --seed {wildcards.seed}")
+        verb("train --method {wildcards.method} --seed {wildcards.seed}" + time_limit())
 
 
 rule train_baseline:
@@ -86,4 +89,4 @@ rule train_baseline:
         gpu=GPU,
         mem_mb=4000,
     shell:
-        verb("train --method {wildcards.method} --seed {wildcards.seed}")
+        verb("train --method {wildcards.method} --seed {wildcards.seed}" + time_limit())

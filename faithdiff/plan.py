@@ -1,0 +1,306 @@
+"""What a profile will do, before anything starts: images, jobs, memory, disk, download and hours.
+
+Costs of trainings are counted (:mod:`faithdiff.train.cost`); hours divide them by the rate of this
+machine's processor or GPU, measured by a matrix product, or by a rate that the caller names. Costs
+of degradation, restoration and scoring are not counted: `faithdiff bench` measures those.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from faithdiff.config import Dataset, FolderSet, Group, MixtureSet, Profile, Stage1
+from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, load_artifacts
+from faithdiff.data.fetch import RAW
+from faithdiff.data.images import list_images
+from faithdiff.methods import Study
+from faithdiff.score.protocols import weights_needed
+from faithdiff.train.cost import Costs, Phase
+
+GIB, GB = 2**30, 1e9
+# The card that the paper names, for a profile on GPUs where none is here: its data sheet's dense
+# products in float32 and in 16 bits.
+ABSENT = "A800, as published (no GPU is here)"
+ABSENT_PEAK = {"fp32": 19.5e12, "bf16": 312e12, "fp16": 312e12}
+UTILISATION = 0.4
+SIDE = 4096  # of the matrices that measure a GPU; a processor gets smaller ones
+
+
+@dataclass(frozen=True)
+class Run:
+    """One optimisation of the study, over all repetitions."""
+
+    name: str
+    groups: tuple[Group, ...]
+    updates: int
+    repetitions: int
+    cost: Phase
+
+
+class Plan:
+    """The figures of a profile."""
+
+    def __init__(self, study: Study, tflops: float | None, utilisation: float) -> None:
+        self.study = study
+        self.profile = study.profile
+        self.costs = Costs(study.profile)
+        self.peak = self._peak(tflops)
+        self.utilisation = utilisation
+
+    def lines(self) -> Iterator[str]:
+        """The page, line by line."""
+        profile = self.profile
+        yield f"# Plan of {self.study.file}\n"
+        yield from self._images()
+        yield from self._runs()
+        yield from self._memory()
+        yield from self._disk()
+        yield from self._download()
+        yield (
+            f"\nNot counted: {', '.join(self._uncounted())}, degradation, restoration, scoring; "
+            f"`faithdiff bench --config {self.study.file}` measures what can run here."
+        )
+        if profile.training.processes > 1:
+            yield f"Trainings start {profile.training.processes} processes by `accelerate launch`."
+
+    def _uncounted(self) -> list[str]:
+        names = [n for n, b in self.profile.baselines.items() if b.trained]
+        return names + (["the prior"] if self.profile.prior.source == "train" else [])
+
+    # --- Data -------------------------------------------------------------------------------
+
+    def _images(self) -> Iterator[str]:
+        data = self.profile.data
+        yield "## Images\n\n| set | images | versions |\n|---|--:|---|"
+        sets: dict[str, tuple[Dataset, list[str]]] = {"train": (data.train, [data.train_level])}
+        sets |= {name: (test, data.levels) for name, test in data.test.items()}
+        if self.profile.prior.source == "train":
+            sets["prior"] = (self.profile.prior.training.data, [])
+        for name, (dataset, levels) in sets.items():
+            count = _images_in(dataset)
+            yield f"| {name} | {'not there yet' if count is None else count} | {' '.join(levels)} |"
+
+    # --- Trainings --------------------------------------------------------------------------
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Every stage 1 and every phase of every variant."""
+        profile, training = self.profile, self.profile.training
+        runs: list[Run] = []
+
+        def add(
+            name: str, recipe: Stage1, groups: list[Group], updates: int, objective: str
+        ) -> None:
+            cost = self.costs.phase(recipe, groups, objective)
+            runs.append(Run(name, tuple(groups), updates, len(profile.seeds), cost))
+
+        used = {v.recipe for v in profile.variants.values() if v.pretrain}
+        for name in [name for name in profile.recipes if name in used]:
+            only: list[Group] = ["alignment"]
+            add(f"stage 1 {name}", profile.recipes[name], only, training.stage1_steps, "denoising")
+        for name, variant in profile.variants.items():
+            for phase in variant.phases:
+                recipe = profile.recipes[variant.recipe]
+                add(name, recipe, phase.train, training.stage2_steps, phase.objective)
+        return runs
+
+    def hours(self, run: Run) -> float:
+        """Hours of one repetition at the assumed rate, over all processes."""
+        training = self.profile.training
+        work = (run.cost.flops + run.cost.recomputed) * training.batch_size * run.updates
+        return work / (self.peak[1] * self.utilisation * training.processes) / 3600
+
+    def _runs(self) -> Iterator[str]:
+        training = self.profile.training
+        shape = (
+            f"{training.batch_size} images per update = micro_batch {training.micro_batch} x "
+            f"accumulation {training.micro_batches // training.processes} x processes "
+            f"{training.processes}, {training.crop} px, {training.precision}"
+        )
+        yield f"\n## Trainings\n\n{shape}.\n"
+        yield (
+            "| training | trains | parameters trained | updates | images seen "
+            "| TFLOP per update | recomputed | hours | repetitions |"
+        )
+        yield "|---|---|--:|--:|--:|--:|--:|--:|--:|"
+        for run in self.runs:
+            update, again = (
+                f"{flops * training.batch_size / 1e12:.4g}"
+                for flops in (run.cost.flops, run.cost.recomputed)
+            )
+            yield (
+                f"| {run.name} | {' '.join(run.groups)} | {run.cost.trained:,} | {run.updates:,} "
+                f"| {run.updates * training.batch_size:,} | {update} | {again} "
+                f"| {self.hours(run):.3g} | {run.repetitions} |"
+            )
+        total = sum(self.hours(run) * run.repetitions for run in self.runs)
+        name, peak = self.peak
+        yield (
+            f"\nTogether {total:.3g} hours on {training.processes} x {name}: {peak / 1e12:.3g} "
+            f"TFLOP/s at an assumed utilisation of {self.utilisation:.0%} (--tflops, "
+            "--utilisation). Forward operations are counted, a backward pass is taken as one or two"
+            " forward passes."
+        )
+
+    def _peak(self, tflops: float | None) -> tuple[str, float]:
+        if tflops is not None:
+            return "a device as named", tflops * 1e12
+        if self.profile.device == "cuda" and not torch.cuda.is_available():
+            return ABSENT, ABSENT_PEAK[self.profile.training.precision]
+        low = self.profile.device == "cuda" and self.profile.training.precision != "fp32"
+        return _measure(self.profile.device, torch.bfloat16 if low else torch.float32)
+
+    # --- Memory, disk, download -------------------------------------------------------------
+
+    def _memory(self) -> Iterator[str]:
+        training = self.profile.training
+        run = max(self.runs, key=lambda run: sum(self.memory(run.cost).values()), default=None)
+        if run is None:
+            return
+        parts = self.memory(run.cost)
+        total = sum(parts.values())
+        yield f"\n## Memory per process, of the largest training ({run.name})\n"
+        yield "| part | GiB |\n|---|--:|"
+        for name, size in parts.items():
+            yield f"| {name} | {size / GIB:.3g} |"
+        yield f"| **together** | **{total / GIB:.3g}** |"
+        if training.processes > 1:
+            shared = zero2(run.cost, training.processes) + parts[ACTIVATIONS]
+            yield (
+                f"\nWith DeepSpeed ZeRO-2 over {training.processes} processes: 2 B x parameters + "
+                "(2 + 4 + 8) B x trained / processes + activations = "
+                f"{shared / GIB:.3g} GiB (config/accelerate/zero2.yaml)."
+            )
+        if torch.cuda.is_available() and self.profile.device == "cuda":
+            size = torch.cuda.get_device_properties(0).total_memory
+            if total > size:
+                yield (
+                    f"\nThe GPU has {size / GIB:.3g} GiB: too little. gradient_checkpointing: true "
+                    "and precision: bf16 lower the activations; so does a smaller micro_batch, "
+                    "which `attention: released` makes a setting of the method."
+                )
+
+    def memory(self, cost: Phase) -> dict[str, float]:
+        """Bytes on the device of one process, part by part."""
+        training = self.profile.training
+        parts = {
+            "weights, 4 B x parameters": 4.0 * cost.parameters,
+            "gradients, 4 B x trained": 4.0 * cost.trained,
+            "AdamW, 8 B x trained": 8.0 * cost.trained,
+        }
+        if training.weights == "ema":
+            parts["averaged weights, 4 B x parameters"] = 4.0 * cost.parameters
+        if training.precision != "fp32":
+            parts[f"weights in {training.precision}, 2 B x parameters"] = 2.0 * cost.parameters
+        parts[ACTIVATIONS] = cost.activations
+        return parts
+
+    def _disk(self) -> Iterator[str]:
+        profile, training = self.profile, self.profile.training
+        first = [run for run in self.runs if run.name not in profile.variants]
+        aligned = sum(4.0 * run.cost.trained * run.repetitions for run in first)
+        models = {run.name: run for run in self.runs if run not in first}  # the last phase of each
+        whole = sum(4.0 * run.cost.parameters * run.repetitions for run in models.values())
+        copies = 2 if training.weights == "ema" else 1
+        state = max(
+            (4.0 * copies * r.cost.parameters + 8.0 * r.cost.trained for r in self.runs), default=0
+        )
+        phases = max((len(v.phases) for v in profile.variants.values()), default=1)
+        yield "\n## Disk\n\n| what | GB |\n|---|--:|"
+        yield f"| checkpoints of {len(profile.variants)} variants | {whole / GB:.3g} |"
+        yield f"| stage 1 | {aligned / GB:.3g} |"
+        yield (
+            f"| states of one running training, {phases} and one being written "
+            f"| {(phases + 1) * state / GB:.3g} |"
+        )
+        count = _images_in(profile.data.train)
+        pair = self._encoded_pair()
+        if count is None:
+            yield f"| encoded training set, per 1,000 images | {1000 * pair / GB:.3g} |"
+        else:
+            yield f"| encoded training set | {count * pair / GB:.3g} |"
+        tests = [_images_in(test) for test in profile.data.test.values()]
+        known = sum(count for count in tests if count is not None)
+        restored = known * len(profile.data.levels) * len(profile.methods) * len(profile.seeds)
+        unknown = " and those of sets that are not there yet" if None in tests else ""
+        yield f"| restored images: {restored:,}{unknown} | not counted |"
+
+    def _encoded_pair(self) -> float:
+        """Bytes of one image of the least size (a crop) in the encoded training set."""
+        profile, unet = self.profile, self.costs.prior.unet.config
+        pixels = 3 * profile.training.crop**2 * (1 + 1 / profile.data.scale**2)
+        latents = 8 * unet.in_channels * (profile.training.crop / self.costs.prior.factor) ** 2
+        pooled = unet.projection_class_embeddings_input_dim - 6 * unet.addition_time_embed_dim
+        text = profile.prior.text_encoder.length * unet.cross_attention_dim + pooled
+        return pixels + latents + 4 * text
+
+    def _download(self) -> Iterator[str]:
+        artifacts = _artifacts(self.profile)
+        roots = {"weights": self.profile.score.weights, "data": RAW}
+        missing = [a for a in artifacts if not _is_here(a, roots[a.root])]
+        size, left = (sum(a.megabytes for a in some) for some in (artifacts, missing))
+        yield (
+            f"\n## Download\n\n{len(artifacts)} files of config/artifacts.yaml, {size:,.0f} MB; "
+            f"{len(missing)} of them are not here yet, {left:,.0f} MB: "
+            f"{', '.join(a.name for a in missing) or 'none'}"
+        )
+
+
+ACTIVATIONS = "activations of a micro-batch, estimated"
+
+
+def zero2(cost: Phase, processes: int) -> float:
+    """Bytes of weights, gradients and optimiser where DeepSpeed shards the last two (ZeRO-2)."""
+    return 2.0 * cost.parameters + 14.0 * cost.trained / processes
+
+
+def _is_here(artifact: Artifact, root: Path) -> bool:
+    folder = artifact.folder(root)
+    return artifact.file(root).is_file() or (folder is not None and folder.is_dir())
+
+
+def _artifacts(profile: Profile) -> list[Artifact]:
+    """What a profile downloads: the files listed for it, and those that its metrics read."""
+    listed = [a for a in load_artifacts(ARTIFACTS_FILE).values() if profile.profile in a.profiles]
+    return list({a.name: a for a in [*listed, *weights_needed(profile)]}.values())
+
+
+def _images_in(dataset: Dataset) -> int | None:
+    """Images of a set, before they are cut; None for a folder that is not there yet."""
+    if isinstance(dataset, MixtureSet):
+        parts = [_images_in(part) for part in dataset.parts.values()]
+        return None if None in parts else sum(part or 0 for part in parts)
+    if not isinstance(dataset, FolderSet):
+        return dataset.count
+    return len(list_images(dataset.path)) if dataset.path.is_dir() else None
+
+
+def _measure(device: str, dtype: torch.dtype) -> tuple[str, float]:
+    """Operations per second of a large matrix product."""
+    from faithdiff.provenance import hardware
+
+    torch.set_num_threads(1)
+    side = SIDE if device == "cuda" else SIDE // 4
+    matrix = torch.ones(side, side, device=device, dtype=dtype)
+    rates = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        for _ in range(products := 20 if device == "cuda" else 1):
+            matrix @ matrix
+        if device == "cuda":
+            torch.cuda.synchronize()
+        rates.append(products * 2 * side**3 / (time.perf_counter() - begun))
+    machine = hardware()
+    used = machine["gpus"][0] if device == "cuda" else f"one core of {machine['processor']}"
+    return f"{used}, measured", max(rates)
+
+
+def write_plan(file: Path, tflops: float | None, utilisation: float) -> str:
+    """The plan of a profile as Markdown; counts only, starts nothing."""
+    return "\n".join(Plan(Study.load(file), tflops, utilisation).lines()) + "\n"

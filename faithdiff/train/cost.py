@@ -1,0 +1,244 @@
+"""What one update of a training costs, counted on tensors without memory (PyTorch's meta device).
+
+Operations of the forward pass are counted by `torch.utils.flop_counter`, a multiplication and an
+addition as two. A backward pass takes as many again for the gradient of what enters a module, and
+as many again for the gradient of its weights. Weights, gradients and optimiser are exact;
+activations are an estimate: the tensors that autograd keeps, at the width of the precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from faithdiff import compat
+
+# isort: split
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from faithdiff.config import Group, Profile, Stage1, Training
+from faithdiff.models.faithdiff import FaithDiff, build
+from faithdiff.models.prior import Prior, build_unet
+from faithdiff.models.vae import PatchAutoencoderKL
+from faithdiff.train.processes import total_bytes
+
+compat.patch()
+META = torch.device("meta")
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One forward pass of a micro-batch.
+
+    Attributes:
+        flops: Counted operations.
+        kept: Bytes that autograd keeps in float32, every activation kept.
+        checkpointed: The same with gradient checkpointing: what enters each checkpointed block,
+            and the largest of them while it is computed again.
+    """
+
+    flops: float
+    kept: float
+    checkpointed: float
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What an optimisation trains, and its cost.
+
+    Attributes:
+        trained: Parameters with a gradient.
+        parameters: All parameters on the device.
+        flops: Of one image, forward and backward, recomputation left out.
+        recomputed: Operations that gradient checkpointing adds for one image.
+        activations: Estimated bytes for one micro-batch.
+    """
+
+    trained: int
+    parameters: int
+    flops: float
+    recomputed: float
+    activations: float
+
+
+class Costs:
+    """Costs of the trainings of one profile; what several of them share is counted once."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.prior = meta_prior(profile)
+        self._encoders: dict[str, Forward] = {}
+        self._unet = self._unet_alone()  # before a model attaches its alignment to it
+
+    @property
+    def _config(self) -> Training:
+        return self.profile.training
+
+    def model(self, recipe: Stage1) -> FaithDiff:
+        """The model of a recipe without memory."""
+        with META:
+            return build(self.prior, recipe, self.profile.alignment)
+
+    def phase(self, recipe: Stage1, groups: Iterable[Group], objective: str = "denoising") -> Phase:
+        """Cost of one optimisation of a recipe that trains some groups."""
+        model, groups = self.model(recipe), tuple(groups)
+        sizes = {name: _count(model.group(name)) for name in ("lq_encoder", "alignment", "unet")}
+        encoder = self._encoder(recipe.features, model)
+        if objective == "feature-matching":  # a frozen copy of the encoder is the teacher
+            passes = [(encoder, True, True), (encoder, False, False)]
+            held = sizes["lq_encoder"]
+        else:
+            alignment = _forward(model.alignment, *self._alignment_inputs(model))
+            learns = "lq_encoder" in groups
+            # The UNet comes last, so gradients for the others pass through all of it.
+            passes = [
+                (encoder, learns, learns),
+                (alignment, "alignment" in groups, learns or "alignment" in groups),
+                (self._unet, "unet" in groups, True),
+            ]
+            held = 0
+        images = self._config.micro_batch
+        narrow = 4 if self._config.precision == "fp32" else 2
+        checkpointing = self._config.gradient_checkpointing
+        graph = [part for part, _, passed in passes if passed]
+        return Phase(
+            trained=sum(sizes[name] for name in groups),
+            parameters=sum(sizes.values()) + held,
+            flops=sum(p.flops * (1 + w + g) for p, w, g in passes) / images,
+            recomputed=sum(p.flops for p in graph) / images if checkpointing else 0.0,
+            activations=sum(p.checkpointed if checkpointing else p.kept for p in graph)
+            * narrow
+            / 4,
+        )
+
+    def _unet_alone(self) -> Forward:
+        unet, config = self.prior.unet, self.prior.unet.config
+        text = (self._config.micro_batch, self.profile.prior.text_encoder.length)
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        conditions = {"text_embeds": self._empty(pooled), "time_ids": self._empty(6)}
+        return _forward(
+            unet,
+            self._latents(config.in_channels),
+            torch.zeros(text[0], dtype=torch.long, device=META),
+            torch.empty(*text, config.cross_attention_dim, device=META),
+            added_cond_kwargs=conditions,
+        )
+
+    def _encoder(self, features: str, model: FaithDiff) -> Forward:
+        if features not in self._encoders:
+            images = self._empty(3, self._config.crop, self._config.crop)
+            self._encoders[features] = _forward(model.lq_encoder, images)
+        return self._encoders[features]
+
+    def _alignment_inputs(self, model: FaithDiff) -> tuple[Tensor, Tensor]:
+        width = model.unet.config.block_out_channels[0]
+        return self._latents(width), self._latents(model.lq_encoder.channels)
+
+    def _latents(self, channels: int) -> Tensor:
+        side = self._config.crop // self.prior.factor
+        return self._empty(channels, side, side)
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty(self._config.micro_batch, *shape, device=META)
+
+
+def meta_prior(profile: Profile) -> Prior:
+    """VAE and UNet without memory: by the prior's own config files, or by the profile's shapes."""
+    folder = profile.prior.path if profile.prior.source == "shipped" else None
+    with META:
+        if folder is not None and (folder / "unet" / "config.json").is_file():
+            vae = _from_folder(_vae_class(folder), folder / "vae")
+            unet = _from_folder(UNet2DConditionModel, folder / "unet")
+        else:
+            vae, unet = _vae(profile), build_unet(profile.prior)
+    return Prior(vae, unet, [], [], None)
+
+
+def _vae_class(folder: Path) -> type[AutoencoderKL]:
+    config = AutoencoderKL.load_config(folder / "vae", local_files_only=True)
+    return PatchAutoencoderKL if "patch_size" in config else AutoencoderKL
+
+
+def _from_folder(cls: type[Any], folder: Path) -> Any:
+    return cls.from_config(cls.load_config(folder, local_files_only=True))
+
+
+def _vae(profile: Profile) -> AutoencoderKL:
+    shape = profile.prior.vae
+    sizes: dict[str, Any] = {
+        "latent_channels": shape.latent_channels,
+        "block_out_channels": tuple(shape.block_out_channels),
+        "layers_per_block": shape.layers_per_block,
+    }
+    if shape.patch_size > 1:
+        return PatchAutoencoderKL(patch_size=shape.patch_size, **sizes)
+    levels = len(shape.block_out_channels)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        **sizes,
+    )
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+class _Fused(TorchFunctionMode):
+    """Attention as a GPU computes it: its table of weights is never kept."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is F.scaled_dot_product_attention and (kwargs or {}).get("attn_mask") is None:
+            return torch.ops.aten._scaled_dot_product_flash_attention(*args[:3])[0]
+        return function(*args, **(kwargs or {}))
+
+
+def _forward(module: Any, *inputs: Any, **named: Any) -> Forward:
+    """Count a forward pass of a module on the meta device."""
+    module.requires_grad_(True).train()
+    weights = {id(parameter) for parameter in module.parameters()}
+    # nn.MultiheadAttention escapes the mode above: leave out its table over all positions.
+    positions = inputs[0].shape[-2:].numel()
+    table = (positions, positions)
+    blocks: list[tuple[float, float]] = []  # what enters a checkpointed block, what it keeps
+
+    def keeping(work: Callable[[], Any]) -> tuple[Any, float]:
+        kept: list[Tensor] = []
+
+        def pack(tensor: Tensor) -> Tensor:
+            if id(tensor) not in weights and tensor.shape[-2:] != table:
+                kept.append(tensor)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            result = work()
+        return result, float(total_bytes({id(tensor): tensor for tensor in kept}.values()))
+
+    def block(part: Any, *args: Any) -> Any:
+        entering = total_bytes([arg for arg in args if isinstance(arg, Tensor)])
+        result, kept = keeping(lambda: part(*args))
+        blocks.append((float(entering), kept))
+        return result
+
+    checkpoints = getattr(module, "_supports_gradient_checkpointing", False)
+    if checkpoints:
+        module.enable_gradient_checkpointing(block)
+    try:
+        with FlopCounterMode(display=False) as counter, _Fused():
+            _, between = keeping(lambda: module(*inputs, **named))
+    finally:
+        if checkpoints:
+            module.disable_gradient_checkpointing()
+    inside = sum(kept for _, kept in blocks)
+    entering, largest = sum(size for size, _ in blocks), max([k for _, k in blocks], default=0.0)
+    return Forward(counter.get_total_flops(), between + inside, between + entering + largest)

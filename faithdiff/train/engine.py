@@ -1,0 +1,86 @@
+"""From the loss of a micro-batch to new weights: precision, sums over processes, AdamW.
+
+The passes may run in bf16 or fp16; weights, gradients and the optimiser's moments are float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from faithdiff.config import Optimiser
+from faithdiff.train.processes import Processes
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SMALLEST_SCALE = 1.0  # of the fp16 loss: below it, halving it further has stopped to help
+
+
+class Engine:
+    """Turns the losses of an update into a step of AdamW.
+
+    Attributes:
+        overflowed: fp16 gradients were infinite until the loss scale was used up.
+    """
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        config: Optimiser,
+        precision: str,
+        processes: Processes,
+    ) -> None:
+        self._parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
+        self._rates = [float(group["lr"]) for group in groups]
+        self._config = config
+        self._precision = precision
+        self._processes = processes
+        self.device = self._parameters[0].device
+        self.optimiser = torch.optim.AdamW(
+            groups,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            # One kernel for all parameters: no second copy of them while it runs.
+            fused=self.device.type == "cuda",
+        )
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+
+    @property
+    def overflowed(self) -> bool:
+        return self._scaler.is_enabled() and self._scaler.get_scale() < SMALLEST_SCALE
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        low = self._precision != "fp32"
+        return torch.autocast(self.device.type, DTYPES[self._precision] if low else None, low)
+
+    def backward(self, loss: Tensor) -> None:
+        self._scaler.scale(loss).backward()
+
+    def update(self, rate: float) -> float:
+        """Sum the gradients over the processes, clip them, and step.
+
+        Args:
+            rate: Share of each group's learning rate.
+
+        Returns:
+            The learning rate of the last group.
+        """
+        for group, full in zip(self.optimiser.param_groups, self._rates, strict=True):
+            group["lr"] = full * rate
+        self._processes.add_gradients(self._parameters)
+        self._scaler.unscale_(self.optimiser)
+        nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm)
+        self._scaler.step(self.optimiser)  # leaves the weights alone after an overflow
+        self._scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        return float(self.optimiser.param_groups[-1]["lr"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimiser": self.optimiser.state_dict(), "scaler": self._scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimiser.load_state_dict(state["optimiser"])
+        self._scaler.load_state_dict(state["scaler"])

@@ -1,0 +1,111 @@
+"""The resumable state of a training: all that an uninterrupted run would know at that update."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from faithdiff.errors import RunError
+from faithdiff.train.engine import Engine
+from faithdiff.train.processes import total_bytes
+
+if TYPE_CHECKING:
+    from faithdiff.train.loop import Job
+
+FORMAT = 2  # of the state; an older one starts afresh
+SLOWEST_DISK = 100e6  # bytes/s, until a state has been written and timed
+
+
+class State:
+    """Saves and resumes one job; only the first process writes."""
+
+    def __init__(self, job: Job, engine: Engine, average: AveragedModel | None) -> None:
+        self._job = job
+        self._engine = engine
+        self._average = average
+        trained = [p for group in job.groups for p in group["params"]]
+        kept = total_bytes(job.model.state_dict().values()) * (2 if average is not None else 1)
+        #: What saving takes: an upper estimate, then the longest that it took, and half more.
+        self.seconds = (kept + 2 * total_bytes(trained)) / SLOWEST_DISK
+
+    def save(self, step: int) -> None:
+        """Write the state after `step` updates.
+
+        Raises:
+            RunError: It cannot be written; the state before it stays.
+        """
+        begun = time.perf_counter()
+        if self._job.processes.first and self._job.state is not None:
+            self._write(step)
+        self._job.processes.wait()
+        self.seconds = 1.5 * (time.perf_counter() - begun)
+
+    def _write(self, step: int) -> None:
+        job, average = self._job, self._average
+        assert job.state is not None
+        state = {
+            "format": FORMAT,
+            "identity": job.identity,
+            "step": step,
+            "model": job.model.state_dict(),
+            "engine": self._engine.state_dict(),
+            "average": average.state_dict() if average is not None else None,
+            "log": job.log,
+            "losses": job.losses,
+        }
+        job.state.parent.mkdir(parents=True, exist_ok=True)
+        partial = job.state.with_suffix(".partial")
+        try:
+            torch.save(state, partial)
+            os.replace(partial, job.state)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            partial.unlink(missing_ok=True)
+            raise RunError(f"{job.state}: the training state cannot be written: {error}") from None
+
+    def resume(self) -> int:
+        """Load the state and return its updates; one of another identity or damaged counts 0."""
+        file = self._job.state
+        if file is None or not file.is_file():
+            return 0
+        try:
+            # Mapped, so that the processes of one machine read one copy of it.
+            state = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
+        except Exception as error:  # noqa: BLE001 - a damaged file raises what it likes
+            tqdm.write(f"{file}: damaged, starting afresh ({type(error).__name__}: {error})")
+            return 0
+        if (state.get("format"), state["identity"]) != (FORMAT, self._job.identity):
+            tqdm.write(f"{file}: belongs to other settings, starting afresh")
+            return 0
+        self._load(state)
+        return int(state["step"])
+
+    def show_log(self) -> None:
+        """Write the log so far beside the state, for whoever watches (`dvc plots show`)."""
+        job = self._job
+        if job.processes.first and job.state is not None:
+            try:
+                job.state.parent.mkdir(parents=True, exist_ok=True)
+                write_log(job.log, job.state.with_suffix(".csv"))
+            except OSError as error:
+                raise RunError(f"{job.state}: its log cannot be written: {error}") from None
+
+    def _load(self, state: dict[str, Any]) -> None:
+        job = self._job
+        job.model.load_state_dict(state["model"])
+        self._engine.load_state_dict(state["engine"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        job.log[:] = state["log"]
+        job.losses[:] = state["losses"]
+
+
+def write_log(log: list[dict[str, Any]], file: Path) -> None:
+    """Write ``training.csv``: phase, step, loss (mean since the row before), rate, seconds."""
+    pd.DataFrame(log).to_csv(file, index=False, lineterminator="\n")

@@ -1,0 +1,31 @@
+"""One of the processes of a training that :mod:`faithdiff.train.launch` started.
+
+The launcher takes every exit code but 0 for a failure of all. A pause is none: it is written down
+for the command that waits, which exits with the code for it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from faithdiff.cli import app
+from faithdiff.errors import FaithDiffError, Paused
+from faithdiff.files import write_text_atomic
+from faithdiff.train.launch import PAUSED
+from faithdiff.train.processes import launched_first
+
+
+def main() -> None:
+    """Run a verb of the command line in this process."""
+    try:
+        app()
+    except Paused as pause:
+        if launched_first():
+            write_text_atomic(f"{pause}\n", pause.state.parent / PAUSED)
+    except FaithDiffError as error:
+        print(f"faithdiff: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
