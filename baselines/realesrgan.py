@@ -80,7 +80,7 @@ class RealESRGAN(Method):
         Raises:
             CheckpointError: They are missing, damaged, or of another shape.
         """
-        wanted = study.profile.data.scale
+        wanted = self._check_scale(study.profile.data.scale)
         generator = self._build(study.at_scale(_trained_scale(folder, wanted)))
         generator.load_state_dict(_read(folder / "model.safetensors", generator.state_dict()))
         return _Restorer(generator.eval().requires_grad_(False).to(study.profile.device), wanted)
@@ -93,12 +93,16 @@ class RealESRGAN(Method):
             "num_grow_ch": self.config.growth,
         }
 
-    def _build(self, study: Study) -> RRDBNet:
-        if study.profile.data.scale not in (1, 2, 4):
+    def _check_scale(self, scale: int) -> int:
+        if scale not in (1, 2, 4):
             raise ConfigError(
-                f"{self.where}: RRDBNet enlarges by 1, 2 or 4, and data.scale is "
-                f"{study.profile.data.scale}; change the scale or remove this baseline"
+                f"{self.where}: RRDBNet enlarges by 1, 2 or 4, and data.scale is {scale}; change "
+                "the scale or remove this baseline"
             )
+        return scale
+
+    def _build(self, study: Study) -> RRDBNet:
+        self._check_scale(study.profile.data.scale)
         return RRDBNet(3, 3, **self._architecture(study))
 
     def _pairs(self, study: Study) -> Pairs:

@@ -253,6 +253,15 @@ def test_smaller_scales_restore_sizes_off_their_grid(
     assert restored.shape == (1, 3, scale * 13, scale * 19)
 
 
+def test_a_set_of_another_scale_gets_the_result_resized(study: Study) -> None:
+    lq = picture(3, 20)
+    four = restore(loaded(study, "realesrgan"), lq)
+    two = restore(loaded(study.at_scale(2), "realesrgan"), lq)
+    assert two.shape[-2:] == (40, 40)
+    reduced = F.interpolate(four, size=(40, 40), mode="area")
+    assert float((two - reduced).abs().mean()) < 0.02
+
+
 def test_tiles_are_seamless(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     lq = picture(11, 90)[..., :70, :]
     restorer = loaded(study, "realesrgan")
