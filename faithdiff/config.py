@@ -291,7 +291,13 @@ class HeldOut(Section):
     images: Positive  # per test set and level
 
 
-OPERATIONAL = {"processes", "launcher", "prefetch", "validation_every"}  # of `training`
+OPERATIONAL = {  # settings of `training` that change where and how fast it runs, not its result
+    "processes",
+    "shard_optimiser",
+    "launcher",
+    "prefetch",
+    "validation_every",
+}
 
 
 class Training(Section):
@@ -311,6 +317,7 @@ class Training(Section):
     precision: Literal["fp32", "bf16", "fp16"]  # of the passes; weights and their sums are float32
     gradient_checkpointing: bool
     processes: Positive  # one for each device; the micro-batches of an update are dealt to them
+    shard_optimiser: bool  # each process keeps the moments of its share of the parameters (ZeRO-1)
     launcher: list[str]  # arguments for `accelerate launch`, beside the number of processes
     prefetch: Natural  # batches drawn ahead by a thread
     heldout: HeldOut

@@ -106,6 +106,14 @@ def prior_digest():
     return folder_digest(profile.prior.path)
 
 
+def validation_images():
+    """Test images that a training draws on its way: none, unless the profile asks for them."""
+    if not profile.training.validation_every:
+        return []
+    dataset, level = next(iter(profile.data.test)), profile.data.levels[-1]
+    return [layout.dataset(dataset) / "index.csv", layout.lq(dataset, level) / "degradation.jsonl"]
+
+
 def method_module(method):
     """The module that defines a method; what it imports decides when the method is run again."""
     if method in profile.variants:

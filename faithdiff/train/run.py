@@ -18,6 +18,7 @@ from faithdiff.train.processes import launched_first
 
 RUN = "run.json"
 STOP = "stop"  # a file beside the states: asks for a pause
+PICTURES = "validation"  # a folder beside the states, which outlives them
 STARTED = time.monotonic()  # of this process, but for the imports before this one
 
 
@@ -56,8 +57,14 @@ def run_job(
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     os.replace(partial, folder)
+    _keep_pictures(state / PICTURES, folder)
     shutil.rmtree(state)
     print(f"{name}: trained in {seconds:.0f} s -> {folder}")
+
+
+def _keep_pictures(pictures: Path, folder: Path) -> None:
+    if pictures.is_dir():
+        os.replace(pictures, folder / PICTURES)
 
 
 def _fresh(partial: Path) -> Path:

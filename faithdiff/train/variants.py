@@ -25,7 +25,7 @@ from faithdiff.models.alignment import Alignment, Standardise
 from faithdiff.models.faithdiff import FaithDiff, build, load
 from faithdiff.models.lq_encoder import LQEncoder
 from faithdiff.models.official import import_official
-from faithdiff.models.prior import load_prior
+from faithdiff.models.prior import Prior, load_prior
 from faithdiff.models.weights import load_part
 from faithdiff.provenance import folder_digest
 from faithdiff.train.ahead import Ahead
@@ -33,6 +33,7 @@ from faithdiff.train.cache import Batch, Cache
 from faithdiff.train.loop import Job, train, write_log
 from faithdiff.train.objective import prediction_target
 from faithdiff.train.processes import Processes, join
+from faithdiff.train.validation import check_sources, draw_grid, evaluating
 
 GROUPS: tuple[Group, ...] = ("lq_encoder", "alignment", "unet")
 
@@ -62,13 +63,13 @@ class VariantMethod(Method):
             write_log(log, folder / "training.csv")
 
     def load(self, study: Study, folder: Path) -> Restorer:
-        from faithdiff.restore.restorer import DTYPES, FaithDiffRestorer
+        from faithdiff.restore.restorer import DTYPES
 
         device = self._profile.device
         dtype = DTYPES[self._profile.restore.precision]
         model = load(folder, dtype).to(device)
         prior = load_prior(study.prior_folder, dtype, model.unet).to(device)
-        return FaithDiffRestorer(model, prior, self._profile.restore, study.profile.data.scale)
+        return _restorer(study.profile, model, prior)
 
     def settings(self, study: Study) -> dict[str, Any]:
         return {
@@ -77,6 +78,12 @@ class VariantMethod(Method):
             ),
             "prior": folder_digest(study.prior_folder),
         }
+
+
+def _restorer(profile: Profile, model: FaithDiff, prior: Prior) -> Restorer:
+    from faithdiff.restore.restorer import FaithDiffRestorer
+
+    return FaithDiffRestorer(model, prior, profile.restore, profile.data.scale)
 
 
 @dataclass(frozen=True)
@@ -204,12 +211,36 @@ def _job(training: _Training, groups: tuple[Group, ...], name: str) -> Job:
         ema_decay=config.ema_decay if config.weights == "ema" else None,
         precision=config.precision,
         processes=training.processes,
+        shard_optimiser=config.shard_optimiser,
         identity=digest(
             config.decisive(), profile.prior, profile.alignment, name, training.seed, _hash(model)
         ),
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
+        validate=_validation(training, name) if config.validation_every else None,
+        validation_every=config.validation_every,
     )
+
+
+def _validation(training: _Training, name: str) -> Callable[[int, nn.Module | None, Path], None]:
+    """What draws the grid of an update: of the averaged weights, where they are kept."""
+    study, prior = training.study, training.cache.prior
+    check_sources(study)
+
+    def validate(update: int, averaged: nn.Module | None, folder: Path) -> None:
+        model = averaged or training.model
+        assert isinstance(model, FaithDiff)
+        device = model.unet.device
+        resident = [prior.vae, *prior.text_encoders]  # otherwise on the CPU
+        for module in resident:
+            module.to(device)
+        file = folder / f"{name.replace(' ', '-')}-{update:06d}.png"
+        restorer = _restorer(study.profile, model, prior)
+        evaluating(model, lambda: draw_grid(study, restorer, update, file))
+        for module in resident:
+            module.to("cpu")
+
+    return validate
 
 
 def denoising_loss(model: FaithDiff, cache: Cache, batch: Any, kind: str) -> Tensor:

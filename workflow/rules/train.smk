@@ -3,6 +3,7 @@ rule pretrain_alignment:
     input:
         cache=layout.train_cache,
         prior=prior_files(),
+        pictures=validation_images(),
     output:
         folder=directory(layout.stage1("{recipe}", "{seed}")),
     log:
@@ -35,6 +36,7 @@ rule train_variant:
             if profile.variants[w.method].pretrain and not profile.variants[w.method].weights
             else []
         ),
+        pictures=validation_images(),
     output:
         folder=directory(layout.checkpoint("{method}", "{seed}")),
     log:
