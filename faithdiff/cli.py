@@ -204,7 +204,8 @@ def train(
 
     study = Study.load(config)
     found = find_method(study, _known(method, study.profile.trained, "--method"))
-    if method in study.profile.variants and launch.needed(study):
+    variant = study.profile.variants.get(method)
+    if variant is not None and variant.weights is None and launch.needed(study):
         verb = ["train", "--method", method, "--seed", str(seed)]
         launch.launch(study, method, seed, verb, time_limit)
         return

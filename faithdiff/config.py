@@ -435,6 +435,18 @@ class Profile(Section):
         return [*baselines, *self.variants]
 
     @property
+    def pretrained(self) -> list[str]:
+        """Names of the recipes whose stage 1 is trained."""
+        used = [v.recipe for v in self.variants.values() if v.pretrain and v.weights is None]
+        return sorted(set(used))
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything is trained; a study of imported weights needs no training set."""
+        baselines = any(baseline.trained for baseline in self.baselines.values())
+        return baselines or any(variant.weights is None for variant in self.variants.values())
+
+    @property
     def methods(self) -> dict[str, Baseline | Variant]:
         """Every method by name, in table order."""
         return {**self.baselines, **self.variants}

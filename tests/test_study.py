@@ -31,7 +31,7 @@ def copy_suite(folder: Path) -> Path:
     return folder
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, profile: str = "test") -> subprocess.Popen[str]:
     """Start snakemake in a session of its own, with the package of the copy."""
     scripts = Path(sys.executable).parent
     environment = {
@@ -40,7 +40,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         "PYTHONPATH": str(folder),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", "profile=test"]
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", f"profile={profile}"]
     return subprocess.Popen(
         [*command, *arguments],
         cwd=folder,
@@ -52,9 +52,9 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def run(folder: Path, *arguments: str) -> str:
+def run(folder: Path, *arguments: str, profile: str = "test") -> str:
     """Run snakemake to its end and return what it printed."""
-    process = start(folder, *arguments)
+    process = start(folder, *arguments, profile=profile)
     output, _ = process.communicate(timeout=1200)
     assert process.returncode == 0, output[-4000:]
     return output
