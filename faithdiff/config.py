@@ -213,6 +213,7 @@ class Baseline(Section):
     label: str
     implementation: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]  # module:Class
     trained: bool = False  # whether it must be trained before it restores
+    denoises: bool = False  # whether it denoises latents of the study's prior
     settings: dict[str, Any] = {}  # checked by the class's own schema
 
 
@@ -280,6 +281,12 @@ class Profile(Section):
     def trained(self) -> list[str]:
         """Names of the methods that must be trained before they restore."""
         baselines = [name for name, baseline in self.baselines.items() if baseline.trained]
+        return [*baselines, *self.variants]
+
+    @property
+    def denoisers(self) -> list[str]:
+        """Names of the methods that have a held-out denoising loss."""
+        baselines = [name for name, baseline in self.baselines.items() if baseline.denoises]
         return [*baselines, *self.variants]
 
     @property

@@ -1,4 +1,4 @@
-"""The main table and the ablation table, as pure functions of the scores.
+"""The main table and the ablation table, as pure functions of the scores; and all are written.
 
 Main (paper Table 1): per test set and level, methods by metrics; bold only where the best is
 separated from the runner-up. Ablation (paper Tables 5 and 6): variants by metrics over all test
@@ -16,6 +16,7 @@ import pandas as pd
 from faithdiff.config import Profile
 from faithdiff.layout import Layout
 from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Row, Table
+from faithdiff.report.costs import cost_table, load_costs
 from faithdiff.report.draft import Draft
 from faithdiff.report.published import PAPER, published_for
 from faithdiff.report.render import write_table
@@ -128,11 +129,16 @@ def _with_published(
 
 
 def write_tables(profile: Profile, layout: Layout) -> list[Path]:
-    """Write ``results/<profile>/tables/{main,ablation}.{md,tex,csv,cells.json}``.
+    """Write ``results/<profile>/tables/{main,ablation,cost}.{md,tex,csv,cells.json}``.
 
     Raises:
-        UserError: ``scores.csv`` is missing or damaged.
+        UserError: ``scores.csv`` or ``cost.csv`` is missing or damaged.
     """
     scores = load_scores(layout.results / "scores.csv")
-    tables = [main_table(scores, profile), ablation_table(scores, profile)]
+    costs = load_costs(layout.results / "cost.csv")
+    tables = [
+        main_table(scores, profile),
+        ablation_table(scores, profile),
+        cost_table(costs, profile),
+    ]
     return [path for table in tables for path in write_table(table, layout.results / "tables")]

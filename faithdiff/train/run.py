@@ -13,12 +13,13 @@ from faithdiff.errors import RunError
 from faithdiff.files import write_text_atomic
 from faithdiff.methods import Study
 from faithdiff.provenance import commit, hardware, packages
+from faithdiff.train.cost import Cost
 
 RUN = "run.json"
 
 
 def run_job(
-    study: Study, name: str, seed: int, folder: Path, train: Callable[[Path, Path], None]
+    study: Study, name: str, seed: int, folder: Path, train: Callable[[Path, Path], Cost | None]
 ) -> None:
     """Train into `folder`, which appears whole or not at all.
 
@@ -32,11 +33,11 @@ def run_job(
     partial.mkdir(parents=True)
     begun = time.perf_counter()
     try:
-        train(partial, state)
+        cost = train(partial, state)
     except OSError as error:
         raise RunError(f"{folder}: training stopped: {error}") from None
     seconds = time.perf_counter() - begun
-    _write_run(study, name, seed, partial, seconds)
+    _write_run(study, name, seed, partial, seconds, cost)
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     os.replace(partial, folder)
@@ -44,13 +45,16 @@ def run_job(
     print(f"{name}: trained in {seconds:.0f} s -> {folder}")
 
 
-def _write_run(study: Study, name: str, seed: int, folder: Path, seconds: float) -> None:
+def _write_run(
+    study: Study, name: str, seed: int, folder: Path, seconds: float, cost: Cost | None
+) -> None:
     """``run.json``: the profile, machine and code that made a checkpoint."""
     run = {
         "method": name,
         "seed": seed,
         "profile": study.profile.model_dump(mode="json"),
         "seconds": round(seconds, 1),
+        "cost": cost and cost.plain(),
         **commit(),
         "hardware": hardware(),
         "packages": packages(),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from faithdiff import seeds
 from faithdiff.config import Group, Phase, Profile, Stage1, Variant, digest
 from faithdiff.errors import CheckpointError, RunError
-from faithdiff.methods import Method, Restorer, Study
+from faithdiff.methods import Denoiser, Method, Restorer, Study
 from faithdiff.models.alignment import Alignment, Standardise
 from faithdiff.models.faithdiff import FaithDiff, build, load
 from faithdiff.models.lq_encoder import LQEncoder
@@ -27,6 +27,7 @@ from faithdiff.models.prior import load_prior
 from faithdiff.models.weights import load_part
 from faithdiff.provenance import folder_digest
 from faithdiff.train.cache import Cache
+from faithdiff.train.cost import Cost, measure
 from faithdiff.train.loop import Job, train, write_log
 from faithdiff.train.objective import prediction_target
 
@@ -37,16 +38,16 @@ class VariantMethod(Method):
     """One entry of `variants` in the profile."""
 
     trained = True
+    denoises = True
 
     def __init__(self, profile: Profile, name: str) -> None:
         self._profile = profile
         self._name = name
         self._variant: Variant = profile.variants[name]
 
-    def train(self, study: Study, seed: int, folder: Path, state: Path) -> None:
+    def train(self, study: Study, seed: int, folder: Path, state: Path) -> Cost:
         if self._variant.weights is not None:
-            _import(study, self._variant.weights, folder)
-            return
+            return measure({}, _networks(_import(study, self._variant.weights, folder), study), [])
         model, cache, log = _start(study, self._variant.recipe, seed)
         if self._variant.pretrain:
             _load_stage1(study, self._variant.recipe, seed, model)
@@ -54,6 +55,8 @@ class VariantMethod(Method):
             log += _phase(study, model, cache, phase, seed, state / f"phase{number}.pt", self._name)
         model.save(folder)
         write_log(log, folder / "training.csv")
+        groups = [group for phase in self._variant.phases for group in phase.train]
+        return measure({g: model.group(g) for g in groups}, _networks(model, study), log)
 
     def load(self, study: Study, folder: Path) -> Restorer:
         from faithdiff.restore.restorer import DTYPES, FaithDiffRestorer
@@ -64,6 +67,10 @@ class VariantMethod(Method):
         prior = load_prior(study.prior_folder, dtype, model.unet).to(device)
         return FaithDiffRestorer(model, prior, self._profile.restore, self._profile.data.scale)
 
+    def denoiser(self, study: Study, folder: Path) -> Denoiser:
+        model = load(folder).to(self._profile.device)
+        return Denoiser(model.lq_encoder, model)
+
     def settings(self, study: Study) -> dict[str, Any]:
         return {
             "restore": self._profile.restore.model_dump(
@@ -73,7 +80,7 @@ class VariantMethod(Method):
         }
 
 
-def pretrain(study: Study, recipe: str, seed: int, folder: Path, state: Path) -> None:
+def pretrain(study: Study, recipe: str, seed: int, folder: Path, state: Path) -> Cost:
     """Stage 1: train the alignment of a recipe alone; write ``alignment/`` and ``training.csv``."""
     model, cache, _ = _start(study, recipe, seed)
     config = study.profile.training
@@ -83,17 +90,26 @@ def pretrain(study: Study, recipe: str, seed: int, folder: Path, state: Path) ->
     _run(job, model, ("alignment",), config.weights)
     model.alignment.save_pretrained(folder / "alignment")
     write_log(job.log, folder / "training.csv")
+    return measure({"alignment": model.alignment}, _networks(model, study), job.log)
 
 
-def _import(study: Study, weights: Path, folder: Path) -> None:
+def _import(study: Study, weights: Path, folder: Path) -> FaithDiff:
     """Take published weights in place of training."""
     if not weights.is_file():
         raise CheckpointError(
             f"{weights}: is missing; get it with: faithdiff fetch --profile {study.profile.profile}"
         )
-    import_official(
+    model = import_official(
         weights, study.prior_folder / "unet" / "config.json", study.profile.alignment.heads
-    ).save(folder)
+    )
+    model.save(folder)
+    return model
+
+
+def _networks(model: FaithDiff, study: Study) -> list[nn.Module]:
+    """All networks that restoring needs."""
+    prior = load_prior(study.prior_folder, unet=model.unet)
+    return [model, prior.vae, *prior.text_encoders]
 
 
 def _start(study: Study, recipe: str, seed: int) -> tuple[FaithDiff, Cache, list[dict[str, Any]]]:

@@ -1,11 +1,12 @@
-# Tables and figures, pure functions of the scores; then the manifest of all.
+# Tables and figures, pure functions of the scores and of what they cost; then the manifest of all.
 rule tables:
     input:
         scores=layout.results / "scores.csv",
+        cost=layout.results / "cost.csv",
     output:
         expand(
             layout.results / "tables" / "{table}.{kind}",
-            table=["main", "ablation"],
+            table=["main", "ablation", "cost"],
             kind=["md", "tex", "csv", "cells.json"],
         ),
     log:
