@@ -267,14 +267,14 @@ def export(
 def restore_sets(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
     """Restore every test set and level with a method; resumes at the image.
 
-    Of a variant also the held-out denoising loss: it needs the same model and the same images.
+    Of a denoiser also the held-out loss: it needs the same model and the same images.
     """
     from faithdiff.registry import find_method
     from faithdiff.restore.run import restore_job
 
     study = Study.load(config)
     restore_job(study, find_method(study, method), method, seed)
-    if method in study.profile.variants:
+    if method in study.profile.denoisers:
         heldout(method, seed, config)
 
 
@@ -301,11 +301,13 @@ def restore(
 
 @app.command(epilog="Example: faithdiff heldout --method frozen --seed 0")
 def heldout(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
-    """Measure the held-out denoising loss of a trained variant."""
+    """Measure the held-out denoising loss of a method on the study's prior."""
+    from faithdiff.registry import find_method
     from faithdiff.score.heldout import heldout_job
 
     study = Study.load(config)
-    heldout_job(study, _known(method, list(study.profile.variants), "--method"), seed)
+    found = find_method(study, _known(method, study.profile.denoisers, "--method"))
+    heldout_job(study, found, method, seed)
 
 
 @app.command(epilog="Example: faithdiff score --method frozen --seed 0")

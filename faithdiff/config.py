@@ -352,6 +352,7 @@ class Baseline(Section):
     label: str
     implementation: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]  # module:Class
     trained: bool = False  # whether it must be trained before it restores
+    denoises: bool = False  # whether it denoises latents of the study's prior
     settings: dict[str, Any] = {}  # checked by the class's own schema
 
 
@@ -447,6 +448,12 @@ class Profile(Section):
         return baselines or any(variant.weights is None for variant in self.variants.values())
 
     @property
+    def denoisers(self) -> list[str]:
+        """Names of the methods that have a held-out denoising loss."""
+        baselines = [name for name, baseline in self.baselines.items() if baseline.denoises]
+        return [*baselines, *self.variants]
+
+    @property
     def methods(self) -> dict[str, Baseline | Variant]:
         """Every method by name, in table order."""
         return {**self.baselines, **self.variants}
@@ -454,7 +461,7 @@ class Profile(Section):
     @property
     def tables(self) -> list[str]:
         """Names of the tables of the report."""
-        return ["main", *(["real"] if self.data.real else []), "ablation"]
+        return ["main", *(["real"] if self.data.real else []), "ablation", "cost"]
 
     @model_validator(mode="after")
     def _names_exist(self) -> Profile:

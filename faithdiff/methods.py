@@ -19,6 +19,9 @@ from faithdiff.layout import Layout
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from faithdiff.models.text import Prompt
+    from faithdiff.train.spent import Cost
+
 
 @dataclass(frozen=True)
 class Study:
@@ -74,13 +77,32 @@ class Restorer(ABC):
         """
 
 
+@dataclass(frozen=True)
+class Denoiser:
+    """A trained model on the study's prior, as the held-out denoising loss asks it.
+
+    Attributes:
+        see: What the model takes from enlarged LQ images ``(B, 3, H, W)`` in [-1, 1].
+        predict: Noise or velocity ``(B, C, h, w)`` from noisy latents, timesteps ``(B,)``, what
+            `see` gave, prompt and time ids.
+        captions: The captions by which the model denoises, from what `see` gave and those known.
+    """
+
+    see: Callable[[Tensor], Any]
+    predict: Callable[[Tensor, Tensor, Any, Prompt, Tensor], Tensor]
+    captions: Callable[[Any, list[str]], list[str]] = lambda _, known: known
+
+
 class Method(ABC):
     """A method before its weights: how it is trained and loaded."""
 
     #: Whether :meth:`train` must run before :meth:`load`.
     trained: bool = False
 
-    def train(self, study: Study, seed: int, folder: Path, state: Path) -> None:
+    #: Whether it denoises latents of the study's prior, so that :meth:`denoiser` gives a model.
+    denoises: bool = False
+
+    def train(self, study: Study, seed: int, folder: Path, state: Path) -> Cost:
         """Train one repetition and write its weights and ``training.csv`` into `folder`.
 
         Args:
@@ -91,6 +113,10 @@ class Method(ABC):
     @abstractmethod
     def load(self, study: Study, folder: Path) -> Restorer:
         """Load the weights that :meth:`train` wrote into `folder`."""
+
+    def denoiser(self, study: Study, folder: Path) -> Denoiser:
+        """Load the same weights for the held-out denoising loss."""
+        raise NotImplementedError(f"{type(self).__name__} does not denoise latents of the prior")
 
     @abstractmethod
     def settings(self, study: Study) -> dict[str, Any]:

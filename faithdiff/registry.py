@@ -39,6 +39,8 @@ def _baseline(file: Path, name: str, config: Baseline) -> Method:
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{where}.implementation: {config.implementation}: {error}") from None
     method: Method = found(config.settings, f"{where}.settings")
-    if method.trained != config.trained:
-        raise ConfigError(f"{where}.trained: must be {str(method.trained).lower()} for this method")
+    for name in ("trained", "denoises"):
+        wanted = getattr(method, name)
+        if wanted != getattr(config, name):
+            raise ConfigError(f"{where}.{name}: must be {str(wanted).lower()} for this method")
     return method

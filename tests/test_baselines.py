@@ -347,5 +347,7 @@ def fail_at(patch: pytest.MonkeyPatch, update: int, error: BaseException) -> lis
 
 
 def test_this_file_tests_every_baseline(study: Study) -> None:
-    assert set(study.profile.baselines) == {"bicubic", "realesrgan"}
+    # The designs on the study's prior have a file of their own: test_controlled.py.
+    plain = {name for name, b in study.profile.baselines.items() if not b.denoises}
+    assert plain == {"bicubic", "realesrgan"}
     assert RealESRGAN.trained

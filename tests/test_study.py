@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("Snakefile", "workflow", "profiles", "config", "faithdiff", "baselines", "results/paper")
+BASELINES = {"bicubic", "realesrgan", "diffbir", "supir", "seesr"}
 SCORES = Path("results/test/scores.csv")
 
 
@@ -78,11 +79,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_study_ends_with_scores_tables_figures_and_manifest(finished: Path) -> None:
     scores = pd.read_csv(finished / SCORES)
     ok = scores[scores["status"] == "ok"]
-    assert set(ok["method"]) == {"bicubic", "realesrgan", "faithdiff", "separate", "features-8ch"}
+    assert set(ok["method"]) == {*BASELINES, "faithdiff", "separate", "features-8ch"}
     assert {"psnr", "heldout_loss"} <= set(ok["metric"])
     assert (scores.loc[scores["metric"] == "lpips", "status"].str.contains("fetch")).all()
     results = finished / "results" / "test"
-    for table in ("main", "ablation"):
+    for table in ("main", "ablation", "cost"):
         for kind in ("md", "tex", "csv", "cells.json"):
             assert (results / "tables" / f"{table}.{kind}").stat().st_size > 100
     kinds = {file.suffix for file in (results / "figures").glob("[!.]*")}
@@ -109,7 +110,7 @@ def test_alignment_edit_reruns_what_depends_on_it_and_no_data(finished: Path) ->
     file.write_text(before.replace("1.702", "1.703"), "utf-8")
     rules = planned(finished)
     file.write_text(before, "utf-8")
-    assert {"pretrain_alignment", "train_variant", "restore_variant"} <= rules
+    assert {"pretrain_alignment", "train_variant", "restore_denoiser"} <= rules
     assert not rules & {"prepare_dataset", "degrade", "train_prior", "cache_latents"}
     assert "train_baseline" not in rules
 
@@ -120,7 +121,7 @@ def test_config_edit_reruns_only_what_reads_it(finished: Path) -> None:
     file.write_text(before.replace("steps: 4, start_timestep", "steps: 5, start_timestep"), "utf-8")
     rules = planned(finished)
     file.write_text(before, "utf-8")
-    assert "restore_variant" in rules
+    assert "restore_denoiser" in rules
     assert not rules & {"train_variant", "pretrain_alignment", "train_baseline", "restore_baseline"}
 
 
@@ -128,7 +129,7 @@ def test_clone_with_committed_results_still_runs_the_study(finished: Path, tmp_p
     folder = copy_suite(tmp_path / "clone")
     shutil.copytree(finished / "results" / "test", folder / "results" / "test")
     rules = planned(folder)
-    assert {"prepare_dataset", "degrade", "train_variant", "restore_variant", "collect"} <= rules
+    assert {"prepare_dataset", "degrade", "train_variant", "restore_denoiser", "collect"} <= rules
 
 
 def test_misspelt_profile_stops_before_anything_runs(finished: Path) -> None:

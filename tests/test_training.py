@@ -829,9 +829,9 @@ def test_a_checkpoint_knows_the_profile_that_made_it(study: Study) -> None:
 
 def test_the_held_out_loss_is_the_same_when_measured_again(study: Study) -> None:
     file = study.layout.restored("faithdiff", 0) / "heldout.csv"
-    heldout_job(study, "faithdiff", 0)
+    heldout_job(study, find_method(study, "faithdiff"), "faithdiff", 0)
     first = file.read_bytes()
-    heldout_job(study, "faithdiff", 0)
+    heldout_job(study, find_method(study, "faithdiff"), "faithdiff", 0)
     assert file.read_bytes() == first
     table = pd.read_csv(file)
     assert len(table) == 2 and table["value"].between(0, 100).all()

@@ -119,3 +119,11 @@ def method_module(method):
     if method in profile.variants:
         return "faithdiff.train.variants"
     return profile.baselines[method].implementation.partition(":")[0]
+
+
+def settings_of(method, training=False):
+    """Settings of a baseline, without the switches of its sampler where it is trained."""
+    if method in profile.variants:
+        return None
+    settings = profile.baselines[method].settings
+    return {k: v for k, v in settings.items() if k != "sampling"} if training else settings

@@ -68,6 +68,7 @@ rule train_variant:
 rule train_baseline:
     input:
         lq=layout.lq("train", profile.data.train_level) / "degradation.jsonl",
+        cache=lambda w: layout.train_cache if w.method in profile.denoisers else [],
         prior=prior_files(),
     output:
         folder=directory(layout.checkpoint("{method}", "{seed}")),
@@ -80,8 +81,8 @@ rule train_baseline:
     params:
         code=lambda w: code_digest("faithdiff.train.run", method_module(w.method)),
         config=lambda w: digest(
-            profile.baselines[w.method].settings,
-            profile.training.optimiser,
+            settings_of(w.method, training=True),
+            profile.training if w.method in profile.denoisers else profile.training.optimiser,
             profile.data.scale,
             profile.seed,
         ),
