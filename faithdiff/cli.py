@@ -24,6 +24,19 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+baseline = typer.Typer(
+    help="Methods that run outside of this process: official code, and commands of your own.",
+    epilog="Example: faithdiff baseline check diffbir --config config/released.yaml",
+    no_args_is_help=True,
+)
+method_app = typer.Typer(
+    help="The contract that every method keeps, yours included (docs/add-a-method.md).",
+    epilog="Example: faithdiff method check bicubic",
+    no_args_is_help=True,
+)
+app.add_typer(baseline, name="baseline")
+app.add_typer(method_app, name="method")
+
 Config = Annotated[Path, typer.Option("--config", "-c", help="Profile to read.")]
 Method = Annotated[str, typer.Option(help="A key of `variants` or `baselines` in the profile.")]
 Seed = Annotated[int, typer.Option(help="Repetition of the training.")]
@@ -548,6 +561,44 @@ def pull(
 
     profile = Study.load(config).profile.profile
     pull_study(profile, Path(), stamp or Path("logs", profile, "version.json"), remote)
+
+
+@baseline.command("prepare", epilog="Example: faithdiff baseline prepare diffbir")
+def baseline_prepare(
+    name: Annotated[str, typer.Argument(help="A baseline of the profile.")], config: Config = MINI
+) -> None:
+    """Clone the code of a baseline at its commit and make its environment; uses the network."""
+    from faithdiff.foreign.prepare import prepare as run
+
+    typer.echo(run(Study.load(config), name), nl=False)
+
+
+@baseline.command("check", epilog="Example: faithdiff baseline check supir")
+def baseline_check(
+    name: Annotated[str, typer.Argument(help="A baseline of the profile.")], config: Config = MINI
+) -> None:
+    """Say what is missing before a long run: environment, weights, GPU memory, consent."""
+    from faithdiff.foreign.prepare import check
+
+    typer.echo(check(Study.load(config), name), nl=False)
+
+
+@method_app.command("check", epilog="Example: faithdiff method check mymethod")
+def method_check(
+    name: Annotated[str, typer.Argument(help="A method of the profile.")],
+    config: Config = MINI,
+    seed: Seed = 0,
+    size: Annotated[int, typer.Option(min=8, help="Side of the test images, LQ pixels.")] = 24,
+) -> None:
+    """Run the contract test-suite on a method: shape, range, names, determinism, resume, refusals.
+
+    Exit code 0: it keeps the contract, 1: it does not, 2: it cannot run yet.
+    """
+    from faithdiff.contract import check_method, kept, table
+
+    findings = check_method(Study.load(config), name, seed, size)
+    typer.echo(table(name, findings), nl=False)
+    raise typer.Exit(0 if kept(findings) else 1)
 
 
 def _known(name: str, allowed: list[str], flag: str) -> str:

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from faithdiff.errors import ConfigError
 
@@ -356,6 +364,70 @@ class Baseline(Section):
     settings: dict[str, Any] = {}  # checked by the class's own schema
 
 
+class _Own(Section):
+    """What the suite neither trains nor looks into."""
+
+    label: str
+
+    @property
+    def trained(self) -> bool:
+        return False
+
+    @property
+    def denoises(self) -> bool:
+        return False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+
+class OwnOutputs(_Own):
+    """A method of the user's own, given as restored images; see docs/add-a-method.md."""
+
+    outputs: str  # folder with <data set>/<level>/<image>.png, or a path with {dataset} and {level}
+
+    @property
+    def implementation(self) -> str:
+        return "faithdiff.foreign.own:Outputs"
+
+
+Unit = Literal["image", "folder", "set"]
+
+
+class OwnCommand(_Own):
+    """A method of the user's own, given as a command; see docs/add-a-method.md."""
+
+    command: str  # {lq} and {out} are folders; also {seed} {scale} {captions}
+    # What one call restores. image: one image. folder: all that are missing, and none may depend on
+    # the others. set: a whole test set at a level, whose results may depend on one another.
+    per: Unit = "folder"
+    environment: Path | None = None  # a folder with bin/python, a requirements .txt, a conda .yml
+    depends: list[Path] = []  # files and folders whose content decides the results
+    gpu_gb: Annotated[float, Field(ge=0)] = 0  # that it needs; checked before a long run
+
+    @property
+    def implementation(self) -> str:
+        return "faithdiff.foreign.own:Command"
+
+
+def _kind(value: Any) -> str:
+    """Which section a baseline is, by the key that only this one has."""
+    if isinstance(value, Section):
+        return type(value).__name__
+    keys = value if isinstance(value, dict) else ()
+    return "OwnCommand" if "command" in keys else "OwnOutputs" if "outputs" in keys else "Baseline"
+
+
+# The tags are the names of the classes, which the JSON schema has as well (see _walk).
+AnyBaseline = Annotated[
+    Annotated[Baseline, Tag("Baseline")]
+    | Annotated[OwnOutputs, Tag("OwnOutputs")]
+    | Annotated[OwnCommand, Tag("OwnCommand")],
+    Discriminator(_kind),
+]
+
+
 class Captioner(Section):
     """LLaVA, asked for the captions of data sets that say ``captions: llava``."""
 
@@ -422,7 +494,7 @@ class Profile(Section):
     recipes: Annotated[dict[Name, Stage1], Field(min_length=1)]
     variants: dict[Name, Variant]
     training: Training
-    baselines: dict[Name, Baseline]
+    baselines: dict[Name, AnyBaseline]
     restore: Restore
     captioner: Captioner = Captioner()  # older checkpoints do not know it
     score: Score
@@ -454,7 +526,7 @@ class Profile(Section):
         return [*baselines, *self.variants]
 
     @property
-    def methods(self) -> dict[str, Baseline | Variant]:
+    def methods(self) -> dict[str, AnyBaseline | Variant]:
         """Every method by name, in table order."""
         return {**self.baselines, **self.variants}
 
@@ -620,6 +692,9 @@ def _walk(schema: Any, location: Location) -> tuple[Location, list[str]]:
             break
         if "discriminator" in node:
             node = _deref(schema, {"$ref": node["discriminator"]["mapping"].get(part, "")})
+            continue
+        if {"$ref": f"#/$defs/{part}"} in node.get("oneOf", []):
+            node = schema["$defs"][part]
             continue
         path.append(part)
         allowed = list(node.get("properties", {}))

@@ -8,6 +8,7 @@ from faithdiff.config import REAL, digest
 from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
 from faithdiff.methods import Study
+from faithdiff.registry import find_method
 from faithdiff.provenance import code_digest, folder_digest
 from faithdiff.score.protocols import definitions_of, weights_state
 
@@ -127,3 +128,18 @@ def settings_of(method, training=False):
         return None
     settings = profile.baselines[method].settings
     return {k: v for k, v in settings.items() if k != "sampling"} if training else settings
+
+
+def runs_outside(method):
+    """Whether a method runs in a process of its own, with code or outputs from elsewhere."""
+    return method_module(method).startswith(("faithdiff.foreign.", "baselines.official."))
+
+
+def needs_preparation(method):
+    """Whether its code or its environment must be there first; given outputs need neither."""
+    return runs_outside(method) and not hasattr(profile.baselines[method], "outputs")
+
+
+def outside_state(method):
+    """What decides the results of such a method: outputs, command, code, weights."""
+    return digest(find_method(study, method).state(study)) if runs_outside(method) else None

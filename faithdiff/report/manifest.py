@@ -110,7 +110,9 @@ def _restorations(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _images(made: dict[str, Any]) -> dict[str, Any]:
-    hashes = {name: image["sha256"] for name, image in made["images"].items()}
+    hashes = {
+        name: image.get("sha256", image.get("failed")) for name, image in made["images"].items()
+    }
     return {"images": len(hashes), "digest": digest(hashes)}
 
 

@@ -7,6 +7,7 @@ rule restore_baseline:
         checkpoint=lambda w: (
             layout.checkpoint(w.method, w.seed) if w.method in profile.trained else []
         ),
+        prepared=lambda w: (layout.prepared(w.method) if needs_preparation(w.method) else []),
     output:
         test_sets(lambda d, lv: layout.restoration("{method}", "{seed}", d, lv) / "manifest.json"),
     log:
@@ -18,6 +19,7 @@ rule restore_baseline:
     params:
         code=lambda w: code_digest("faithdiff.restore.run", method_module(w.method)),
         config=digest(scales(), profile.seed),
+        outside=lambda w: outside_state(w.method),
     threads: 1
     resources:
         gpu=GPU,
