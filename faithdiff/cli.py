@@ -370,6 +370,14 @@ def manifest(config: Config = MINI) -> None:
     write_manifest(Study.load(config))
 
 
+@app.command(epilog="Example: faithdiff report")
+def report(config: Config = MINI) -> None:
+    """Write the report page: results/<profile>/report/index.html, which opens from disk."""
+    from faithdiff.report.page.build import write_page
+
+    _say([write_page(Study.load(config), Path())])
+
+
 @app.command(epilog="Example: faithdiff deviations > docs/deviations.md")
 def deviations(
     config: Config = MINI,
