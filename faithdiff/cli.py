@@ -360,12 +360,38 @@ def figures(config: Config = MINI) -> None:
     _say(write_figures(study.profile, study.layout))
 
 
+@app.command(epilog="Example: faithdiff claims")
+def claims(
+    config: Config = MINI,
+    file: Annotated[Path, typer.Option("--claims", help="What is claimed.")] = Path(
+        "config/claims.yaml"
+    ),
+) -> None:
+    """Test the paper's claims on scores.csv: a verdict each, and what would settle it."""
+    from faithdiff.claims.command import write_claims
+    from faithdiff.claims.render import counts
+
+    study = Study.load(config)
+    report, files = write_claims(study.profile, study.layout, file)
+    _say(files)
+    for verdict, count in counts(report).items():
+        typer.echo(f"{count:4d} {verdict}")
+
+
 @app.command(epilog="Example: faithdiff manifest")
 def manifest(config: Config = MINI) -> None:
     """Write results/<profile>/manifest.json: what made these results."""
     from faithdiff.report.manifest import write_manifest
 
     write_manifest(Study.load(config))
+
+
+@app.command(epilog="Example: faithdiff report")
+def report(config: Config = MINI) -> None:
+    """Write the report page: results/<profile>/report/index.html, which opens from disk."""
+    from faithdiff.report.page.build import write_page
+
+    _say([write_page(Study.load(config), Path())])
 
 
 @app.command(epilog="Example: faithdiff deviations > docs/deviations.md")

@@ -4,6 +4,7 @@ import re
 
 from snakemake.exceptions import WorkflowError
 
+from faithdiff.claims.schema import CLAIMS
 from faithdiff.config import REAL, digest
 from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
@@ -30,6 +31,7 @@ VERSIONED_CONFIG = [
     *sorted({Path("config", "mini.yaml"), study.file}),
     profile.data.levels_file,
     profile.score.protocols_file,
+    CLAIMS,
 ]
 DATASETS = {
     **profile.data.test,

@@ -63,7 +63,16 @@ def explain(
         raise UserError(f"table {table!r}: {results.title} has: {there}")
     content = results.tables[table]
     cell = _find(list(content["cells"].values()), words, results, root)
-    rows = _rows(results, content, cell)
+    return explain_cell(results, table, cell, root)
+
+
+def explain_cell(results: Results, table: str, cell: dict[str, Any], root: Path) -> Explanation:
+    """Everything behind a cell of ``tables/<table>.cells.json``.
+
+    Raises:
+        UserError: The table does not fit ``scores.csv``.
+    """
+    rows = _rows(results, results.tables[table], cell)
     _check(cell, rows, table, results)
     return Explanation(table, cell, rows, _facts(results, cell, rows, root),
                        _commands(results, cell, table))  # fmt: skip

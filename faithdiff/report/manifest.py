@@ -127,13 +127,15 @@ def _machines(work: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _results(layout: Layout) -> dict[str, str]:
-    """sha256 of scores, tables and figures."""
+    """sha256 of scores, claims, tables and figures; not of the page, which shows this manifest."""
     files = (file for file in layout.results.rglob("*") if file.is_file())
     names = {file.relative_to(layout.results).as_posix(): file for file in files}
     if "scores.csv" not in names:
         raise RunError(f"{layout.results / 'scores.csv'}: is missing; run: snakemake --cores all")
     kept = sorted(
-        name for name in names if name != MANIFEST and not names[name].name.startswith(".")
+        name
+        for name in names
+        if name != MANIFEST and not name.startswith("report/") and "/." not in f"/{name}"
     )
     return {name: file_digest(names[name]) for name in kept}
 

@@ -43,10 +43,32 @@ rule figures:
         verb("figures")
 
 
+# What the paper says, held against the scores.
+rule claims:
+    input:
+        scores=layout.results / "scores.csv",
+        claims=CLAIMS,
+    output:
+        claims=multiext(str(layout.results / "claims"), ".json", ".md"),
+    log:
+        LOGS / "claims.log",
+    benchmark:
+        LOGS / "benchmarks" / "claims" / "study.tsv"
+    params:
+        code=code_digest("faithdiff.claims.command"),
+        config=digest(profile.report, {n: m.label for n, m in profile.methods.items()}),
+    threads: 1
+    resources:
+        mem_mb=2000,
+    shell:
+        verb("claims")
+
+
 rule manifest:
     input:
         scores=layout.results / "scores.csv",
         tables=rules.tables.output,
+        claims=rules.claims.output,
         figures=rules.figures.output.folder,
     output:
         manifest=layout.results / "manifest.json",

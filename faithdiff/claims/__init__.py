@@ -1,0 +1,1 @@
+"""The paper's claims and our own finding as tests on the scores, each with a verdict."""

@@ -1,0 +1,54 @@
+"""The audit that the page shows: these results against those of the commit before them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from faithdiff.audit.report import Audit, Request, audit
+from faithdiff.audit.sections import Section, sections
+from faithdiff.errors import UserError
+
+
+@dataclass(frozen=True)
+class Audited:
+    """An audit as the page prints it, or why there is none.
+
+    Attributes:
+        movers: Images that moved most, for the explorer: data set, level, image, method.
+    """
+
+    title: str
+    reason: str = ""
+    sections: Sequence[Section] = ()
+    movers: list[dict[str, Any]] = field(default_factory=list)
+
+    @staticmethod
+    def source(png: bytes) -> str:
+        """A picture as the address of itself."""
+        return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def audited(profile: str, root: Path) -> Audited:
+    """Audit the results of the working tree against the last other ones that were committed."""
+    try:
+        found = audit(Request(profile=profile), root)
+        if found.old.scores.equals(found.new.scores):
+            # Already committed: what changed is what that commit changed.
+            before = f"{found.old.revision.name}~1"
+            found = audit(Request(old=before, profile=profile), root)
+    except UserError as error:
+        return Audited("Against the results before", reason=str(error))
+    title = f"{found.old.title} → {found.new.title}"
+    return Audited(title, "", sections(found, only_changed=True), _movers(found))
+
+
+def _movers(found: Audit) -> list[dict[str, Any]]:
+    return [
+        {"dataset": m.dataset, "level": m.level, "image": m.image, "method": m.method}
+        for m in found.movers
+        if all(m.sha256)
+    ]

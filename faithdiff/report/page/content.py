@@ -1,0 +1,204 @@
+"""What the page says: tables, claims, provenance for its HTML; cells, scores for its scripts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from faithdiff.audit.explain import explain_cell
+from faithdiff.audit.results import Columns, Results, columns_of
+from faithdiff.report.cells import header
+
+DIGITS = 6  # of an embedded per-image value
+ORDER = ("main", "real", "ablation", "cost")
+
+
+def page_content(results: Results, root: Path) -> dict[str, Any]:
+    """Everything that the page prints without a script."""
+    columns = columns_of([results], root)
+    manifest = results.manifest
+    scores = results.scores
+    return {
+        "profile": results.profile,
+        "made": f"{manifest.get('commit') or 'not known'}"
+        f"{', with uncommitted changes' if manifest.get('dirty') else ''}",
+        "counts": {
+            "methods": scores["method"].nunique(),
+            "images": len(scores[["dataset", "image"]].drop_duplicates()),
+            "values": int((scores["status"] == "ok").sum()),
+            "missing": int((scores["status"] != "ok").sum()),
+        },
+        "stale": results.stale,
+        "tables": [
+            _table(results, name, columns, root) for name in _names(results.tables)
+        ],
+        "claims": _claims(results),
+        "provenance": _provenance(manifest),
+        "packages": sorted(manifest.get("packages", {}).items()),
+    }  # fmt: skip
+
+
+def _names(tables: Iterable[str]) -> list[str]:
+    return sorted(tables, key=lambda name: (ORDER.index(name) if name in ORDER else 99, name))
+
+
+def _table(results: Results, name: str, columns: Columns, root: Path) -> dict[str, Any]:
+    """A table as rows of cells, each with the key that explains it."""
+    cells: dict[str, dict[str, Any]] = results.tables[name].get("cells", {})
+    shown = list(dict.fromkeys((c["metric"], c["protocol"]) for c in cells.values()))
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for key, cell in [*cells.items(), *_published(results, name, root)]:
+        place = (cell["block"], cell["label"])
+        row = rows.setdefault(
+            place, {"block": cell["block"], "label": cell["label"], "cells": [None] * len(shown)}
+        )
+        metric = (cell["metric"], cell["protocol"])
+        if metric in shown:
+            row["cells"][shown.index(metric)] = _shown(f"{name}|{key}", cell)
+    return {
+        "name": name,
+        "caption": _caption(results, name, root),
+        "columns": [header(columns[metric]) for metric in shown],
+        "blocks": list(dict.fromkeys(row["block"] for row in rows.values())),
+        "rows": _by_block(list(rows.values())),
+    }
+
+
+def _by_block(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    blocks = list(dict.fromkeys(row["block"] for row in rows))
+    return sorted(rows, key=lambda row: blocks.index(row["block"]))
+
+
+def _shown(key: str, cell: dict[str, Any]) -> dict[str, Any]:
+    published = cell["status"] == "published"
+    return {
+        "key": "" if published else key,
+        "text": cell["printed"],
+        "mark": cell.get("mark", ""),
+        "value": cell["mean"],
+        "difference": _difference(cell),
+    }
+
+
+def _difference(cell: dict[str, Any]) -> str:
+    """Paired difference to the table's reference, as the ablation prints it."""
+    if cell.get("difference") is None or cell.get("mark"):
+        return ""
+    star = "*" if cell["separated"] else ""
+    decimals = len(str(cell["printed"]).partition(".")[2])
+    return f"{cell['difference']:+.{decimals}f}{star}".replace("-", "\N{MINUS SIGN}")
+
+
+def _published(results: Results, name: str, root: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Rows of published numbers, which the sidecar leaves out, from the table's CSV."""
+    content = results.revision.read(f"results/{results.profile}/tables/{name}.csv")
+    if content is None:
+        return []
+    lines = csv.DictReader(content.decode("utf-8").splitlines())
+    return [
+        ("", {**line, "mean": float(line["mean"]), "mark": "", "difference": None})
+        for line in lines
+        if line["status"] == "published"
+    ]
+
+
+def _caption(results: Results, name: str, root: Path) -> str:
+    """The caption that the Markdown table prints: its last paragraph without a note's mark."""
+    content = results.revision.read(f"results/{results.profile}/tables/{name}.md")
+    parts = [] if content is None else content.decode("utf-8").split("\n\n")
+    texts = [p for p in parts if p.strip() and p[0] not in "<|*"]
+    return texts[-1].strip().replace("\\", "") if texts else ""
+
+
+def _claims(results: Results) -> dict[str, Any]:
+    content = results.revision.read(f"results/{results.profile}/claims.json")
+    return json.loads(content) if content is not None else {"claims": [], "verdicts": {}}
+
+
+def _provenance(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """Facts of the manifest as names and values."""
+    if not manifest:
+        return [("manifest.json", "missing: finish the run with snakemake --cores all")]
+    facts = [
+        ("code", f"{manifest.get('commit')}{' (dirty)' if manifest.get('dirty') else ''}"),
+        ("seeds", json.dumps(manifest.get("seeds", {}))),
+        ("prior", json.dumps(manifest.get("prior", {}))),
+    ]
+    for machine in manifest.get("machines", []):
+        hardware = machine.get("hardware") or {}
+        facts.append(("machine", ", ".join(f"{k}: {v}" for k, v in hardware.items())))
+    facts += [(f"cost: {key}", str(value)) for key, value in manifest.get("total", {}).items()]
+    facts += [
+        (f"data {name}", f"{each.get('images')} images, index.csv sha256 {each.get('index.csv')}")
+        for name, each in manifest.get("data", {}).items()
+    ]
+    facts += [
+        (f"weights {name}", f"sha256 {each.get('weights')}, trained at {each.get('commit')}")
+        for name, each in manifest.get("checkpoints", {}).items()
+    ]
+    return facts + [(name, f"sha256 {sha}") for name, sha in manifest.get("results", {}).items()]
+
+
+def embedded(results: Results, root: Path) -> dict[str, Any]:
+    """What a click explains: each cell, the facts behind it, and its per-image values."""
+    facts: dict[tuple[str, str], int] = {}
+    commands: dict[str, int] = {}
+    cells = {}
+    for name, table in results.tables.items():
+        for key, cell in table.get("cells", {}).items():
+            found = explain_cell(results, name, cell, root)
+            cells[f"{name}|{key}"] = {
+                **{field: _json(value) for field, value in cell.items() if value not in (None, [])},
+                "facts": [facts.setdefault(fact, len(facts)) for fact in found.facts],
+                "commands": [commands.setdefault(text, len(commands)) for text in found.commands],
+            }
+    return {
+        "cells": cells,
+        "facts": [list(fact) for fact in facts],
+        "commands": list(commands),
+        **_values(results, {(c["metric"], c["protocol"]) for c in cells.values()}),
+    }
+
+
+def _json(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _values(results: Results, printed: set[tuple[str, str]]) -> dict[str, Any]:
+    """Per-image values of the printed metrics: ``values[method|seed|metric|protocol]``.
+
+    A list as long as `places`; null where there is no value.
+    """
+    scores = results.scores
+    asked = [pair in printed for pair in zip(scores["metric"], scores["protocol"], strict=True)]
+    own = scores[asked]
+    places = own[["dataset", "level", "image"]].drop_duplicates().sort_values(
+        ["dataset", "level", "image"]
+    )  # fmt: skip
+    index = {place: i for i, place in enumerate(places.itertuples(index=False, name=None))}
+    values: dict[str, list[float | None]] = {}
+    statuses: dict[str, str] = {}
+    for (method, seed, metric, protocol), rows in own.groupby(
+        ["method", "seed", "metric", "protocol"], sort=True
+    ):
+        key = f"{method}|{seed}|{metric}|{protocol}"
+        if (rows["status"] != "ok").all():
+            statuses[key] = str(rows["status"].iloc[0])
+            continue
+        values[key] = _aligned(rows, index)
+    return {"places": [list(place) for place in index], "values": values, "statuses": statuses}
+
+
+def _aligned(rows: pd.DataFrame, index: dict[Any, int]) -> list[float | None]:
+    line: list[float | None] = [None] * len(index)
+    for row in rows.itertuples(index=False):
+        if row.status == "ok":
+            place = (row.dataset, row.level, row.image)
+            line[index[place]] = float(f"{row.value:.{DIGITS}g}")
+    return line
