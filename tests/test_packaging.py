@@ -117,9 +117,10 @@ def test_what_is_imported_is_declared(folder: str, groups: list[str]) -> None:
     known = declared(PROJECT["dependencies"]).union(*(declared(EXTRAS[g]) for g in groups))
     if folder == "tests":
         known.add("packaging")  # what pip, pytest and this file read requirements with
+    own = {file.stem for file in (ROOT / folder).glob("*.py")} if folder == "tests" else set()
     undeclared = {
         name
-        for name in imported(ROOT / folder)
+        for name in imported(ROOT / folder) - own
         if not known & {canonicalize_name(d) for d in providers().get(name, [])}
     }
     assert not undeclared, f"{folder} imports {sorted(undeclared)}: declare them in pyproject.toml"
