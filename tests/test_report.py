@@ -418,7 +418,7 @@ def test_tables_do_not_depend_on_the_order_of_the_rows(profile: Profile, study: 
     before = {path: path.read_bytes() for path in write_tables(profile, study)}
     assert {path.name for path in before} == {
         f"{table}.{suffix}"
-        for table in ("main", "ablation")
+        for table in ("main", "ablation", "cost")
         for suffix in ("md", "tex", "csv", "cells.json")
     }
     scores = pd.read_csv(file, dtype=str, keep_default_na=False)
