@@ -10,6 +10,7 @@ from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
 from faithdiff.methods import Study
 from faithdiff.provenance import code_digest, folder_digest
+from faithdiff.report.page.build import page_digest
 from faithdiff.score.protocols import definitions_of, weights_state
 
 # One thread for each process: two of them use two cores better than one that shares both.
