@@ -86,11 +86,13 @@ def test_study_ends_with_scores_tables_figures_and_manifest(finished: Path) -> N
     for table in ("main", "ablation", "cost"):
         for kind in ("md", "tex", "csv", "cells.json"):
             assert (results / "tables" / f"{table}.{kind}").stat().st_size > 100
+    manifest = json.loads((results / "manifest.json").read_text(encoding="utf-8"))
     claims = json.loads((results / "claims.json").read_text(encoding="utf-8"))
     assert claims["verdicts"]["not comparable"] > 0 and (results / "claims.md").is_file()
+    assert "<title>FaithDiff study: test" in (results / "report/index.html").read_text("utf-8")
+    assert not any(name.startswith("report/") for name in manifest["results"])
     kinds = {file.suffix for file in (results / "figures").glob("[!.]*")}
     assert kinds == {".png", ".pdf"}
-    manifest = json.loads((results / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["config"]["profile"] == "test"
 
 

@@ -52,7 +52,7 @@ def checkout(root: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
     shutil.copytree(SUITE / "config", root / "config")
-    generated = ("data", "checkpoints", "restored", "logs", ".snakemake")
+    generated = ("data", "checkpoints", "restored", "logs", ".snakemake", "results/*/report")
     write(root / ".gitignore", "".join(f"/{name}/\n" for name in generated) + "*.partial\n")
     git(root, "init", "--quiet")
     return root
@@ -72,6 +72,7 @@ def write_outputs(root: Path, psnr: float = 25.5) -> None:
     write(results / "manifest.json", json.dumps({"psnr": psnr}))
     write(results / "claims.json", json.dumps({"reproduced": psnr}))
     write(results / "claims.md", f"reproduced: {psnr}")
+    write(results / "report/index.html", f"<p>{psnr}")
     write(results / "tables/main.md", f"| {psnr} |")
     write(results / "figures/ablation.png", f"picture of {psnr}")
     write(results / "figures/perception-distortion.png", f"picture of {psnr}")
@@ -342,7 +343,7 @@ rule collect:
     shell: "for f in {output}; do echo {params.psnr} > $f; done"
 rule figures:
     input: "results/mini/scores.csv"
-    output: directory("results/mini/figures"), directory("results/mini/tables")
+    output: *[directory(f"results/mini/{name}") for name in ("figures", "tables", "report")]
     shell: "for f in {output}; do mkdir $f; cat {input} > $f/ablation.png; done"
 rule manifest:
     input: rules.figures.output

@@ -11,6 +11,7 @@ from faithdiff.errors import FaithDiffError
 from faithdiff.methods import Study
 from faithdiff.registry import find_method
 from faithdiff.provenance import code_digest, folder_digest
+from faithdiff.report.page.build import page_digest
 from faithdiff.score.protocols import definitions_of, weights_state
 
 # One thread for each process: two of them use two cores better than one that shares both.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Sequence
@@ -164,11 +165,9 @@ def _protocol_facts(
         return facts
     said = json.dumps(definition.computation(), ensure_ascii=False)
     facts.append(("defined as", said))
-    from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts
-
-    listed = load_artifacts(root / ARTIFACTS_FILE) if definition.artifacts else {}
+    listed = _hashes(root) if definition.artifacts else {}
     for name in definition.artifacts:
-        sha = listed[name].sha256 if name in listed else None
+        sha = listed.get(name)
         facts.append((f"metric weights {name}", f"sha256 {sha or 'recorded on first fetch'}"))
     return facts
 
@@ -179,9 +178,28 @@ def _definition(results: Results, cell: dict[str, Any]) -> Definition | None:
     content = results.revision.read(file) if file else None
     if content is None:
         return None
-    metrics = yaml.safe_load(content)["protocols"].get(cell["protocol"], {}).get("metrics", {})
+    metrics = _parsed(content)["protocols"].get(cell["protocol"], {}).get("metrics", {})
     found = metrics.get(cell["metric"])
     return Definition.model_validate(found) if found is not None else None
+
+
+@functools.lru_cache(maxsize=4)  # a page explains hundreds of cells by the same file
+def _parsed(content: bytes) -> Any:
+    return yaml.safe_load(content)
+
+
+def _hashes(root: Path) -> dict[str, str | None]:
+    """sha256 of the metric weights that ``config/artifacts.yaml`` lists."""
+    from faithdiff.data.artifacts import ARTIFACTS_FILE
+
+    return _listed(root / ARTIFACTS_FILE, (root / ARTIFACTS_FILE).read_bytes())
+
+
+@functools.lru_cache(maxsize=4)
+def _listed(file: Path, _content: bytes) -> dict[str, str | None]:
+    from faithdiff.data.artifacts import load_artifacts
+
+    return {name: each.sha256 for name, each in load_artifacts(file).items()}
 
 
 def _weight_facts(manifest: dict[str, Any], cell: dict[str, Any]) -> Facts:

@@ -82,3 +82,27 @@ rule manifest:
         mem_mb=2000,
     shell:
         verb("manifest")
+
+
+# The page that shows it all; pictures are its own small copies.
+rule report:
+    input:
+        manifest=rules.manifest.output.manifest,
+        tables=rules.tables.output,
+        claims=rules.claims.output,
+        figures=rules.figures.output.folder,
+    output:
+        folder=directory(layout.results / "report"),
+    log:
+        LOGS / "report.log",
+    benchmark:
+        LOGS / "benchmarks" / "report" / "study.tsv"
+    params:
+        code=code_digest("faithdiff.report.page.build"),
+        page=page_digest(),
+        config=digest(profile.data.places, {n: m.label for n, m in profile.methods.items()}),
+    threads: 1
+    resources:
+        mem_mb=2000,
+    shell:
+        verb("report")

@@ -14,9 +14,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from faithdiff.audit.results import load_results
 from faithdiff.audit.revision import WORKING_TREE, find_revision
+from faithdiff.config import digest
 from faithdiff.errors import RunError
 from faithdiff.layout import Layout
 from faithdiff.methods import Study
+from faithdiff.provenance import file_digest
 from faithdiff.report.page.audited import audited
 from faithdiff.report.page.content import embedded, page_content
 from faithdiff.report.page.pictures import Album, explorer, figures
@@ -63,6 +65,12 @@ def write_page(study: Study, root: Path) -> Path:
 def report_folder(layout: Layout) -> Path:
     """Where the page of a profile lies."""
     return layout.results / "report"
+
+
+def page_digest() -> str:
+    """Hash of the template, the style and the scripts, which no import leads to."""
+    files = [HERE / f"{PAGE}.jinja", *(HERE / name for name in STATIC)]
+    return digest([file_digest(file) for file in files])
 
 
 def _environment() -> Environment:

@@ -114,7 +114,7 @@ const dialog = document.getElementById("explain");
 const body = document.getElementById("explain-body");
 
 function short(value) {
-  return typeof value === "number" ? String(Number(value.toPrecision(6))) : String(value);
+  return typeof value === "number" ? String(Number(value.toPrecision(6))).replace("-", "−") : String(value);
 }
 
 function rowsOf(cell) {

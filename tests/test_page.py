@@ -1,0 +1,424 @@
+"""The report page: what it holds, that it escapes, and how it behaves in a real browser."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from faithdiff.data.images import sha256_file, write_png
+from faithdiff.errors import UserError
+from faithdiff.methods import Study
+from faithdiff.report.page.build import page_digest, report_folder, write_page
+from faithdiff.report.page.pictures import EXACT, WHOLE, Album, _box, _cut
+from tests.browser import CHROMIUM, DRIVER, Browser
+
+ROOT = Path(__file__).parent.parent
+MINI = Path("config/mini.yaml")
+EVIL = "</script><img src=x onerror='window.broken=1'>"
+NAMES = [f"photo{i}" for i in range(7)] + ["<img src=x onerror=window.broken=1>"]
+METHODS = ("bicubic", "faithdiff")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the committed results, with small pictures of its own and awkward names."""
+    root = tmp_path_factory.mktemp("page")
+    shutil.copytree(ROOT / "config", root / "config")
+    shutil.copytree(ROOT / "results" / "mini", root / "results" / "mini")
+    shutil.rmtree(root / "results/mini/report", ignore_errors=True)
+    _pictures(root)
+    _rename(root / "results/mini/tables/main.cells.json", "Bicubic", EVIL)
+    claims = root / "results/mini/claims.json"
+    claims.write_text(claims.read_text("utf-8").replace("Training the ", f"{EVIL} the ", 1).replace(
+        "onerror='", "onerror=\\u0027"), encoding="utf-8")  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        study = Study.load(MINI)
+        made = write_page(study, Path())
+    assert made == report_folder(study.layout) / "index.html"
+    return root / made
+
+
+def _pictures(root: Path) -> None:
+    rng = np.random.default_rng(3)
+    folder = root / "data/mini/Photos"
+    for part in ("hq", "lq/I"):
+        (folder / part).mkdir(parents=True)
+    hashes = {}
+    for name in NAMES:
+        hq = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        write_png(hq, folder / "hq" / f"{name}.png")
+        write_png(hq[::4, ::4], folder / "lq/I" / f"{name}.png")
+        for method in METHODS:
+            target = root / f"restored/mini/{method}/seed0/Photos/I/{name}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_png(255 - hq if method == "bicubic" else hq, target)
+            hashes[method, name] = sha256_file(target)
+    frame = pd.DataFrame({"name": NAMES, "sha256": "", "width": 32, "height": 32, "caption": ""})
+    frame.to_csv(folder / "index.csv", index=False)
+    file = root / "results/mini/scores.csv"
+    scores = pd.read_csv(file, dtype=str, keep_default_na=False)
+    known = sorted(set(scores.loc[scores["dataset"] == "Photos", "image"]))
+    scores["image"] = scores["image"].replace(dict(zip(known, NAMES, strict=False)))
+    for cells in (root / "results/mini/tables").glob("*.cells.json"):
+        for old, new in zip(known, NAMES, strict=False):
+            _rename(cells, old, new)
+    for (method, name), sha in hashes.items():
+        own = (scores["method"] == method) & (scores["image"] == name) & (scores["level"] == "I")
+        scores.loc[own & (scores["restored_sha256"] != ""), "restored_sha256"] = sha
+    scores.to_csv(file, index=False)
+
+
+def _rename(file: Path, old: str, new: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace(json.dumps(old), json.dumps(new)), encoding="utf-8")
+
+
+class Elements(HTMLParser):
+    """Start tags with their attributes, and what the data element holds."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.data = ""
+        self._in_data = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+        self._in_data = dict(attributes).get("id") == "data"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_data = False
+
+    def handle_data(self, data: str) -> None:
+        self.data += data if self._in_data else ""
+
+
+@pytest.fixture(scope="module")
+def parsed(page: Path) -> Elements:
+    return Elements(page.read_text(encoding="utf-8"))
+
+
+# --- what it holds ------------------------------------------------------------------------------
+
+
+def test_the_page_is_one_folder_below_a_megabyte_without_its_pictures(page: Path) -> None:
+    files = [file for file in page.parent.iterdir() if file.is_file()]
+    assert {file.name for file in files} == {"index.html", "page.css", "page.js", "explorer.js"}
+    assert sum(file.stat().st_size for file in files) < 1_000_000
+
+
+def test_nothing_of_it_comes_from_the_network(page: Path, parsed: Elements) -> None:
+    for _, attributes in parsed.tags:
+        for name in ("src", "href"):
+            target = attributes.get(name) or ""
+            assert not re.match(r"(?i)(\w+:)?//", target)
+            if target and target[0] != "#" and not target.startswith("data:"):
+                assert (page.parent / target).is_file(), target
+    scripts = "".join(
+        (page.parent / name).read_text("utf-8") for name in ("page.js", "explorer.js")
+    )
+    assert not re.search(r"fetch\(|XMLHttpRequest|innerHTML|insertAdjacentHTML|\beval\(", scripts)
+    assert "url(" not in (page.parent / "page.css").read_text(encoding="utf-8")
+
+
+def test_names_from_data_are_text(page: Path, parsed: Elements) -> None:
+    assert not any("onerror" in attributes for _, attributes in parsed.tags)
+    text = page.read_text(encoding="utf-8")
+    assert EVIL not in text and html.escape(EVIL, quote=True).replace("&#x27;", "&#39;") in text
+    assert EVIL in {cell["label"] for cell in json.loads(parsed.data)["cells"].values()}
+
+
+def test_every_number_of_every_table_can_be_explained(parsed: Elements) -> None:
+    data = json.loads(parsed.data)
+    keys = [attributes["data-key"] for _, attributes in parsed.tags if "data-key" in attributes]
+    assert len(keys) == len(set(keys)) == len(data["cells"]) > 250
+    for cell in (data["cells"][key] for key in keys if key):
+        values = data["values"].get(f"{cell['method']}|0|{cell['metric']}|{cell['protocol']}")
+        assert cell["facts"] and cell["commands"]
+        if "mean" in cell:
+            own = [
+                (place[0], place[2], value)
+                for place, value in zip(data["places"], values, strict=True)
+                if value is not None and place[0] in cell["datasets"] and place[1] in cell["levels"]
+            ]
+            mean = pd.DataFrame(own).groupby([0, 1])[2].mean().mean()
+            assert mean == pytest.approx(cell["mean"], rel=1e-5)
+
+
+def test_every_claim_has_its_verdict(page: Path, parsed: Elements) -> None:
+    claims = json.loads((page.parent.parent / "claims.json").read_text(encoding="utf-8"))["claims"]
+    shown = [a["data-text"] for _, a in parsed.tags if "data-text" in a]
+    assert sorted(map(str, shown)) == sorted(claim["verdict"] for claim in claims)
+
+
+def test_pictures_are_those_of_the_scores_and_the_rest_is_named(
+    page: Path, parsed: Elements
+) -> None:
+    explorer = json.loads(parsed.data)["explorer"]
+    assert set(explorer["images"]) == {f"Photos|I|{name}" for name in NAMES} | {
+        f"Photos|{level}|{name}" for level in ("II", "III") for name in NAMES
+    }
+    assert set(explorer["images"]["Photos|I|photo0"]) == {"hq", "lq", *METHODS}
+    assert any("Scenes" in text for text in explorer["missing"])
+    assert any("frozen" in text for text in explorer["missing"])
+
+
+def test_without_a_history_the_audit_says_why(page: Path) -> None:
+    assert "There is nothing to compare with" in page.read_text(encoding="utf-8")
+
+
+def test_another_image_than_the_scores_name_is_not_shown(page: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(page.parents[3], root)
+    changed = root / "restored/mini/faithdiff/seed0/Photos/I/photo0.png"
+    write_png(np.zeros((32, 32, 3), np.uint8), changed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        data = json.loads(Elements(write_page(Study.load(MINI), Path()).read_text("utf-8")).data)
+    assert "faithdiff" not in data["explorer"]["images"]["Photos|I|photo0"]
+    assert any(
+        "photo0.png: is not the image that scores.csv names" in t
+        for t in data["explorer"]["missing"]
+    )
+
+
+def test_a_table_of_other_scores_leaves_the_page_as_it_was(page: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(page.parents[3], root)
+    cells = root / "results/mini/tables/main.cells.json"
+    cells.write_text(re.sub(r'"mean": 2', '"mean": 3', cells.read_text("utf-8")), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        with pytest.raises(UserError, match="faithdiff tables"):
+            write_page(Study.load(MINI), Path())
+    assert (root / "results/mini/report/index.html").read_bytes() == page.read_bytes()
+    assert not list((root / "results/mini").glob(".*"))
+
+
+def test_large_images_are_cut_alike_and_small_ones_stored_exactly(tmp_path: Path) -> None:
+    large = np.zeros((800, 1200, 3), np.uint8)
+    large[300:340:2, 900:940] = 255  # the only detail
+    box = _box(large)
+    cut, small = _cut(large, box), _cut(large[::4, ::4], box)
+    assert max(cut.shape[:2]) <= WHOLE + 2 and cut.max() == 255
+    assert abs(small.shape[0] * 4 - cut.shape[0]) <= 8
+    album = Album(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 256, (EXACT, EXACT, 3), dtype=np.uint8)
+    from PIL import Image
+
+    with Image.open(tmp_path / album.add(noise)) as stored:
+        assert np.array_equal(np.asarray(stored.convert("RGB")), noise)
+    assert album.add(noise) == album.add(noise.copy()) and len(list(tmp_path.glob("images/*"))) == 1
+
+
+def test_an_edit_of_the_page_is_an_edit_of_its_rule(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = page_digest()
+    shutil.copytree(ROOT / "faithdiff/report/page", tmp_path / "page")
+    monkeypatch.setattr("faithdiff.report.page.build.HERE", tmp_path / "page")
+    assert page_digest() == before
+    (tmp_path / "page" / "page.css").write_text("body { color: red }", encoding="utf-8")
+    assert page_digest() != before
+
+
+# --- in a browser -------------------------------------------------------------------------------
+
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER),
+    reason="NOT RUN: the page in a browser; install Debian's chromium and chromium-driver",
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def opened(browser: Browser, page: Path) -> Iterator[Browser]:
+    browser.open(page)
+    browser.until("return document.readyState === 'complete'")
+    yield browser
+    assert browser.log() == [] and not browser.js("return window.broken")
+
+
+def column(browser: Browser, number: int) -> list[str]:
+    code = """return [...document.querySelectorAll('#table-1 tbody tr')].filter(r => !r.hidden)
+        .map(r => r.cells[arguments[0]].textContent.trim())"""
+    found: list[str] = browser.js(code, number)
+    return found
+
+
+@needs_browser
+def test_sorting(opened: Browser) -> None:
+    before = column(opened, 2)
+    opened.js("document.querySelectorAll('#table-1 thead button')[2].click()")
+    assert [float(t) for t in column(opened, 2)] == sorted(map(float, before))
+    assert (
+        opened.js("return document.querySelector('#table-1 [aria-sort]').ariaSort") == "ascending"
+    )
+    opened.js("document.querySelectorAll('#table-1 thead button')[2].click()")
+    assert [float(t) for t in column(opened, 2)] == sorted(map(float, before), reverse=True)
+    opened.js("document.querySelector('[data-reset=table-1]').click()")
+    assert column(opened, 2) == before
+
+
+@needs_browser
+def test_filtering(opened: Browser) -> None:
+    opened.js(
+        """const s = document.querySelector('input[data-filter=table-1]');
+        s.value = 'faithdiff'; s.dispatchEvent(new Event('input'))"""
+    )
+    assert set(column(opened, 1)) == {"FaithDiff"}
+    assert "6 of 18 rows" in opened.js(
+        "return document.querySelector('[data-count=table-1]').textContent"
+    )
+    opened.js(
+        """const s = document.querySelector('select[data-filter=claims-table]');
+        s.value = 'inconclusive'; s.dispatchEvent(new Event('input'))"""
+    )
+    shown = "return [...document.querySelectorAll('#claims-table tbody tr')].filter(r => !r.hidden).length"
+    assert opened.js(shown) == 1
+
+
+@needs_browser
+def test_a_click_explains_and_the_keyboard_leaves(opened: Browser) -> None:
+    opened.js("const b = document.querySelector('[data-key]'); b.focus(); b.click()")
+    text = opened.js("return document.getElementById('explain').innerText")
+    assert EVIL in text and "95% interval" in text and "sha256" in text and "snakemake" in text
+    assert opened.js("return document.querySelectorAll('#explain .plot circle').length") == 10
+    opened.keys("\ue00c")  # Escape
+    assert not opened.js("return document.getElementById('explain').open")
+    assert opened.js("return document.activeElement.dataset.key !== undefined")
+
+
+@needs_browser
+def test_the_slider_by_pointer_and_keyboard(opened: Browser) -> None:
+    opened.js("document.getElementById('stage').scrollIntoView()")
+    box = opened.js(
+        "const b = document.querySelector('.pane').getBoundingClientRect(); return [b.x, b.y, b.width]"
+    )
+    x, y, width = map(int, box)
+    opened.drag(x + width // 2, y + 20, x + width // 4, y + 20)
+    assert abs(int(opened.js("return document.getElementById('ex-slide').value")) - 25) <= 1
+    assert "75" in opened.js("return document.querySelector('.layer').style.clipPath")
+    opened.js("document.getElementById('ex-slide').focus()")
+    opened.keys("\ue014")  # right arrow
+    assert abs(int(opened.js("return document.getElementById('ex-slide').value")) - 26) <= 1
+
+
+@needs_browser
+def test_zoom_and_pan_are_one_for_all_methods(opened: Browser) -> None:
+    opened.js(
+        """const v = document.getElementById('ex-view'); v.value = 'grid';
+        v.dispatchEvent(new Event('input')); document.getElementById('stage').focus()"""
+    )
+    transforms = "return [...document.querySelectorAll('#stage img')].map(i => i.style.transform)"
+    assert len(opened.js(transforms)) == 4
+    opened.keys("+", "+", "\ue014")
+    opened.until("return document.querySelector('#stage img').style.transform.includes('1.96')")
+    found = opened.js(transforms)
+    assert len(set(found)) == 1 and "scale(1.96)" in found[0]
+    opened.keys("0")
+    opened.until("return document.querySelector('#stage img').style.transform.endsWith('scale(1)')")
+    before = opened.js("return document.getElementById('ex-status').textContent")
+    opened.keys("n")
+    assert opened.js("return document.getElementById('ex-status').textContent") != before
+
+
+@needs_browser
+def test_the_difference_map_is_drawn_from_disk(opened: Browser) -> None:
+    opened.js(
+        """for (const [id, value] of [['ex-left', 'hq'], ['ex-view', 'difference']]) {
+          const e = document.getElementById(id); e.value = value; e.dispatchEvent(new Event('input')); }"""
+    )
+    opened.until("return document.querySelector('canvas')?.dataset.drawn")
+    opened.js("document.getElementById('stage').scrollIntoView()")
+    same = _brightness(opened)  # faithdiff is the HQ image here
+    opened.js(
+        """const e = document.getElementById('ex-right'); e.value = 'bicubic';
+        e.dispatchEvent(new Event('input'))"""
+    )
+    opened.until("return document.querySelector('canvas')?.dataset.drawn")
+    assert same < 2 < 60 < _brightness(opened)  # bicubic is its negative
+
+
+def _brightness(browser: Browser) -> float:
+    import io
+
+    from PIL import Image
+
+    box = browser.js(
+        "const b = document.querySelector('canvas').getBoundingClientRect(); return [b.x, b.y, b.width]"
+    )
+    x, y, width = map(int, box)
+    picture = Image.open(io.BytesIO(browser.screenshot())).convert("L")
+    inside = picture.crop((x + 20, y + 20, x + width - 20, y + width // 2))
+    return float(np.asarray(inside).mean())
+
+
+@needs_browser
+def test_pick_by_worst(opened: Browser) -> None:
+    opened.js(
+        """const o = document.getElementById('ex-order'); o.value = 'worst|psnr|ycbcr';
+        o.dispatchEvent(new Event('input'))"""
+    )
+    data = json.loads(opened.js("return document.getElementById('data').textContent"))
+    values = data["values"]["faithdiff|0|psnr|ycbcr"]
+    psnr = {tuple(p): v for p, v in zip(data["places"], values, strict=True)}
+    first = opened.js("return document.querySelector('#ex-strip button').dataset.image")
+    assert psnr[tuple(first.split("|", 2))] == min(psnr["Photos", "I", name] for name in NAMES)
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_scrolls_in_one_direction_and_text_is_legible(opened: Browser, scheme: str) -> None:
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    try:
+        opened.devtools("Emulation.setDeviceMetricsOverride", **size)
+        opened.devtools("Emulation.setEmulatedMedia", features=features)
+        assert opened.js("return document.documentElement.scrollWidth") <= 390
+        assert min(opened.js(CONTRASTS)) >= 4.5
+    finally:
+        opened.devtools("Emulation.clearDeviceMetricsOverride")
+        opened.devtools("Emulation.setEmulatedMedia", features=[])
+
+
+# WCAG's contrast of some texts with the ground of the page.
+CONTRASTS = """
+const lum = (c) => { const v = c.match(/[\\d.]+/g).slice(0, 3).map((x) => x / 255)
+    .map((x) => (x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * v[0] + 0.7152 * v[1] + 0.0722 * v[2]; };
+const ground = lum(getComputedStyle(document.body).backgroundColor);
+return ['body', 'a', '.caption', '.badge.reproduced', '.badge.not-reproduced', '.badge.inconclusive',
+  '.badge.not-comparable'].map((s) => { const l = lum(getComputedStyle(document.querySelector(s)).color);
+  return (Math.max(l, ground) + 0.05) / (Math.min(l, ground) + 0.05); });
+"""
+
+
+@needs_browser
+def test_controls_have_names_and_headings_have_an_order(opened: Browser) -> None:
+    nameless = opened.js(
+        """return [...document.querySelectorAll('button, select, input')].filter((e) =>
+        !(e.textContent.trim() || e.ariaLabel || e.labels?.length || e.title)).length"""
+    )
+    assert nameless == 0
+    assert opened.js("return [...document.images].filter(i => !i.hasAttribute('alt')).length") == 0
+    levels = opened.js(
+        "return [...document.querySelectorAll('main h1, h1, h2, h3')].map(h => +h.tagName[1])"
+    )
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
