@@ -81,6 +81,23 @@ class Browser:
         mouse = {"type": "pointer", "id": "mouse", "actions": moves}
         self._call("POST", f"{self._session}/actions", {"actions": [mouse]})
 
+    def choose(self, selector: str, value: str) -> None:
+        """Set a control, as a person would."""
+        code = """const e = document.querySelector(arguments[0]);
+            e.value = arguments[1]; e.dispatchEvent(new Event('input'))"""
+        self.js(code, selector, value)
+
+    def text(self, selector: str) -> str:
+        """What an element says."""
+        return str(self.js("return document.querySelector(arguments[0]).innerText", selector))
+
+    def box(self, selector: str) -> tuple[int, int, int]:
+        """Left, top and width of an element in the window."""
+        code = """const b = document.querySelector(arguments[0]).getBoundingClientRect();
+            return [b.x, b.y, b.width]"""
+        x, y, width = map(int, self.js(code, selector))
+        return x, y, width
+
     def devtools(self, command: str, **parameters: object) -> Any:
         body = {"cmd": command, "params": parameters}
         return self._call("POST", f"{self._session}/goog/cdp/execute", body)

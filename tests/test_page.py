@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import io
+import itertools
 import json
 import re
 import shutil
@@ -13,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from browser import CHROMIUM, DRIVER, Browser
+from PIL import Image
 
 from faithdiff.data.images import sha256_file, write_png
 from faithdiff.errors import UserError
 from faithdiff.methods import Study
 from faithdiff.report.page.build import page_digest, report_folder, write_page
 from faithdiff.report.page.pictures import EXACT, WHOLE, Album, _box, _cut
-from tests.browser import CHROMIUM, DRIVER, Browser
 
 ROOT = Path(__file__).parent.parent
 MINI = Path("config/mini.yaml")
@@ -215,8 +218,6 @@ def test_large_images_are_cut_alike_and_small_ones_stored_exactly(tmp_path: Path
     assert abs(small.shape[0] * 4 - cut.shape[0]) <= 8
     album = Album(tmp_path)
     noise = np.random.default_rng(0).integers(0, 256, (EXACT, EXACT, 3), dtype=np.uint8)
-    from PIL import Image
-
     with Image.open(tmp_path / album.add(noise)) as stored:
         assert np.array_equal(np.asarray(stored.convert("RGB")), noise)
     assert album.add(noise) == album.add(noise.copy()) and len(list(tmp_path.glob("images/*"))) == 1
@@ -278,19 +279,12 @@ def test_sorting(opened: Browser) -> None:
 
 @needs_browser
 def test_filtering(opened: Browser) -> None:
-    opened.js(
-        """const s = document.querySelector('input[data-filter=table-1]');
-        s.value = 'faithdiff'; s.dispatchEvent(new Event('input'))"""
-    )
+    opened.choose("input[data-filter=table-1]", "faithdiff")
     assert set(column(opened, 1)) == {"FaithDiff"}
-    assert "6 of 18 rows" in opened.js(
-        "return document.querySelector('[data-count=table-1]').textContent"
-    )
-    opened.js(
-        """const s = document.querySelector('select[data-filter=claims-table]');
-        s.value = 'inconclusive'; s.dispatchEvent(new Event('input'))"""
-    )
-    shown = "return [...document.querySelectorAll('#claims-table tbody tr')].filter(r => !r.hidden).length"
+    assert opened.text("[data-count=table-1]") == "6 of 18 rows"
+    opened.choose("select[data-filter=claims-table]", "inconclusive")
+    assert opened.text("[data-count=claims-table]") == "1 of 23 rows"
+    shown = "return document.querySelectorAll('#claims-table tbody tr:not([hidden])').length"
     assert opened.js(shown) == 1
 
 
@@ -308,10 +302,7 @@ def test_a_click_explains_and_the_keyboard_leaves(opened: Browser) -> None:
 @needs_browser
 def test_the_slider_by_pointer_and_keyboard(opened: Browser) -> None:
     opened.js("document.getElementById('stage').scrollIntoView()")
-    box = opened.js(
-        "const b = document.querySelector('.pane').getBoundingClientRect(); return [b.x, b.y, b.width]"
-    )
-    x, y, width = map(int, box)
+    x, y, width = opened.box(".pane")
     opened.drag(x + width // 2, y + 20, x + width // 4, y + 20)
     assert abs(int(opened.js("return document.getElementById('ex-slide').value")) - 25) <= 1
     assert "75" in opened.js("return document.querySelector('.layer').style.clipPath")
@@ -322,10 +313,8 @@ def test_the_slider_by_pointer_and_keyboard(opened: Browser) -> None:
 
 @needs_browser
 def test_zoom_and_pan_are_one_for_all_methods(opened: Browser) -> None:
-    opened.js(
-        """const v = document.getElementById('ex-view'); v.value = 'grid';
-        v.dispatchEvent(new Event('input')); document.getElementById('stage').focus()"""
-    )
+    opened.choose("#ex-view", "grid")
+    opened.js("document.getElementById('stage').focus()")
     transforms = "return [...document.querySelectorAll('#stage img')].map(i => i.style.transform)"
     assert len(opened.js(transforms)) == 4
     opened.keys("+", "+", "\ue014")
@@ -334,37 +323,25 @@ def test_zoom_and_pan_are_one_for_all_methods(opened: Browser) -> None:
     assert len(set(found)) == 1 and "scale(1.96)" in found[0]
     opened.keys("0")
     opened.until("return document.querySelector('#stage img').style.transform.endsWith('scale(1)')")
-    before = opened.js("return document.getElementById('ex-status').textContent")
+    before = opened.text("#ex-status")
     opened.keys("n")
-    assert opened.js("return document.getElementById('ex-status').textContent") != before
+    assert opened.text("#ex-status") != before
 
 
 @needs_browser
 def test_the_difference_map_is_drawn_from_disk(opened: Browser) -> None:
-    opened.js(
-        """for (const [id, value] of [['ex-left', 'hq'], ['ex-view', 'difference']]) {
-          const e = document.getElementById(id); e.value = value; e.dispatchEvent(new Event('input')); }"""
-    )
+    opened.choose("#ex-left", "hq")
+    opened.choose("#ex-view", "difference")
     opened.until("return document.querySelector('canvas')?.dataset.drawn")
     opened.js("document.getElementById('stage').scrollIntoView()")
     same = _brightness(opened)  # faithdiff is the HQ image here
-    opened.js(
-        """const e = document.getElementById('ex-right'); e.value = 'bicubic';
-        e.dispatchEvent(new Event('input'))"""
-    )
+    opened.choose("#ex-right", "bicubic")
     opened.until("return document.querySelector('canvas')?.dataset.drawn")
     assert same < 2 < 60 < _brightness(opened)  # bicubic is its negative
 
 
 def _brightness(browser: Browser) -> float:
-    import io
-
-    from PIL import Image
-
-    box = browser.js(
-        "const b = document.querySelector('canvas').getBoundingClientRect(); return [b.x, b.y, b.width]"
-    )
-    x, y, width = map(int, box)
+    x, y, width = browser.box("canvas")
     picture = Image.open(io.BytesIO(browser.screenshot())).convert("L")
     inside = picture.crop((x + 20, y + 20, x + width - 20, y + width // 2))
     return float(np.asarray(inside).mean())
@@ -372,10 +349,7 @@ def _brightness(browser: Browser) -> float:
 
 @needs_browser
 def test_pick_by_worst(opened: Browser) -> None:
-    opened.js(
-        """const o = document.getElementById('ex-order'); o.value = 'worst|psnr|ycbcr';
-        o.dispatchEvent(new Event('input'))"""
-    )
+    opened.choose("#ex-order", "worst|psnr|ycbcr")
     data = json.loads(opened.js("return document.getElementById('data').textContent"))
     values = data["values"]["faithdiff|0|psnr|ycbcr"]
     psnr = {tuple(p): v for p, v in zip(data["places"], values, strict=True)}
@@ -400,13 +374,17 @@ def test_a_phone_scrolls_in_one_direction_and_text_is_legible(opened: Browser, s
 
 # WCAG's contrast of some texts with the ground of the page.
 CONTRASTS = """
-const lum = (c) => { const v = c.match(/[\\d.]+/g).slice(0, 3).map((x) => x / 255)
+const lum = (c) => {
+  const v = c.match(/[\\d.]+/g).slice(0, 3).map((x) => x / 255)
     .map((x) => (x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4));
-  return 0.2126 * v[0] + 0.7152 * v[1] + 0.0722 * v[2]; };
+  return 0.2126 * v[0] + 0.7152 * v[1] + 0.0722 * v[2];
+};
 const ground = lum(getComputedStyle(document.body).backgroundColor);
-return ['body', 'a', '.caption', '.badge.reproduced', '.badge.not-reproduced', '.badge.inconclusive',
-  '.badge.not-comparable'].map((s) => { const l = lum(getComputedStyle(document.querySelector(s)).color);
-  return (Math.max(l, ground) + 0.05) / (Math.min(l, ground) + 0.05); });
+const badges = ['reproduced', 'not-reproduced', 'inconclusive', 'not-comparable'];
+return ['body', 'a', '.caption', ...badges.map((b) => '.badge.' + b)].map((s) => {
+  const l = lum(getComputedStyle(document.querySelector(s)).color);
+  return (Math.max(l, ground) + 0.05) / (Math.min(l, ground) + 0.05);
+});
 """
 
 
@@ -418,7 +396,6 @@ def test_controls_have_names_and_headings_have_an_order(opened: Browser) -> None
     )
     assert nameless == 0
     assert opened.js("return [...document.images].filter(i => !i.hasAttribute('alt')).length") == 0
-    levels = opened.js(
-        "return [...document.querySelectorAll('main h1, h1, h2, h3')].map(h => +h.tagName[1])"
-    )
-    assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    headings = "return [...document.querySelectorAll('h1, h2, h3')].map(h => +h.tagName[1])"
+    levels = opened.js(headings)
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels))
