@@ -1,4 +1,4 @@
-"""docs/add-a-method.md: its lines are run as they stand; the study itself only as far as its plan."""
+"""docs/add-a-method.md: its lines run as they stand, the study itself as far as its plan."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("Snakefile", "workflow", "profiles", "config", "faithdiff", "baselines", "results", "prior")
+PARTS = (
+    "Snakefile",
+    "workflow",
+    "profiles",
+    "config",
+    "faithdiff",
+    "baselines",
+    "results",
+    "prior",
+)
 
 
 def lines() -> list[str]:
