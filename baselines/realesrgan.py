@@ -82,7 +82,9 @@ class RealESRGAN(Method):
         wanted = self._check_scale(study.profile.data.scale)
         generator = self._build(study.at_scale(_trained_scale(folder, wanted)))
         generator.load_state_dict(read_weights(folder, generator.state_dict(), "realesrgan"))
-        return _Restorer(generator.eval().requires_grad_(False).to(study.profile.device), wanted)
+        return TiledRestorer(
+            generator.eval().requires_grad_(False).to(study.profile.device), wanted
+        )
 
     def _architecture(self, study: Study) -> dict[str, int]:
         return {
@@ -115,7 +117,9 @@ class RealESRGAN(Method):
         return pairs
 
 
-class _Restorer(Restorer):
+class TiledRestorer(Restorer):
+    """An RRDBNet; whole where the image fits a tile."""
+
     def __init__(self, generator: RRDBNet, scale: int) -> None:
         self.generator, self.scale = generator, scale
         self.device = next(generator.parameters()).device

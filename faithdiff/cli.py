@@ -415,11 +415,15 @@ def fetch(
     profile: Annotated[
         str | None, typer.Option(help="Fetch all that this profile needs: models, image sets.")
     ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Fetch the weights of this official baseline.")
+    ] = None,
     config: Config = MINI,
 ) -> None:
-    """Download metric weights, or all of a profile; the only verb that uses the network.
+    """Download metric weights, or all of a profile or of a baseline.
 
-    Resumes, verifies, unpacks, and says what a person must fetch and where to put it.
+    Resumes, verifies, unpacks, and says what a person must fetch and where to put it. This
+    and `faithdiff baseline prepare` are the only verbs that use the network.
     """
     from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts, needed_by
     from faithdiff.data.fetch import fetch_all
@@ -429,8 +433,13 @@ def fetch(
         raise UserError("--profile fetches everything, --weights a part of it; give one of them")
     if profile is not None:
         config = Path("config", f"{profile}.yaml")
-    read = Study.load(config).profile
-    if profile is None:
+    study = Study.load(config)
+    read = study.profile
+    if baseline is not None:
+        from faithdiff.foreign.prepare import artifacts_of
+
+        wanted = artifacts_of(study, baseline)
+    elif profile is None:
         wanted = weights_needed(read, metrics=weights or None)
     else:
         wanted = needed_by(profile, load_artifacts(ARTIFACTS_FILE))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faithdiff.config import Profile, load_profile
-from faithdiff.data.artifacts import check_shipped
+from faithdiff.data.artifacts import Artifact, check_shipped
 from faithdiff.errors import UserError
 from faithdiff.layout import Layout
 
@@ -185,6 +185,10 @@ class Foreign(Method):
     def prepare(self, study: Study) -> dict[str, Any]:
         """Get what a run needs beside weights: code, environment; returns what was found."""
         return {}
+
+    def artifacts(self) -> list[Artifact]:
+        """The files from outside that it reads."""
+        return []
 
     def state(self, study: Study) -> Any:
         """What a workflow compares to decide whether to restore again; cheap, and reads little."""

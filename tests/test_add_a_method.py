@@ -1,4 +1,4 @@
-"""docs/add-a-method.md: its lines are run as they stand; the study only as far as its plan."""
+"""docs/add-a-method.md: its lines run as they stand, the study itself as far as its plan."""
 
 from __future__ import annotations
 

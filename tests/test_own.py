@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 from test_baselines import picture
 
+from faithdiff.data.images import read_image
 from faithdiff.errors import ConfigError, FaithDiffError, ImageError, RunError, UserError
 from faithdiff.files import write_text_atomic
 from faithdiff.foreign import command as command_module
@@ -143,7 +144,7 @@ def test_given_outputs_are_published_under_our_names(place: Path, pattern: str) 
     for name in NAMES:
         target = study.layout.restoration("mine", 0, "Set", "II") / f"{name}.png"
         given = Path("mine/Set/II", f"{name}.png")
-        assert Image.open(target).tobytes() == Image.open(given).tobytes()
+        assert read_image(target).tobytes() == read_image(given).tobytes()
 
 
 def test_a_changed_output_is_taken_again_and_no_other(place: Path) -> None:

@@ -8,7 +8,7 @@ from faithdiff.claims.schema import CLAIMS
 from faithdiff.config import REAL, digest
 from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
-from faithdiff.methods import Study
+from faithdiff.methods import Foreign, Study
 from faithdiff.registry import find_method
 from faithdiff.provenance import code_digest, folder_digest
 from faithdiff.report.page.build import page_digest
@@ -133,16 +133,21 @@ def settings_of(method, training=False):
     return {k: v for k, v in settings.items() if k != "sampling"} if training else settings
 
 
-def runs_outside(method):
-    """Whether a method runs in a process of its own, with code or outputs from elsewhere."""
-    return method_module(method).startswith(("faithdiff.foreign.", "baselines.official."))
+def from_elsewhere(method):
+    """The method, if its code, weights or outputs come from elsewhere; they are cheap to look at."""
+    elsewhere = method_module(method).startswith(("faithdiff.foreign.", "baselines.official."))
+    return find_method(study, method) if elsewhere else None
 
 
 def needs_preparation(method):
     """Whether its code or its environment must be there first; given outputs need neither."""
-    return runs_outside(method) and not hasattr(profile.baselines[method], "outputs")
+    runs_outside = isinstance(from_elsewhere(method), Foreign)
+    return runs_outside and not hasattr(profile.baselines[method], "outputs")
 
 
 def outside_state(method):
     """What decides the results of such a method: outputs, command, code, weights."""
-    return digest(find_method(study, method).state(study)) if runs_outside(method) else None
+    found = from_elsewhere(method)
+    if found is None:
+        return None
+    return digest(found.state(study) if isinstance(found, Foreign) else found.settings(study))

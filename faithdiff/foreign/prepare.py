@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from faithdiff.data.artifacts import Artifact
 from faithdiff.errors import UserError
 from faithdiff.files import write_text_atomic
 from faithdiff.methods import Foreign, Study
@@ -32,6 +33,11 @@ def check(study: Study, name: str) -> str:
     if problems:
         raise UserError(_report(name, problems).rstrip())
     return _report(name, problems)
+
+
+def artifacts_of(study: Study, name: str) -> list[Artifact]:
+    """The weights that a method outside of this process reads."""
+    return _foreign(study, name).artifacts()
 
 
 def _foreign(study: Study, name: str) -> Foreign:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from faithdiff.foreign.results import one_line
 
 _POLL = 0.05  # seconds
 _GPU_POLL = 2.0
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def run(call: Call) -> Ended:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
         except OSError as error:
             raise UserError(
@@ -86,6 +90,15 @@ def run(call: Call) -> Ended:
         round(gpu, 3),
         _last_line(call.log),
     )
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this child with the suite: an orphan would write into the next run.
+
+    Elsewhere nothing happens, and a killed suite leaves its command running.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _last_line(log: Path) -> str:
