@@ -81,7 +81,10 @@ def study_with(method: dict[str, Any], names: tuple[str, ...] = NAMES) -> Study:
             "levels": ["II"],
             "test": {"Photos": None, "Scenes": None, "Set": {"source": "folder", "path": "raw"}},
         },
-        "baselines": {"realesrgan": None, "mine": {"label": "Mine", **method}},
+        "baselines": {
+            **dict.fromkeys(("realesrgan", "diffbir", "supir", "seesr")),
+            "mine": {"label": "Mine", **method},
+        },
         "score": {"metrics": ["psnr", "lpips"], "protocols": ["ycbcr"]},
         "report": {"main": ["bicubic", "mine"]},
     }

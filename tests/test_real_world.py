@@ -51,7 +51,7 @@ def write_profile(captions: str = "file", **changes: object) -> None:
             },
         },
         "variants": dict.fromkeys(VARIANTS),
-        "baselines": {"realesrgan": None},
+        "baselines": dict.fromkeys(("realesrgan", "diffbir", "supir", "seesr")),
         "score": SCORE,
         "report": {"protocol": "own", "main": ["bicubic"], "ablation": ["bicubic"]},
         **changes,
