@@ -7,7 +7,8 @@ from snakemake.exceptions import WorkflowError
 from faithdiff.config import REAL, digest
 from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
-from faithdiff.methods import Study
+from faithdiff.foreign.own import Outputs
+from faithdiff.methods import Foreign, Study
 from faithdiff.registry import find_method
 from faithdiff.provenance import code_digest, folder_digest
 from faithdiff.score.protocols import definitions_of, weights_state
@@ -114,16 +115,21 @@ def method_module(method):
     return profile.baselines[method].implementation.partition(":")[0]
 
 
-def runs_outside(method):
-    """Whether a method runs in a process of its own, with code or outputs from elsewhere."""
-    return method_module(method).startswith(("faithdiff.foreign.", "baselines.official."))
+def from_elsewhere(method):
+    """A method with code, weights or outputs from elsewhere; None for the suite's own."""
+    own = not method_module(method).startswith(("faithdiff.foreign.", "baselines.official."))
+    return None if own else find_method(study, method)
 
 
 def needs_preparation(method):
     """Whether its code or its environment must be there first; given outputs need neither."""
-    return runs_outside(method) and not hasattr(profile.baselines[method], "outputs")
+    found = from_elsewhere(method)
+    return isinstance(found, Foreign) and not isinstance(found, Outputs)
 
 
 def outside_state(method):
     """What decides the results of such a method: outputs, command, code, weights."""
-    return digest(find_method(study, method).state(study)) if runs_outside(method) else None
+    found = from_elsewhere(method)
+    if found is None:
+        return None
+    return digest(found.state(study) if isinstance(found, Foreign) else found.settings(study))
