@@ -86,7 +86,7 @@ def study_with(method: dict[str, Any], names: tuple[str, ...] = NAMES) -> Study:
             "mine": {"label": "Mine", **method},
         },
         "score": {"metrics": ["psnr", "lpips"], "protocols": ["ycbcr"]},
-        "report": {"main": ["bicubic", "mine"]},
+        "report": {"main": ["bicubic", "mine"], "ablation": ["faithdiff", "frozen"]},
     }
     write_text_atomic(yaml.safe_dump(profile), Path("config/own.yaml"))
     study = Study.load(Path("config/own.yaml"))

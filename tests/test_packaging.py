@@ -68,7 +68,8 @@ def imported(folder: Path) -> set[str]:
                 names.update(alias.name.split(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 names.add(node.module.split(".")[0])
-    return names - sys.stdlib_module_names - {"faithdiff", "baselines", "conftest", "tests"}
+    own = {"faithdiff", "baselines", "tests", *(path.stem for path in folder.rglob("*.py"))}
+    return names - sys.stdlib_module_names - own
 
 
 def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

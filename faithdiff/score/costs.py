@@ -63,13 +63,11 @@ def _training(profile: Profile, layout: Layout, method: str, seed: int) -> dict[
 def _restoring(profile: Profile, layout: Layout, method: str, seed: int) -> dict[str, Any]:
     """Seconds per image made in the last run, and the highest memory of both jobs."""
     made, seconds = 0, 0.0
-    for dataset in profile.data.test:
-        for level in profile.data.levels:
-            folder = layout.restoration(method, seed, dataset, level)
-            manifest = _json(folder / "manifest.json")
-            if manifest["made"]:
-                made += manifest["made"]
-                seconds += manifest["seconds"]
+    for dataset, level in profile.data.places:
+        manifest = _json(layout.restoration(method, seed, dataset, level) / "manifest.json")
+        if manifest.get("made"):
+            made += manifest["made"]
+            seconds += manifest["seconds"]
     job = f"{method}-seed{seed}.tsv"
     folder = Path("logs", layout.profile, "benchmarks")
     rules = ("train_variant", "train_baseline", "restore")
