@@ -43,6 +43,10 @@ from faithdiff.versioning import version_study
 SUITE = Path(__file__).resolve().parent.parent
 PARTS = ("faithdiff", "baselines", "workflow", "config", "results/paper")
 IMAGES = 12
+COST = {
+    "parts": {"unet": 5}, "total": 9, "pre_updates": 0, "pre_seconds": 0.0, "updates": 4,
+    "seconds": 1.0,
+}  # fmt: skip
 LAPTOP = {"processor": "one", "cores": 2, "gpus": [], "torch": "2.13.0"}
 PROFILE = """
 extends: test.yaml
@@ -139,7 +143,8 @@ def write_inputs(study: Study, weights: str, images: int) -> None:
         folders.append(layout.checkpoint(method, seed))
     for folder in folders:
         write(folder / "model.safetensors", f"{folder} {weights}")
-        write(folder / "run.json", {"seconds": 1.5, "commit": "c0ffee", "hardware": LAPTOP})
+        run = {"seconds": 1.5, "commit": "c0ffee", "hardware": LAPTOP, "cost": COST}
+        write(folder / "run.json", run)
 
 
 def write_restorations(study: Study, shift: Shift, images: int) -> None:

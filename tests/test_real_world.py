@@ -117,7 +117,7 @@ def test_a_real_world_set_goes_through_all_steps(study: Path) -> None:
 
     cli.tables(PROFILE)
     tables = sorted(file.name for file in Path("results/real/tables").glob("*.md"))
-    assert tables == ["ablation.md", "main.md", "real.md"]
+    assert tables == ["ablation.md", "cost.md", "main.md", "real.md"]
     text = Path("results/real/tables/real.md").read_text()
     assert "PIQE" in text and "Real" in text
     assert "PSNR" not in text and "Photos" not in text
