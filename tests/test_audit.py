@@ -47,6 +47,7 @@ COST = {
     "parts": {"unet": 5}, "total": 9, "pre_updates": 0, "pre_seconds": 0.0, "updates": 4,
     "seconds": 1.0,
 }  # fmt: skip
+METHODS = {"restore_denoiser": {"variants": "faithdiff.train.variants"}}
 LAPTOP = {"processor": "one", "cores": 2, "gpus": [], "torch": "2.13.0"}
 PROFILE = """
 extends: test.yaml
@@ -494,14 +495,14 @@ def test_why_names_weights_config_code_and_the_commits_between(world: World) -> 
     explaining = {(d.kind, d.what) for d in why.explaining}
     assert ("weights", "faithdiff/seed0") in explaining
     assert ("config", "restore.guidance_scale") in explaining
-    assert ("code", "rule restore_denoiser") in explaining
+    assert ("code", "rule restore_denoiser (variants)") in explaining
     assert [d.kind for d in why.explaining] == sorted(
         (d.kind for d in why.explaining), key=why.kinds.index
     )
     # The baseline has other weights, too, but its scores did not change.
     assert ("weights", "realesrgan/seed0") not in explaining
     assert any(d.what == "realesrgan/seed0" for d in why.differences)
-    modules = {d.remark for d in why.explaining if d.what == "rule restore_denoiser"}
+    modules = {d.remark for d in why.explaining if d.what == "rule restore_denoiser (variants)"}
     assert modules == {"faithdiff.restore.colour"}
     # The commit that only wrote a comment touched the file, too: git cannot tell.
     assert [c.subject for c in why.commits][:1] == ["Stronger colour fix"]
@@ -514,9 +515,9 @@ def test_a_comment_alone_explains_nothing(world: World) -> None:
     assert b"# why" in source["faithdiff/restore/colour.py"]
     from faithdiff.audit.code import code_change
 
-    assert code_change(Git(world.root), "HEAD~6", "HEAD~5", {}).rules == []
-    changed = code_change(Git(world.root), "HEAD~5", "HEAD~4", {}).rules
-    assert {"restore_denoiser", "restore_baseline"} & {rule.rule for rule in changed}
+    assert code_change(Git(world.root), "HEAD~6", "HEAD~5", METHODS).rules == []
+    changed = code_change(Git(world.root), "HEAD~5", "HEAD~4", METHODS).rules
+    assert "restore_denoiser (variants)" in {rule.name for rule in changed}
 
 
 def test_if_nothing_that_can_explain_it_differs_it_says_so(world: World) -> None:
@@ -808,7 +809,7 @@ def test_explain_takes_the_words_in_any_order(world: World) -> None:
 @pytest.mark.parametrize(
     ("table", "words", "said"),
     [
-        ("mian", ["FaithDiff", "PSNR"], "has: ablation, main"),
+        ("mian", ["FaithDiff", "PSNR"], "has: ablation, cost, main"),
         ("main", ["FaithDiff"], "name a method and a metric"),
         ("main", ["SwinIR", "PSNR"], "'SwinIR' is not one of"),
         ("main", ["FaithDiff", "PSNR"], "name one of these blocks: Photos, Level I"),
