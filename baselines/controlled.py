@@ -82,8 +82,10 @@ class Training:
             loss=loss,
             steps=steps,
             optimiser=config.optimiser,
-            micro_batches=config.batch_size // config.micro_batch,
+            micro_batches=config.micro_batches,
+            images=config.batch_size,
             ema_decay=config.ema_decay,
+            precision=config.precision,
             state=self.state / f"{phase}.pt",
             identity=self._identity(phase, model),
             log_every=config.log_every,
@@ -139,7 +141,7 @@ class Training:
         profile = self.study.profile
         settings = self.settings.model_dump(mode="json", exclude={"sampling"})
         return digest(
-            phase, settings, profile.training, profile.seed, self.seed, self.before,
+            phase, settings, profile.training.decisive(), profile.seed, self.seed, self.before,
             module_digest(model), [row["loss"] for row in self.log],
         )  # fmt: skip
 

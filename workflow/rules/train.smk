@@ -82,7 +82,11 @@ rule train_baseline:
         code=lambda w: code_digest("faithdiff.train.run", method_module(w.method)),
         config=lambda w: digest(
             settings_of(w.method, training=True),
-            profile.training if w.method in profile.denoisers else profile.training.optimiser,
+            (
+                profile.training.decisive()
+                if w.method in profile.denoisers
+                else profile.training.optimiser
+            ),
             profile.data.scale,
             profile.seed,
         ),
