@@ -277,16 +277,23 @@ def export(
 
 
 @app.command(epilog="Example: faithdiff restore-sets --method faithdiff --seed 0")
-def restore_sets(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
+def restore_sets(
+    method: Method, seed: Seed = 0, shard: ShardOption = None, config: Config = MINI
+) -> None:
     """Restore every test set and level with a method; resumes at the image.
 
     Of a denoiser also the held-out loss: it needs the same model and the same images.
     """
     from faithdiff.registry import find_method
-    from faithdiff.restore.run import restore_job
+    from faithdiff.restore.run import restore_job, restore_shard
+    from faithdiff.shards import Shard
 
     study = Study.load(config)
-    restore_job(study, find_method(study, method), method, seed)
+    found = find_method(study, method)
+    if shard is not None:
+        restore_shard(study, found, method, seed, Shard.parse(shard))
+        return
+    restore_job(study, found, method, seed)
     if method in study.profile.denoisers:
         heldout(method, seed, config)
 
@@ -324,12 +331,18 @@ def heldout(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
 
 
 @app.command(epilog="Example: faithdiff score --method frozen --seed 0")
-def score(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
+def score(
+    method: Method, seed: Seed = 0, shard: ShardOption = None, config: Config = MINI
+) -> None:
     """Score the restored images of a method under every protocol of the profile."""
-    from faithdiff.score.run import score_job
+    from faithdiff.score.run import score_job, score_shard
+    from faithdiff.shards import Shard
 
     study = Study.load(config)
     known = _known(method, list(study.profile.methods), "--method")
+    if shard is not None:
+        score_shard(study.profile, study.layout, known, seed, Shard.parse(shard))
+        return
     score_job(study.profile, study.layout, known, seed)
 
 

@@ -79,6 +79,14 @@ class Restorer(ABC):
             ``(B, 3, scale * h, scale * w)`` float32 in [0, 1].
         """
 
+    def save_memory(self) -> str | None:
+        """Need less memory for one image from now on, at the same result.
+
+        Returns:
+            What it does now, for the log; None if there is nothing left to do.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class Denoiser:

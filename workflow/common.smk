@@ -8,6 +8,7 @@ from faithdiff.claims.schema import CLAIMS
 from faithdiff.config import REAL, digest
 from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
+from faithdiff.locks import forget_killed_runs
 from faithdiff.methods import Foreign, Study
 from faithdiff.registry import find_method
 from faithdiff.provenance import code_digest, folder_digest
@@ -17,6 +18,10 @@ from faithdiff.score.protocols import definitions_of, weights_state
 # One thread for each process: two of them use two cores better than one that shares both.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# After `kill -9` of a run the same command goes on; jobs parse this file, too, and stay out of it.
+if workflow.is_main_process:
+    alive = forget_killed_runs(Path(".snakemake"))
 
 try:
     study = Study.load(Path("config", f"{config.get('profile', 'mini')}.yaml"))

@@ -120,9 +120,11 @@ def _machines(work: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """The distinct machines of checkpoints and restorations, with what each of them made."""
     machines: dict[str, dict[str, Any]] = {}
     for name, record in work.items():
-        hardware = record.get("hardware")
-        machine = machines.setdefault(digest(hardware), {"hardware": hardware, "made": []})
-        machine["made"].append(name)
+        # Where several machines shared the images, each of them made the set.
+        for hardware in {digest(r.get("hardware")): r.get("hardware")
+                         for r in record.get("shards", [record])}.values():  # fmt: skip
+            machine = machines.setdefault(digest(hardware), {"hardware": hardware, "made": []})
+            machine["made"].append(name)
     return list(machines.values())
 
 

@@ -25,6 +25,7 @@ from faithdiff.layout import Layout
 from faithdiff.methods import Restorer, Study
 from faithdiff.registry import find_method
 from faithdiff.restore.arrays import to_image, to_tensor
+from faithdiff.restore.memory import restore_in_memory
 from faithdiff.restore.run import describe
 from faithdiff.train.run import RUN
 
@@ -181,10 +182,7 @@ def _restore(restorer: Restorer, picture: Picture, caption: str, seed: int, titl
             bar.update(done - bar.n)
 
         restorer.progress = show
-        try:
-            restored = restorer.restore(image, [caption], [seed])[0]
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            raise RunError(f"{picture.source}: not enough memory, crop it first: {error}") from None
+        restored = restore_in_memory(restorer, image, [caption], [seed], str(picture.source))[0]
         passes = max(int(bar.n), 1)  # a method that does not report its passes is one
         show(passes, passes)
     if not torch.isfinite(restored).all():

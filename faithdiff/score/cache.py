@@ -7,20 +7,27 @@ work. It is no output of the workflow; deleting it costs time, never a result.
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 Key = tuple[str, str, str]  # digest of the metric, sha256 of the restored and of the HQ image
 
 
 class Cache:
-    """Values by key; kept in `file` where one is given."""
+    """Values by key; kept in `file` where one is given.
 
-    def __init__(self, file: Path | None = None) -> None:
+    Args:
+        others: Files of other jobs, which are read only.
+    """
+
+    def __init__(self, file: Path | None = None, others: Iterable[Path] = ()) -> None:
         self._file = file
         self._values: dict[Key, str] = {}
+        for other in others:
+            self._values.update(_read(other))
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._values = _read(file)
+            self._values.update(_read(file))
 
     def get(self, key: Key) -> str | None:
         """The value as it was put, or None."""

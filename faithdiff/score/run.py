@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,12 +25,16 @@ from faithdiff.data.images import sha256_file
 from faithdiff.errors import RunError, UserError
 from faithdiff.files import write_text_atomic
 from faithdiff.layout import Layout
+from faithdiff.locks import claimed
 from faithdiff.score.cache import Cache
 from faithdiff.score.metrics import prepare_all
 from faithdiff.score.protocols import COLUMNS, definitions_of
 from faithdiff.score.scorer import Pair, Scorer
+from faithdiff.shards import Shard, read_records, write_record
 
 Row = dict[str, str | int]
+# Of each test set and level: restored images by name, and why there is none of others.
+Folders = dict[tuple[str, str], tuple[dict[str, Path], dict[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -120,21 +125,82 @@ def score_job(
     same bits in every run.
 
     Raises:
-        RunError: A manifest is missing, or does not match the images or the data set's index.
+        RunError: A manifest is missing, or does not match the images or the data set's index; or
+            one of several shards is not finished.
         ConfigError: A protocol or a metric is not defined.
         UserError: The profile's device is not here.
     """
+    read_records(layout, "score", method, seed, profile.shards)
+    folders = _folders(profile, layout, method, seed, threads)
+    shared = [_values(layout, method, seed, number, profile.shards) for number in _all(profile)]
+    with claimed(layout.lock("score", method, seed), f"score {method} seed{seed}"):
+        cache = Cache(_values(layout, method, seed), shared)
+        scorer = _scorer(profile, cache, artifacts_file)
+        rows = _rows(profile, layout, method, seed, folders, scorer)
+        write_scores(rows, layout.restored(method, seed) / "scores.csv")
+    ok = sum(row["status"] == "ok" for row in rows)
+    count = sum(len(images) for images, _ in folders.values())
+    print(f"{method} seed{seed}: {count} images, {ok} of {len(rows)} values ok, "
+          f"{scorer.computed} computed now")  # fmt: skip
+
+
+def score_shard(
+    profile: Profile,
+    layout: Layout,
+    method: str,
+    seed: int,
+    shard: Shard,
+    threads: int = 1,
+    artifacts_file: Path = ARTIFACTS_FILE,
+) -> None:
+    """Compute the values of a share of the images for :func:`score_job`, and record it."""
+    folders = _folders(profile, layout, method, seed, threads)
+    record = layout.shard("score", method, seed, shard.number, shard.of)
+    with claimed(record.with_suffix(".lock"), f"score {method} seed{seed}"):
+        cache = Cache(_values(layout, method, seed, shard.number, shard.of))
+        scorer = _scorer(profile, cache, artifacts_file)
+        shares = {}
+        for place, (restored, _) in folders.items():
+            names = shard.share(sorted(restored))
+            shares[place] = ({name: restored[name] for name in names}, {})
+        begun = time.perf_counter()
+        _rows(profile, layout, method, seed, shares, scorer)
+        seconds = round(time.perf_counter() - begun, 3)
+        write_record(record, {"all": {"made": scorer.computed, "seconds": seconds}})
+
+
+def _all(profile: Profile) -> range:
+    """Numbers of the shards; none if one job does all."""
+    return range(1, profile.shards + 1) if profile.shards > 1 else range(0)
+
+
+def _values(layout: Layout, method: str, seed: int, number: int = 1, of: int = 1) -> Path:
+    """The file of values that a job grows; each of several jobs has its own."""
+    share = "" if of == 1 else f"-{number}-of-{of}"
+    return layout.store / "scores" / f"{method}-seed{seed}{share}.csv"
+
+
+def _folders(
+    profile: Profile, layout: Layout, method: str, seed: int, threads: int
+) -> Folders:
     if profile.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda, but torch sees no GPU here; set device: cpu to score on CPU")
     torch.set_num_threads(threads)
-    folders = {
+    return {
         (dataset, level): _checked(layout, method, seed, dataset, level)
         for dataset, level in profile.data.places
     }
-    cache = Cache(layout.store / "scores" / f"{method}-seed{seed}.csv")
+
+
+def _scorer(profile: Profile, cache: Cache, artifacts_file: Path) -> Scorer:
     weights = profile.score.weights
     metrics = prepare_all(definitions_of(profile), weights, load_artifacts(artifacts_file))
-    scorer = Scorer(metrics, weights, profile.device, cache)
+    return Scorer(metrics, weights, profile.device, cache)
+
+
+def _rows(
+    profile: Profile, layout: Layout, method: str, seed: int, folders: Folders, scorer: Scorer
+) -> list[Row]:
     variant = method if method in profile.variants else ""
     rows: list[Row] = []
     count = sum(len(images) for images, _ in folders.values())
@@ -146,10 +212,7 @@ def score_job(
             place = Place(method, variant, seed, dataset, level)
             rows += score_folder(hq, restored, scorer, place, bar.update)
             rows += failed_rows(failures, None if real else folder, scorer, place)
-    write_scores(rows, layout.restored(method, seed) / "scores.csv")
-    ok = sum(row["status"] == "ok" for row in rows)
-    print(f"{method} seed{seed}: {count} images, {ok} of {len(rows)} values ok, "
-          f"{scorer.computed} computed now")  # fmt: skip
+    return rows
 
 
 def write_scores(rows: list[Row], file: Path) -> None:

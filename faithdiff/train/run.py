@@ -7,10 +7,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from faithdiff.errors import RunError
 from faithdiff.files import write_text_atomic
+from faithdiff.locks import claimed
 from faithdiff.methods import Study
 from faithdiff.provenance import commit, hardware, packages
 from faithdiff.train import pause
@@ -44,23 +46,26 @@ def run_job(
         Paused: The time limit is near, or SIGTERM came; the state is saved.
     """
     state = study.layout.work(f"{name}-seed{seed}")
-    begun = time.perf_counter()
-    try:
-        with pause.watch(time_limit, STARTED, state / STOP):
-            partial = _fresh(state / "finished")
-            cost = train(partial, state)
-    except OSError as error:
-        raise RunError(f"{folder}: training stopped: {error}") from None
-    seconds = time.perf_counter() - begun
-    if not launched_first():
-        return
-    _write_run(study, name, seed, partial, seconds, cost)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(partial, folder)
-    _keep_pictures(state / PICTURES, folder)
-    shutil.rmtree(state)
-    print(f"{name}: trained in {seconds:.0f} s -> {folder}")
+    # The first of several processes holds the lock for all of them.
+    lock = state.parent / f"{state.name}.lock"
+    with claimed(lock, f"train {name}") if launched_first() else nullcontext():
+        begun = time.perf_counter()
+        try:
+            with pause.watch(time_limit, STARTED, state / STOP):
+                partial = _fresh(state / "finished")
+                cost = train(partial, state)
+        except OSError as error:
+            raise RunError(f"{folder}: training stopped: {error}") from None
+        seconds = time.perf_counter() - begun
+        if not launched_first():
+            return
+        _write_run(study, name, seed, partial, seconds, cost)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(partial, folder)
+        _keep_pictures(state / PICTURES, folder)
+        shutil.rmtree(state)
+        print(f"{name}: trained in {seconds:.0f} s -> {folder}")
 
 
 def _keep_pictures(pictures: Path, folder: Path) -> None:
