@@ -10,6 +10,8 @@ rule pretrain_alignment:
         LOGS / "pretrain_alignment" / "{recipe}-seed{seed}.log",
     benchmark:
         LOGS / "benchmarks" / "pretrain_alignment" / "{recipe}-seed{seed}.tsv"
+    # What follows a training is long, too: trainings that start last leave cores idle at the end.
+    priority: 2
     params:
         code=code_digest("faithdiff.train.run", "faithdiff.train.variants"),
         config=lambda w: digest(
@@ -45,6 +47,7 @@ rule train_variant:
         LOGS / "benchmarks" / "train_variant" / "{method}-seed{seed}.tsv"
     wildcard_constraints:
         method=one_of(profile.variants),
+    priority: 1
     params:
         code=code_digest("faithdiff.train.run", "faithdiff.train.variants"),
         config=lambda w: digest(
@@ -78,6 +81,7 @@ rule train_baseline:
         LOGS / "benchmarks" / "train_baseline" / "{method}-seed{seed}.tsv"
     wildcard_constraints:
         method=one_of(profile.baselines),
+    priority: 1
     params:
         code=lambda w: code_digest("faithdiff.train.run", method_module(w.method)),
         config=lambda w: digest(
