@@ -40,6 +40,10 @@ app.add_typer(method_app, name="method")
 Config = Annotated[Path, typer.Option("--config", "-c", help="Profile to read.")]
 Method = Annotated[str, typer.Option(help="A key of `variants` or `baselines` in the profile.")]
 Seed = Annotated[int, typer.Option(help="Repetition of the training.")]
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="K/N", help="Every N-th image; left out: collect all."),
+]
 TimeLimit = Annotated[
     float | None,
     typer.Option(
@@ -331,9 +335,7 @@ def heldout(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
 
 
 @app.command(epilog="Example: faithdiff score --method frozen --seed 0")
-def score(
-    method: Method, seed: Seed = 0, shard: ShardOption = None, config: Config = MINI
-) -> None:
+def score(method: Method, seed: Seed = 0, shard: ShardOption = None, config: Config = MINI) -> None:
     """Score the restored images of a method under every protocol of the profile."""
     from faithdiff.score.run import score_job, score_shard
     from faithdiff.shards import Shard

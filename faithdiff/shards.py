@@ -57,9 +57,7 @@ def write_record(file: Path, places: dict[str, dict[str, Any]]) -> None:
     write_text_atomic(json.dumps(record, indent=1) + "\n", file)
 
 
-def read_records(
-    layout: Layout, job: str, method: str, seed: int, of: int
-) -> list[dict[str, Any]]:
+def read_records(layout: Layout, job: str, method: str, seed: int, of: int) -> list[dict[str, Any]]:
     """Records of all shares of a job, in their order; none if there is one share only.
 
     Raises:

@@ -130,6 +130,38 @@ def method_module(method):
     return profile.baselines[method].implementation.partition(":")[0]
 
 
+def restoring(w):
+    """What a restoration reads, whoever does it: a whole method or a share of its images."""
+    return {
+        "data": [layout.dataset(d) / "index.csv" for d in profile.data.test],
+        "lq": test_sets(lambda d, lv: layout.lq(d, lv) / "degradation.jsonl"),
+        "captions": [layout.captions(d, lv) for d, lv in profile.data.places if d in CAPTIONED],
+        "checkpoint": layout.checkpoint(w.method, w.seed) if w.method in profile.trained else [],
+        "prior": prior_files() if w.method in profile.denoisers else [],
+        "prepared": layout.prepared(w.method) if needs_preparation(w.method) else [],
+    }
+
+
+def decides_restoration(w):
+    """Digest of the settings that a restoration follows."""
+    if w.method not in profile.denoisers:
+        return digest(scales(), profile.seed)
+    heldout, loss = profile.training.heldout, profile.training.loss
+    return digest(settings_of(w.method), profile.restore, heldout, loss, scales(), profile.seed)
+
+
+def shards(job):
+    """What a job over all images of a method waits for, where others make its shares first."""
+
+    def records(w):
+        if profile.shards == 1 or isinstance(from_elsewhere(w.method), Foreign):
+            return []
+        numbers = range(1, profile.shards + 1)
+        return [layout.shard(job, w.method, w.seed, number, profile.shards) for number in numbers]
+
+    return records
+
+
 def settings_of(method, training=False):
     """Settings of a baseline, without the switches of its sampler where it is trained."""
     if method in profile.variants:

@@ -121,10 +121,10 @@ def _machines(work: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     machines: dict[str, dict[str, Any]] = {}
     for name, record in work.items():
         # Where several machines shared the images, each of them made the set.
-        for hardware in {digest(r.get("hardware")): r.get("hardware")
-                         for r in record.get("shards", [record])}.values():  # fmt: skip
+        for hardware in [made.get("hardware") for made in record.get("shards", [record])]:
             machine = machines.setdefault(digest(hardware), {"hardware": hardware, "made": []})
-            machine["made"].append(name)
+            if name not in machine["made"]:
+                machine["made"].append(name)
     return list(machines.values())
 
 

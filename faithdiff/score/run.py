@@ -159,7 +159,7 @@ def score_shard(
     with claimed(record.with_suffix(".lock"), f"score {method} seed{seed}"):
         cache = Cache(_values(layout, method, seed, shard.number, shard.of))
         scorer = _scorer(profile, cache, artifacts_file)
-        shares = {}
+        shares: Folders = {}
         for place, (restored, _) in folders.items():
             names = shard.share(sorted(restored))
             shares[place] = ({name: restored[name] for name in names}, {})
@@ -180,9 +180,7 @@ def _values(layout: Layout, method: str, seed: int, number: int = 1, of: int = 1
     return layout.store / "scores" / f"{method}-seed{seed}{share}.csv"
 
 
-def _folders(
-    profile: Profile, layout: Layout, method: str, seed: int, threads: int
-) -> Folders:
+def _folders(profile: Profile, layout: Layout, method: str, seed: int, threads: int) -> Folders:
     if profile.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda, but torch sees no GPU here; set device: cpu to score on CPU")
     torch.set_num_threads(threads)
