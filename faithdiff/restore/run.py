@@ -29,6 +29,7 @@ from faithdiff.files import write_text_atomic
 from faithdiff.locks import claimed
 from faithdiff.methods import Foreign, Item, Method, Place, Restorer, Study
 from faithdiff.provenance import code_digest, folder_digest, hardware
+from faithdiff.repeatable import compute_repeatably
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.restore.memory import restore_in_memory
 from faithdiff.shards import Shard, read_records, write_record
@@ -85,7 +86,7 @@ def _made(
     study: Study, method: Method, name: str, seed: int, shard: Shard | None = None
 ) -> Iterator[_Made]:
     """Make what is missing of each test set and level."""
-    torch.set_num_threads(1)
+    compute_repeatably(study.profile)
     folder = study.layout.checkpoint(name, seed)
     for scale, places in _by_scale(study.profile.data).items():
         scaled = study.at_scale(scale)

@@ -20,6 +20,7 @@ from faithdiff.data.images import read_image, sha256_file
 from faithdiff.files import write_text_atomic
 from faithdiff.methods import Denoiser, Method, Study
 from faithdiff.models.prior import Prior, load_prior
+from faithdiff.repeatable import compute_repeatably
 from faithdiff.restore.arrays import to_tensor
 from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.run import captions_of
@@ -31,7 +32,7 @@ METRIC, PROTOCOL = "heldout_loss", "heldout"
 
 def heldout_job(study: Study, method: Method, name: str, seed: int) -> None:
     """Write ``heldout.csv`` of one (method, seed): rows in the columns of ``scores.csv``."""
-    torch.set_num_threads(1)
+    compute_repeatably(study.profile)
     device = study.profile.device
     prior = load_prior(study.prior_folder).to(device)
     model = method.denoiser(study, study.layout.checkpoint(name, seed))
