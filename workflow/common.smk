@@ -13,6 +13,7 @@ from faithdiff.methods import Foreign, Study
 from faithdiff.registry import find_method
 from faithdiff.provenance import code_digest, folder_digest
 from faithdiff.report.page.build import page_digest
+from faithdiff.resources import Sizes
 from faithdiff.score.protocols import definitions_of, weights_state
 
 # One thread for each process: two of them use two cores better than one that shares both.
@@ -26,12 +27,14 @@ if workflow.is_main_process:
 try:
     study = Study.load(Path("config", f"{config.get('profile', 'mini')}.yaml"))
     levels = load_choices(study.profile.data.levels_file)
+    sizes = Sizes(study.file)
 except FaithDiffError as error:
     raise WorkflowError(str(error))
 
 profile, layout = study.profile, study.layout
 LOGS = Path("logs", profile.profile)
 GPU = int(profile.device == "cuda")
+SPARE = 10  # minutes that a queue is asked for beyond a time limit
 VERSIONED_CONFIG = [
     Path("dvc.yaml"),
     *sorted({Path("config", "mini.yaml"), study.file}),
@@ -64,6 +67,34 @@ def verb(arguments):
 def time_limit():
     """Option of a training, for queues that take machines back: --config time_limit=MINUTES."""
     return f" --time-limit {config['time_limit']}" if "time_limit" in config else ""
+
+
+def needs(what, job):
+    """Memory or minutes that a job asks a queue for: its size, once more with each attempt."""
+
+    def asked(wildcards, attempt):
+        size = sizes.of(job(wildcards) if callable(job) else job)
+        amount = attempt * getattr(size, what)
+        if what == "runtime" and "time_limit" in config:
+            return min(amount, int(config["time_limit"]) + SPARE)
+        return amount
+
+    return asked
+
+
+def preparation(wildcards):
+    """The size of a data set's preparation, which a captioner decides where there is one."""
+    return "caption" if captioner_of(wildcards.dataset) else "prepare_dataset"
+
+
+def processes_of(variant):
+    """Processes of a variant's training; weights are imported by one."""
+    return 1 if profile.variants[variant].weights else profile.training.processes
+
+
+def gpus_of(variant):
+    """GPUs of a variant's training, one for each process; weights are imported without."""
+    return 0 if profile.variants[variant].weights else GPU * profile.training.processes
 
 
 def test_sets(pattern):

@@ -18,7 +18,8 @@ rule restore_baseline:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=needs("mem_mb", "restore_baseline"),
+        runtime=needs("runtime", "restore_baseline"),
     shell:
         verb("restore-sets --method {wildcards.method} --seed {wildcards.seed}")
 
@@ -45,7 +46,8 @@ rule restore_denoiser:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=needs("mem_mb", "restore_denoiser"),
+        runtime=needs("runtime", "restore_denoiser"),
     shell:
         verb("restore-sets --method {wildcards.method} --seed {wildcards.seed}")
 

@@ -19,7 +19,8 @@ rule score:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=needs("mem_mb", "score"),
+        runtime=needs("runtime", "score"),
     shell:
         verb("score --method {wildcards.method} --seed {wildcards.seed}")
 
@@ -73,6 +74,7 @@ rule collect:
         code=code_digest("faithdiff.score.collect"),
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=needs("mem_mb", "collect"),
+        runtime=needs("runtime", "collect"),
     shell:
         verb("collect")

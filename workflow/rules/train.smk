@@ -23,8 +23,9 @@ rule pretrain_alignment:
         prior=prior_digest(),
     threads: profile.training.processes
     resources:
-        gpu=GPU,
-        mem_mb=4000,
+        gpu=GPU * profile.training.processes,
+        mem_mb=needs("mem_mb", "pretrain_alignment"),
+        runtime=needs("runtime", "pretrain_alignment"),
     shell:
         verb("pretrain --recipe {wildcards.recipe} --seed {wildcards.seed}" + time_limit())
 
@@ -60,10 +61,11 @@ rule train_variant:
         # Not an input: a plan must not hash gigabytes, nor fail before they are fetched.
         weights=lambda w: size_of(profile.variants[w.method].weights),
         prior=prior_digest(),
-    threads: profile.training.processes
+    threads: lambda w: processes_of(w.method)
     resources:
-        gpu=GPU,
-        mem_mb=4000,
+        gpu=lambda w: gpus_of(w.method),
+        mem_mb=needs("mem_mb", "train_variant"),
+        runtime=needs("runtime", "train_variant"),
     shell:
         verb("train --method {wildcards.method} --seed {wildcards.seed}" + time_limit())
 
@@ -98,6 +100,7 @@ rule train_baseline:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=needs("mem_mb", "train_baseline"),
+        runtime=needs("runtime", "train_baseline"),
     shell:
         verb("train --method {wildcards.method} --seed {wildcards.seed}" + time_limit())
