@@ -68,6 +68,10 @@ class Layout:
         """Finished restorations by key: what makes a killed job resume at the image."""
         return Path("restored", self.profile, ".store")
 
+    def stored(self, key: str) -> Path:
+        """The finished restoration of a key."""
+        return self.store / key[:2] / f"{key}.png"
+
     def outside(self, method: str, seed: int, dataset: str, level: str) -> Path:
         """Where a method outside of this process works: its LQ folder, its outputs, its log."""
         return Path("restored", self.profile, ".work", f"{method}-seed{seed}", dataset, level)
