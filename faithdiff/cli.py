@@ -613,6 +613,35 @@ def pull(
     pull_study(profile, Path(), stamp or Path("logs", profile, "version.json"), remote)
 
 
+@app.command(epilog="Example: faithdiff verify --repair")
+def verify(
+    config: Config = MINI,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove what is damaged, so that snakemake makes it.")
+    ] = False,
+) -> None:
+    """Check every file of a study against the hashes recorded when it was made.
+
+    Exit code 0: all is whole, or was removed; 1: damage was found and is still there.
+    """
+    from faithdiff.verify import repair as remove
+    from faithdiff.verify import verify as run
+
+    study = Study.load(config)
+    report = run(study)
+    for finding in report.findings:
+        typer.echo(finding.message)
+    typer.echo(f"{report.checked} checked, {len(report.findings)} damaged")
+    if repair:
+        for path in remove(report):
+            typer.echo(f"removed {path}")
+        again = f"snakemake --cores all --config profile={study.profile.profile}"
+        if report.findings:
+            typer.echo(f"make it again with: {again}")
+    left = [each for each in report.findings if not repair or not each.remove]
+    raise typer.Exit(1 if left else 0)
+
+
 @baseline.command("prepare", epilog="Example: faithdiff baseline prepare diffbir")
 def baseline_prepare(
     name: Annotated[str, typer.Argument(help="A baseline of the profile.")], config: Config = MINI

@@ -77,6 +77,10 @@ class Layout:
         """Held by the process that restores or scores all images of a method."""
         return Path("restored", self.profile, ".work", f"{job}-{method}-seed{seed}.lock")
 
+    def stored(self, key: str) -> Path:
+        """The finished restoration of a key."""
+        return self.store / key[:2] / f"{key}.png"
+
     def outside(self, method: str, seed: int, dataset: str, level: str) -> Path:
         """Where a method outside of this process works: its LQ folder, its outputs, its log."""
         return Path("restored", self.profile, ".work", f"{method}-seed{seed}", dataset, level)

@@ -24,7 +24,8 @@ from faithdiff.data.images import sha256_file, write_png
 from faithdiff.data.photos import PHOTOS, load_photo
 from faithdiff.data.scenes import render_scene
 from faithdiff.errors import UserError
-from faithdiff.files import write_text_atomic
+from faithdiff.integrity import check_summed, write_summed
+from faithdiff.remake import command_for
 
 # Name, image, and its caption, source and licence.
 Picture = tuple[str, NDArray[np.uint8], dict[str, str]]
@@ -79,16 +80,20 @@ def prepare_dataset(
         hashes = dict(zip(index["name"], index["sha256"], strict=True))
         index.loc[asked, "caption"] = index.loc[asked, "name"].map(captioner(files, hashes))
     table = index[list(COLUMNS)].to_csv(index=False, lineterminator="\n")
-    write_text_atomic(table, folder / "index.csv")
+    write_summed(table, folder / "index.csv")
 
 
 def read_index(folder: Path) -> pd.DataFrame:
-    """Read ``index.csv`` of a prepared data set, one row per image, sorted by name."""
+    """Read ``index.csv`` of a prepared data set, one row per image, sorted by name.
+
+    Raises:
+        UserError: It is missing.
+        DamageError: It is not what ``faithdiff prepare`` wrote.
+    """
     file = folder / "index.csv"
     if not file.is_file():
-        raise UserError(
-            f"{file}: is missing; make it with: faithdiff prepare --dataset {folder.name}"
-        )
+        raise UserError(f"{file}: is missing; make it with: {command_for(file)}")
+    check_summed(file)
     return pd.read_csv(file, dtype=str, keep_default_na=False)
 
 

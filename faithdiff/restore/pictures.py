@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from faithdiff.checkpoints import RUN
 from faithdiff.config import Profile, Restore, digest, parse
 from faithdiff.data.images import list_images, read_image, sha256_file, write_png
 from faithdiff.errors import CheckpointError, ImageError, RunError, UserError
@@ -27,7 +28,6 @@ from faithdiff.registry import find_method
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.restore.memory import restore_in_memory
 from faithdiff.restore.run import describe
-from faithdiff.train.run import RUN
 
 SMALLEST = 8  # pixels: below it there is nothing to see, and a UNet has no pixel left to halve
 RECORD = "restored.json"  # beside the results: the key of each, so that none is made twice

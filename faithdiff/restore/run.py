@@ -20,12 +20,15 @@ import torch
 from tqdm import tqdm
 
 from faithdiff import seeds
+from faithdiff.checkpoints import check_checkpoint
 from faithdiff.config import Data, digest
 from faithdiff.data.captions import read_captions
 from faithdiff.data.datasets import read_index
-from faithdiff.data.images import read_image, sha256_file, write_png
-from faithdiff.errors import CheckpointError, ImageError, RunError, UserError
+from faithdiff.data.images import png_is_whole, read_image, sha256_file, write_png
+from faithdiff.data.recorded import check_lq, lq_hashes
+from faithdiff.errors import CheckpointError, RunError, UserError
 from faithdiff.files import write_text_atomic
+from faithdiff.integrity import sealed
 from faithdiff.locks import claimed
 from faithdiff.methods import Foreign, Item, Method, Place, Restorer, Study
 from faithdiff.provenance import code_digest, folder_digest, hardware
@@ -162,6 +165,8 @@ def describe(study: Study, method: Method, name: str, folder: Path) -> dict[str,
             f"{folder}: is missing; make it with: "
             f"faithdiff train --config {study.file} --method {name} --seed {folder.name[4:]}"
         )
+    if method.trained:
+        check_checkpoint(folder)
     modules = ("faithdiff.restore.arrays", type(method).__module__)
     return {
         "method": name,
@@ -175,6 +180,7 @@ def describe(study: Study, method: Method, name: str, folder: Path) -> dict[str,
 def _items(
     study: Study, dataset: str, level: str, seed: int, identity: dict[str, Any]
 ) -> Iterator[Item]:
+    recorded = lq_hashes(study.layout.lq(dataset, level))
     for name, caption in captions_of(study, dataset, level).items():
         lq = study.layout.lq(dataset, level) / f"{name}.png"
         if not lq.is_file():
@@ -182,6 +188,7 @@ def _items(
                 f"{lq}: is missing; make it with: faithdiff degrade --config {study.file} "
                 f"--dataset {dataset} --level {level}"
             )
+        check_lq(lq, recorded)
         sha256 = sha256_file(lq)
         # Not keyed by method: every method meets an image with the same noise.
         noise = seeds.seed(study.profile.seed, "restore", dataset, level, name, seed)
@@ -210,16 +217,12 @@ def captions_of(study: Study, dataset: str, level: str) -> dict[str, str]:
 
 
 def _stored(study: Study, key: str) -> Path:
-    return study.layout.store / key[:2] / f"{key}.png"
+    return study.layout.stored(key)
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether a stored image is there and can be decoded; a damaged one is made again."""
-    try:
-        read_image(file)
-    except ImageError:
-        return False
-    return True
+    """Whether a stored image is there and undamaged; otherwise it is made again."""
+    return png_is_whole(file)
 
 
 def _restore(study: Study, restorer: Restorer, items: list[Item], title: str) -> None:
@@ -284,7 +287,7 @@ def _publish(study: Study, made: _Made, folder: Path, records: list[dict[str, An
     }
     if records:
         manifest["shards"] = [{"hardware": record["hardware"]} for record in records]
-    write_text_atomic(json.dumps(manifest, indent=1) + "\n", folder / "manifest.json")
+    write_text_atomic(json.dumps(sealed(manifest), indent=1) + "\n", folder / "manifest.json")
 
 
 def _link(source: Path, target: Path) -> None:

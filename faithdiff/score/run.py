@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,8 +21,9 @@ from faithdiff.config import Profile
 from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts
 from faithdiff.data.datasets import read_index
 from faithdiff.data.images import sha256_file
+from faithdiff.data.recorded import check_hq, hq_hashes
 from faithdiff.errors import RunError, UserError
-from faithdiff.files import write_text_atomic
+from faithdiff.integrity import damage, read_sealed, write_summed
 from faithdiff.layout import Layout
 from faithdiff.locks import claimed
 from faithdiff.score.cache import Cache
@@ -207,6 +207,10 @@ def _rows(
             folder = layout.dataset(dataset) / "hq"
             real = profile.data.is_real(dataset)
             hq = None if real else {name: folder / f"{name}.png" for name in restored}
+            if not real:
+                recorded = hq_hashes(layout.dataset(dataset))
+                for name in (*restored, *failures):
+                    check_hq(folder / f"{name}.png", recorded)
             place = Place(method, variant, seed, dataset, level)
             rows += score_folder(hq, restored, scorer, place, bar.update)
             rows += failed_rows(failures, None if real else folder, scorer, place)
@@ -220,7 +224,7 @@ def write_scores(rows: list[Row], file: Path) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(sorted(rows, key=lambda row: tuple(row[column] for column in order)))
-    write_text_atomic(text.getvalue(), file)
+    write_summed(text.getvalue(), file)
 
 
 def _checked(
@@ -240,22 +244,22 @@ def _checked(
     _same(manifest, {**hashes, **failures}, names, f"images in {index}")
     for name, file in files.items():
         if sha256_file(file) != hashes[name]:
-            raise RunError(f"{manifest}: {name}: {file} has another sha256; restore it again")
+            raise damage(manifest, f"{name}: {file} has another sha256")
     return files, failures
 
 
 def _manifest(file: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Hashes of the images by name, and of the others why there is none."""
     try:
-        images = json.loads(file.read_text(encoding="utf-8"))["images"]
+        images = read_sealed(file)["images"]
         failures = {name: str(e["failed"]) for name, e in images.items() if "failed" in e}
         done = {name: e["sha256"] for name, e in images.items() if name not in failures}
     except OSError:
         raise RunError(
             f"{file}: is missing: the restoration is not finished; restore first"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise RunError(f"{file}: is not a manifest of restored images; restore again") from None
+    except (KeyError, TypeError, AttributeError):
+        raise damage(file, "is not a manifest of restored images") from None
     return done, failures
 
 

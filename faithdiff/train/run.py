@@ -10,8 +10,10 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
+from faithdiff.checkpoints import RUN, file_hashes
 from faithdiff.errors import RunError
 from faithdiff.files import write_text_atomic
+from faithdiff.integrity import sealed
 from faithdiff.locks import claimed
 from faithdiff.methods import Study
 from faithdiff.provenance import commit, hardware, packages
@@ -19,7 +21,6 @@ from faithdiff.train import pause
 from faithdiff.train.processes import launched_first
 from faithdiff.train.spent import Cost
 
-RUN = "run.json"
 STOP = "stop"  # a file beside the states: asks for a pause
 PICTURES = "validation"  # a folder beside the states, which outlives them
 STARTED = time.monotonic()  # of this process, but for the imports before this one
@@ -83,7 +84,7 @@ def _fresh(partial: Path) -> Path:
 def _write_run(
     study: Study, name: str, seed: int, folder: Path, seconds: float, cost: Cost | None
 ) -> None:
-    """``run.json``: the profile, machine and code that made a checkpoint."""
+    """``run.json``: the profile, machine and code that made a checkpoint, and its files' hashes."""
     run = {
         "method": name,
         "seed": seed,
@@ -93,5 +94,6 @@ def _write_run(
         **commit(),
         "hardware": hardware(),
         "packages": packages(),
+        "files": file_hashes(folder),
     }
-    write_text_atomic(json.dumps(run, indent=1) + "\n", folder / RUN)
+    write_text_atomic(json.dumps(sealed(run), indent=1) + "\n", folder / RUN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,7 @@ class State:
         if file is None or not file.is_file():
             return 0
         try:
+            _check_sums(file)
             # Mapped, so that the processes of one machine read one copy of it.
             state = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
         except Exception as error:  # noqa: BLE001 - a damaged file raises what it likes
@@ -105,6 +107,13 @@ class State:
             self._average.load_state_dict(state["average"])
         job.log[:] = state["log"]
         job.losses[:] = state["losses"]
+
+
+def _check_sums(file: Path) -> None:
+    """Hold every tensor of a state against the checksum that torch wrote and does not read."""
+    with zipfile.ZipFile(file) as archive:
+        if bad := archive.testzip():
+            raise zipfile.BadZipFile(f"wrong checksum of {bad}")
 
 
 def write_log(log: list[dict[str, Any]], file: Path) -> None:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faithdiff import seeds
+from faithdiff.checkpoints import check_checkpoint
 from faithdiff.config import Group, Phase, Profile, Stage1, Training, Variant, digest
 from faithdiff.errors import CheckpointError, RunError
 from faithdiff.methods import Denoiser, Method, Restorer, Study
@@ -189,6 +190,7 @@ def _load_stage1(training: _Training, recipe: str) -> None:
             f"{folder}: is missing; make it with: "
             f"faithdiff pretrain --config {study.file} --recipe {recipe} --seed {seed}"
         )
+    check_checkpoint(folder.parent)
     pretrained = load_part(Alignment, folder)
     try:
         training.model.alignment.load_state_dict(pretrained.state_dict())
