@@ -34,6 +34,7 @@ TimeLimit = Annotated[
     ),
 ]
 MINI = Path("config/mini.yaml")
+TableFormat = Literal["latex", "markdown", "csv", "html"]
 ReportFormat = Literal["terminal", "markdown", "json", "html"]
 
 
@@ -333,6 +334,28 @@ def tables(config: Config = MINI) -> None:
 
     study = Study.load(config)
     _say(write_tables(study.profile, study.layout))
+
+
+@app.command(epilog="Example: faithdiff table main --format latex --published")
+def table(
+    name: Annotated[str, typer.Argument(help="main, realworld, ablation or cost.")],
+    form: Annotated[TableFormat, typer.Option("--format", help="How it is printed.")] = "markdown",
+    published: Annotated[
+        bool, typer.Option("--published", help="Published, ours and difference side by side.")
+    ] = False,
+    protocol: Annotated[str, typer.Option(help="Of the metrics; default: the profile's.")] = "",
+    output: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
+    config: Config = MINI,
+) -> None:
+    """Print a table as the paper does, from scores.csv; caption with n, protocol and commit."""
+    from faithdiff.audit.command import deliver
+    from faithdiff.report.printed import print_table
+
+    study = Study.load(config)
+    if protocol:
+        _known(protocol, study.profile.score.protocols, "--protocol")
+    text = print_table(name, study.profile, study.layout, form, published, protocol)
+    deliver(text, output, lambda said: typer.echo(said, nl=False))
 
 
 @app.command(epilog="Example: faithdiff figures")
