@@ -27,25 +27,8 @@ ROOT = Path(__file__).parent.parent
 FORMATS = get_args(Format)
 AWKWARD = r'50% & _x_ {a} #1 $2 ^ ~ \cmd [x] *y* <z> | "q" --all'
 IMAGES = 8
-TAGS = set("table caption thead tbody tr th td p ol li sup br u strong em".split())  # noqa: SIM905
-    *[
-        "table",
-        "caption",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-        "p",
-        "ol",
-        "li",
-        "sup",
-        "br",
-        "u",
-        "strong",
-        "em",
-    ]
-}
+TAGS = {"table", "caption", "thead", "tbody", "tr", "th", "td", "p", "ol", "li", "sup", "br"}
+TAGS |= {"u", "strong", "em"}
 
 
 @pytest.fixture
