@@ -16,7 +16,7 @@ import yaml
 from faithdiff.audit.match import resolve
 from faithdiff.audit.records import finite
 from faithdiff.audit.results import Results, columns_of, load_results
-from faithdiff.audit.revision import find_revision
+from faithdiff.audit.revision import SCORES, find_revision
 from faithdiff.audit.sections import Section
 from faithdiff.errors import UserError
 from faithdiff.score.protocols import Definition
@@ -73,8 +73,11 @@ def explain_cell(results: Results, table: str, cell: dict[str, Any], root: Path)
     Raises:
         UserError: The table does not fit ``scores.csv``.
     """
-    rows = _rows(results, results.tables[table], cell)
-    _check(cell, rows, table, results)
+    content = results.tables[table]
+    rows = _rows(results, content, cell)
+    # A table may be of another file, such as one of costs; it has no rows here to agree with.
+    if str(content.get("scores", SCORES)).endswith(SCORES):
+        _check(cell, rows, table, results)
     return Explanation(table, cell, rows, _facts(results, cell, rows, root),
                        _commands(results, cell, table))  # fmt: skip
 
