@@ -13,15 +13,11 @@ by L1 + perceptual + adversarial losses. What differs from the published recipe,
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from faithdiff import compat, seeds
@@ -30,13 +26,13 @@ from faithdiff import compat, seeds
 from basicsr.archs.discriminator_arch import UNetDiscriminatorSN
 from basicsr.archs.rrdbnet_arch import RRDBNet
 
+from baselines.checkpoint import read_weights, save
 from baselines.realesrgan_training import Settings, Training, start_from_bilinear
 from faithdiff.config import parse
-from faithdiff.errors import CheckpointError, ConfigError, RunError
-from faithdiff.files import write_text_atomic
+from faithdiff.errors import ConfigError
 from faithdiff.methods import Method, Restorer, Study
-from faithdiff.train.loop import write_log
 from faithdiff.train.pairs import Pairs, load_pairs
+from faithdiff.train.spent import Cost, measure
 
 compat.patch()
 FORMAT = "faithdiff.realesrgan/1"
@@ -59,7 +55,7 @@ class RealESRGAN(Method):
     def settings(self, study: Study) -> dict[str, Any]:
         return {"tile": TILE, "overlap": OVERLAP}
 
-    def train(self, study: Study, seed: int, folder: Path, state: Path) -> None:
+    def train(self, study: Study, seed: int, folder: Path, state: Path) -> Cost:
         """Write ``model.safetensors`` (averaged weights), ``config.json`` and ``training.csv``."""
         training = Training.prepare(self.config, study, seed, self._pairs(study), state)
         with torch.random.fork_rng(devices=[]):
@@ -70,7 +66,10 @@ class RealESRGAN(Method):
         log = training.by_pixels(generator)
         if self.config.gan_steps:
             log += training.by_all_losses(generator, discriminator)
-        _save(generator, self._architecture(study), log, folder)
+        about = {"format": FORMAT, "architecture": self._architecture(study)}
+        save(generator.state_dict(), about, log, folder)
+        parts = {"generator": generator, "discriminator": discriminator}
+        return measure(parts, [generator], log, pre=[log[0]["phase"]])
 
     def load(self, study: Study, folder: Path) -> Restorer:
         """Read the weights that :meth:`train` wrote.
@@ -80,10 +79,12 @@ class RealESRGAN(Method):
         Raises:
             CheckpointError: They are missing, damaged, or of another shape.
         """
-        wanted = study.profile.data.scale
+        wanted = self._check_scale(study.profile.data.scale)
         generator = self._build(study.at_scale(_trained_scale(folder, wanted)))
-        generator.load_state_dict(_read(folder / "model.safetensors", generator.state_dict()))
-        return _Restorer(generator.eval().requires_grad_(False).to(study.profile.device), wanted)
+        generator.load_state_dict(read_weights(folder, generator.state_dict(), "realesrgan"))
+        return TiledRestorer(
+            generator.eval().requires_grad_(False).to(study.profile.device), wanted
+        )
 
     def _architecture(self, study: Study) -> dict[str, int]:
         return {
@@ -93,12 +94,16 @@ class RealESRGAN(Method):
             "num_grow_ch": self.config.growth,
         }
 
-    def _build(self, study: Study) -> RRDBNet:
-        if study.profile.data.scale not in (1, 2, 4):
+    def _check_scale(self, scale: int) -> int:
+        if scale not in (1, 2, 4):
             raise ConfigError(
-                f"{self.where}: RRDBNet enlarges by 1, 2 or 4, and data.scale is "
-                f"{study.profile.data.scale}; change the scale or remove this baseline"
+                f"{self.where}: RRDBNet enlarges by 1, 2 or 4, and data.scale is {scale}; change "
+                "the scale or remove this baseline"
             )
+        return scale
+
+    def _build(self, study: Study) -> RRDBNet:
+        self._check_scale(study.profile.data.scale)
         return RRDBNet(3, 3, **self._architecture(study))
 
     def _pairs(self, study: Study) -> Pairs:
@@ -112,7 +117,9 @@ class RealESRGAN(Method):
         return pairs
 
 
-class _Restorer(Restorer):
+class TiledRestorer(Restorer):
+    """An RRDBNet; whole where the image fits a tile."""
+
     def __init__(self, generator: RRDBNet, scale: int) -> None:
         self.generator, self.scale = generator, scale
         self.device = next(generator.parameters()).device
@@ -151,28 +158,6 @@ class _Restorer(Restorer):
         return self.generator(padded)[..., : scale * height, : scale * width]
 
 
-def _save(
-    generator: RRDBNet, architecture: dict[str, int], log: list[dict[str, Any]], folder: Path
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {key: value.cpu().contiguous() for key, value in generator.state_dict().items()}
-    about = {"format": FORMAT, "architecture": architecture}
-    write_text_atomic(json.dumps(about, indent=2) + "\n", folder / "config.json")
-    _publish(lambda file: write_log(log, file), folder / "training.csv")
-    _publish(lambda file: save_file(weights, file, {"format": "pt"}), folder / "model.safetensors")
-
-
-def _publish(write: Callable[[Path], None], file: Path) -> None:
-    """Write a file under a passing name, then give it its own."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        write(partial)
-        os.replace(partial, file)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise RunError(f"{file}: cannot be written: {error}") from None
-
-
 def _trained_scale(folder: Path, default: int) -> int:
     """The scale that a checkpoint was trained at."""
     try:
@@ -180,23 +165,3 @@ def _trained_scale(folder: Path, default: int) -> int:
         return int(about["architecture"]["scale"])
     except (OSError, ValueError, KeyError, TypeError):
         return default  # the weights themselves say what is wrong, if anything is
-
-
-def _read(file: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Read weights that must have the names and shapes of `expected`."""
-    if not file.is_file():
-        raise CheckpointError(
-            f"{file}: is missing; make it with: faithdiff train --method realesrgan"
-        )
-    try:
-        found = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: cannot be read: {error}; train it again") from None
-    for key in sorted(expected.keys() | found.keys()):
-        have, want = (str(tuple(d[key].shape)) if key in d else "none" for d in (found, expected))
-        if have != want:
-            raise CheckpointError(
-                f"{file}: {key}: shape {have} found, {want} expected by the settings of the "
-                "profile; restore these settings or train it again"
-            )
-    return found

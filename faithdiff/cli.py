@@ -24,6 +24,19 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+baseline = typer.Typer(
+    help="Methods that run outside of this process: official code, and commands of your own.",
+    epilog="Example: faithdiff baseline check diffbir --config config/released.yaml",
+    no_args_is_help=True,
+)
+method_app = typer.Typer(
+    help="The contract that every method keeps, yours included (docs/add-a-method.md).",
+    epilog="Example: faithdiff method check bicubic",
+    no_args_is_help=True,
+)
+app.add_typer(baseline, name="baseline")
+app.add_typer(method_app, name="method")
+
 Config = Annotated[Path, typer.Option("--config", "-c", help="Profile to read.")]
 Method = Annotated[str, typer.Option(help="A key of `variants` or `baselines` in the profile.")]
 Seed = Annotated[int, typer.Option(help="Repetition of the training.")]
@@ -205,7 +218,8 @@ def train(
 
     study = Study.load(config)
     found = find_method(study, _known(method, study.profile.trained, "--method"))
-    if method in study.profile.variants and launch.needed(study):
+    variant = study.profile.variants.get(method)
+    if variant is not None and variant.weights is None and launch.needed(study):
         verb = ["train", "--method", method, "--seed", str(seed)]
         launch.launch(study, method, seed, verb, time_limit)
         return
@@ -267,14 +281,14 @@ def export(
 def restore_sets(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
     """Restore every test set and level with a method; resumes at the image.
 
-    Of a variant also the held-out denoising loss: it needs the same model and the same images.
+    Of a denoiser also the held-out loss: it needs the same model and the same images.
     """
     from faithdiff.registry import find_method
     from faithdiff.restore.run import restore_job
 
     study = Study.load(config)
     restore_job(study, find_method(study, method), method, seed)
-    if method in study.profile.variants:
+    if method in study.profile.denoisers:
         heldout(method, seed, config)
 
 
@@ -301,11 +315,13 @@ def restore(
 
 @app.command(epilog="Example: faithdiff heldout --method frozen --seed 0")
 def heldout(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
-    """Measure the held-out denoising loss of a trained variant."""
+    """Measure the held-out denoising loss of a method on the study's prior."""
+    from faithdiff.registry import find_method
     from faithdiff.score.heldout import heldout_job
 
     study = Study.load(config)
-    heldout_job(study, _known(method, list(study.profile.variants), "--method"), seed)
+    found = find_method(study, _known(method, study.profile.denoisers, "--method"))
+    heldout_job(study, found, method, seed)
 
 
 @app.command(epilog="Example: faithdiff score --method frozen --seed 0")
@@ -422,11 +438,15 @@ def fetch(
     profile: Annotated[
         str | None, typer.Option(help="Fetch all that this profile needs: models, image sets.")
     ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Fetch the weights of this official baseline.")
+    ] = None,
     config: Config = MINI,
 ) -> None:
-    """Download metric weights, or all of a profile; the only verb that uses the network.
+    """Download metric weights, or all of a profile or of a baseline.
 
-    Resumes, verifies, unpacks, and says what a person must fetch and where to put it.
+    Resumes, verifies, unpacks, and says what a person must fetch and where to put it. This
+    and `faithdiff baseline prepare` are the only verbs that use the network.
     """
     from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts, needed_by
     from faithdiff.data.fetch import fetch_all
@@ -436,8 +456,13 @@ def fetch(
         raise UserError("--profile fetches everything, --weights a part of it; give one of them")
     if profile is not None:
         config = Path("config", f"{profile}.yaml")
-    read = Study.load(config).profile
-    if profile is None:
+    study = Study.load(config)
+    read = study.profile
+    if baseline is not None:
+        from faithdiff.foreign.prepare import artifacts_of
+
+        wanted = artifacts_of(study, baseline)
+    elif profile is None:
         wanted = weights_needed(read, metrics=weights or None)
     else:
         wanted = needed_by(profile, load_artifacts(ARTIFACTS_FILE))
@@ -594,6 +619,44 @@ def pull(
 
     profile = Study.load(config).profile.profile
     pull_study(profile, Path(), stamp or Path("logs", profile, "version.json"), remote)
+
+
+@baseline.command("prepare", epilog="Example: faithdiff baseline prepare diffbir")
+def baseline_prepare(
+    name: Annotated[str, typer.Argument(help="A baseline of the profile.")], config: Config = MINI
+) -> None:
+    """Clone the code of a baseline at its commit and make its environment; uses the network."""
+    from faithdiff.foreign.prepare import prepare as run
+
+    typer.echo(run(Study.load(config), name), nl=False)
+
+
+@baseline.command("check", epilog="Example: faithdiff baseline check supir")
+def baseline_check(
+    name: Annotated[str, typer.Argument(help="A baseline of the profile.")], config: Config = MINI
+) -> None:
+    """Say what is missing before a long run: environment, weights, GPU memory, consent."""
+    from faithdiff.foreign.prepare import check
+
+    typer.echo(check(Study.load(config), name), nl=False)
+
+
+@method_app.command("check", epilog="Example: faithdiff method check mymethod")
+def method_check(
+    name: Annotated[str, typer.Argument(help="A method of the profile.")],
+    config: Config = MINI,
+    seed: Seed = 0,
+    size: Annotated[int, typer.Option(min=8, help="Side of the test images, LQ pixels.")] = 24,
+) -> None:
+    """Run the contract test-suite on a method: shape, range, names, determinism, resume, refusals.
+
+    Exit code 0: it keeps the contract, 1: it does not, 2: it cannot run yet.
+    """
+    from faithdiff.contract import check_method, kept, table
+
+    findings = check_method(Study.load(config), name, seed, size)
+    typer.echo(table(name, findings), nl=False)
+    raise typer.Exit(0 if kept(findings) else 1)
 
 
 def _known(name: str, allowed: list[str], flag: str) -> str:

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from faithdiff.errors import ConfigError
 
@@ -291,7 +299,13 @@ class HeldOut(Section):
     images: Positive  # per test set and level
 
 
-OPERATIONAL = {"processes", "launcher", "prefetch", "validation_every"}  # of `training`
+OPERATIONAL = {  # settings of `training` that change where and how fast it runs, not its result
+    "processes",
+    "shard_optimiser",
+    "launcher",
+    "prefetch",
+    "validation_every",
+}
 
 
 class Training(Section):
@@ -311,6 +325,7 @@ class Training(Section):
     precision: Literal["fp32", "bf16", "fp16"]  # of the passes; weights and their sums are float32
     gradient_checkpointing: bool
     processes: Positive  # one for each device; the micro-batches of an update are dealt to them
+    shard_optimiser: bool  # each process keeps the moments of its share of the parameters (ZeRO-1)
     launcher: list[str]  # arguments for `accelerate launch`, beside the number of processes
     prefetch: Natural  # batches drawn ahead by a thread
     heldout: HeldOut
@@ -345,7 +360,72 @@ class Baseline(Section):
     label: str
     implementation: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]  # module:Class
     trained: bool = False  # whether it must be trained before it restores
+    denoises: bool = False  # whether it denoises latents of the study's prior
     settings: dict[str, Any] = {}  # checked by the class's own schema
+
+
+class _Own(Section):
+    """What the suite neither trains nor looks into."""
+
+    label: str
+
+    @property
+    def trained(self) -> bool:
+        return False
+
+    @property
+    def denoises(self) -> bool:
+        return False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+
+class OwnOutputs(_Own):
+    """A method of the user's own, given as restored images; see docs/add-a-method.md."""
+
+    outputs: str  # folder with <data set>/<level>/<image>.png, or a path with {dataset} and {level}
+
+    @property
+    def implementation(self) -> str:
+        return "faithdiff.foreign.own:Outputs"
+
+
+Unit = Literal["image", "folder", "set"]
+
+
+class OwnCommand(_Own):
+    """A method of the user's own, given as a command; see docs/add-a-method.md."""
+
+    command: str  # {lq} and {out} are folders; also {seed} {scale} {captions}
+    # What one call restores. image: one image. folder: all that are missing, and none may depend on
+    # the others. set: a whole test set at a level, whose results may depend on one another.
+    per: Unit = "folder"
+    environment: Path | None = None  # a folder with bin/python, a requirements .txt, a conda .yml
+    depends: list[Path] = []  # files and folders whose content decides the results
+    gpu_gb: Annotated[float, Field(ge=0)] = 0  # that it needs; checked before a long run
+
+    @property
+    def implementation(self) -> str:
+        return "faithdiff.foreign.own:Command"
+
+
+def _kind(value: Any) -> str:
+    """Which section a baseline is, by the key that only this one has."""
+    if isinstance(value, Section):
+        return type(value).__name__
+    keys = value if isinstance(value, dict) else ()
+    return "OwnCommand" if "command" in keys else "OwnOutputs" if "outputs" in keys else "Baseline"
+
+
+# The tags are the names of the classes, which the JSON schema has as well (see _walk).
+AnyBaseline = Annotated[
+    Annotated[Baseline, Tag("Baseline")]
+    | Annotated[OwnOutputs, Tag("OwnOutputs")]
+    | Annotated[OwnCommand, Tag("OwnCommand")],
+    Discriminator(_kind),
+]
 
 
 class Captioner(Section):
@@ -414,7 +494,7 @@ class Profile(Section):
     recipes: Annotated[dict[Name, Stage1], Field(min_length=1)]
     variants: dict[Name, Variant]
     training: Training
-    baselines: dict[Name, Baseline]
+    baselines: dict[Name, AnyBaseline]
     restore: Restore
     captioner: Captioner = Captioner()  # older checkpoints do not know it
     score: Score
@@ -428,14 +508,32 @@ class Profile(Section):
         return [*baselines, *self.variants]
 
     @property
-    def methods(self) -> dict[str, Baseline | Variant]:
+    def pretrained(self) -> list[str]:
+        """Names of the recipes whose stage 1 is trained."""
+        used = [v.recipe for v in self.variants.values() if v.pretrain and v.weights is None]
+        return sorted(set(used))
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything is trained; a study of imported weights needs no training set."""
+        baselines = any(baseline.trained for baseline in self.baselines.values())
+        return baselines or any(variant.weights is None for variant in self.variants.values())
+
+    @property
+    def denoisers(self) -> list[str]:
+        """Names of the methods that have a held-out denoising loss."""
+        baselines = [name for name, baseline in self.baselines.items() if baseline.denoises]
+        return [*baselines, *self.variants]
+
+    @property
+    def methods(self) -> dict[str, AnyBaseline | Variant]:
         """Every method by name, in table order."""
         return {**self.baselines, **self.variants}
 
     @property
     def tables(self) -> list[str]:
         """Names of the tables of the report."""
-        return ["main", *(["real"] if self.data.real else []), "ablation"]
+        return ["main", *(["real"] if self.data.real else []), "ablation", "cost"]
 
     @model_validator(mode="after")
     def _names_exist(self) -> Profile:
@@ -594,6 +692,9 @@ def _walk(schema: Any, location: Location) -> tuple[Location, list[str]]:
             break
         if "discriminator" in node:
             node = _deref(schema, {"$ref": node["discriminator"]["mapping"].get(part, "")})
+            continue
+        if {"$ref": f"#/$defs/{part}"} in node.get("oneOf", []):
+            node = schema["$defs"][part]
             continue
         path.append(part)
         allowed = list(node.get("properties", {}))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+OFFICIAL = Path("official")  # checkouts and environments of methods that run outside, shared
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -65,6 +67,14 @@ class Layout:
     def store(self) -> Path:
         """Finished restorations by key: what makes a killed job resume at the image."""
         return Path("restored", self.profile, ".store")
+
+    def outside(self, method: str, seed: int, dataset: str, level: str) -> Path:
+        """Where a method outside of this process works: its LQ folder, its outputs, its log."""
+        return Path("restored", self.profile, ".work", f"{method}-seed{seed}", dataset, level)
+
+    def prepared(self, method: str) -> Path:
+        """Says that the code and the environment of a method are there, and which they are."""
+        return OFFICIAL / "prepared" / self.profile / f"{method}.json"
 
     def restored(self, method: str, seed: int) -> Path:
         return Path("restored", self.profile, method, f"seed{seed}")

@@ -13,11 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faithdiff.config import Profile, load_profile
-from faithdiff.data.artifacts import check_shipped
+from faithdiff.data.artifacts import Artifact, check_shipped
+from faithdiff.errors import UserError
 from faithdiff.layout import Layout
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
+
+    from faithdiff.models.text import Prompt
+    from faithdiff.train.spent import Cost
 
 
 @dataclass(frozen=True)
@@ -74,13 +80,32 @@ class Restorer(ABC):
         """
 
 
+@dataclass(frozen=True)
+class Denoiser:
+    """A trained model on the study's prior, as the held-out denoising loss asks it.
+
+    Attributes:
+        see: What the model takes from enlarged LQ images ``(B, 3, H, W)`` in [-1, 1].
+        predict: Noise or velocity ``(B, C, h, w)`` from noisy latents, timesteps ``(B,)``, what
+            `see` gave, prompt and time ids.
+        captions: The captions by which the model denoises, from what `see` gave and those known.
+    """
+
+    see: Callable[[Tensor], Any]
+    predict: Callable[[Tensor, Tensor, Any, Prompt, Tensor], Tensor]
+    captions: Callable[[Any, list[str]], list[str]] = lambda _, known: known
+
+
 class Method(ABC):
     """A method before its weights: how it is trained and loaded."""
 
     #: Whether :meth:`train` must run before :meth:`load`.
     trained: bool = False
 
-    def train(self, study: Study, seed: int, folder: Path, state: Path) -> None:
+    #: Whether it denoises latents of the study's prior, so that :meth:`denoiser` gives a model.
+    denoises: bool = False
+
+    def train(self, study: Study, seed: int, folder: Path, state: Path) -> Cost:
         """Train one repetition and write its weights and ``training.csv`` into `folder`.
 
         Args:
@@ -92,6 +117,89 @@ class Method(ABC):
     def load(self, study: Study, folder: Path) -> Restorer:
         """Load the weights that :meth:`train` wrote into `folder`."""
 
+    def denoiser(self, study: Study, folder: Path) -> Denoiser:
+        """Load the same weights for the held-out denoising loss."""
+        raise NotImplementedError(f"{type(self).__name__} does not denoise latents of the prior")
+
     @abstractmethod
     def settings(self, study: Study) -> dict[str, Any]:
         """Everything besides the weights that decides an output, as plain values."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to restore, and the key of its result."""
+
+    name: str
+    lq: Path
+    lq_sha256: str
+    caption: str
+    seed: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """A test set at a level and repetition, with a folder to work in."""
+
+    dataset: str
+    level: str
+    seed: int  # repetition
+    work: Path
+
+
+Keep = Callable[[Item, "NDArray[np.uint8]"], None]
+
+
+class Foreign(Method):
+    """A method that works on folders, outside of this process; its images may fail one by one."""
+
+    def keyed(self, place: Place, items: list[Item]) -> list[Item]:
+        """Give the items keys over all that decides their results besides :meth:`settings`."""
+        return items
+
+    @abstractmethod
+    def restore_folder(
+        self, study: Study, place: Place, items: list[Item], missing: list[Item], keep: Keep
+    ) -> dict[str, str]:
+        """Restore the images of a test set that are missing.
+
+        Args:
+            study: At the scale of the test set.
+            place: What is restored.
+            items: All images of the test set.
+            missing: Those without a result in the store.
+            keep: To be called with each result, ``(H, W, 3)`` uint8, as soon as it is there.
+
+        Returns:
+            Why images of `missing` have no result, by name; all others were kept.
+
+        Raises:
+            FaithDiffError: Nothing can come of it: what is wrong, and the way out.
+        """
+
+    def needs(self, study: Study) -> list[str]:
+        """What is missing before a run, each with the way to get it; empty when it can start."""
+        return []
+
+    def prepare(self, study: Study) -> dict[str, Any]:
+        """Get what a run needs beside weights: code, environment; returns what was found."""
+        return {}
+
+    def artifacts(self) -> list[Artifact]:
+        """The files from outside that it reads."""
+        return []
+
+    def state(self, study: Study) -> Any:
+        """What a workflow compares to decide whether to restore again; cheap, and reads little."""
+        return self.settings(study)
+
+    def record(self) -> dict[str, Any]:
+        """What the manifest says of the last run besides: versions, memory, exit codes."""
+        return {}
+
+    def load(self, study: Study, folder: Path) -> Restorer:
+        raise UserError(
+            f"{type(self).__name__} runs outside of this process; it restores test sets "
+            "(faithdiff restore-sets), not single images"
+        )

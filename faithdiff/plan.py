@@ -173,9 +173,9 @@ class Plan:
         if training.processes > 1:
             shared = zero2(run.cost, training.processes) + parts[ACTIVATIONS]
             yield (
-                f"\nWith DeepSpeed ZeRO-2 over {training.processes} processes: 2 B x parameters + "
-                "(2 + 4 + 8) B x trained / processes + activations = "
-                f"{shared / GIB:.3g} GiB (config/accelerate/zero2.yaml)."
+                "\nFor comparison, the released code's ZeRO-2 over as many processes: 2 B x "
+                "parameters + (2 + 4 + 8) B x trained / processes + activations = "
+                f"{shared / GIB:.3g} GiB."
             )
         if torch.cuda.is_available() and self.profile.device == "cuda":
             size = torch.cuda.get_device_properties(0).total_memory
@@ -189,10 +189,12 @@ class Plan:
     def memory(self, cost: Phase) -> dict[str, float]:
         """Bytes on the device of one process, part by part."""
         training = self.profile.training
+        shares = training.processes if training.shard_optimiser else 1
+        of = f" / {shares} processes" if shares > 1 else ""
         parts = {
             "weights, 4 B x parameters": 4.0 * cost.parameters,
             "gradients, 4 B x trained": 4.0 * cost.trained,
-            "AdamW, 8 B x trained": 8.0 * cost.trained,
+            f"AdamW, 8 B x trained{of}": 8.0 * cost.trained / shares,
         }
         if training.weights == "ema":
             parts["averaged weights, 4 B x parameters"] = 4.0 * cost.parameters

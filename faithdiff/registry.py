@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from faithdiff.config import Baseline, Variant
+from faithdiff.config import Baseline, OwnCommand, OwnOutputs, Variant
 from faithdiff.errors import ConfigError
 from faithdiff.methods import Method, Study
 
@@ -28,6 +28,10 @@ def find_method(study: Study, name: str) -> Method:
         from faithdiff.train.variants import VariantMethod
 
         return VariantMethod(study.profile, name)
+    if isinstance(config, OwnOutputs | OwnCommand):
+        from faithdiff.foreign import own
+
+        return own.build(config, f"{study.file}: baselines.{name}", name)
     return _baseline(study.file, name, config)
 
 
@@ -39,6 +43,8 @@ def _baseline(file: Path, name: str, config: Baseline) -> Method:
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{where}.implementation: {config.implementation}: {error}") from None
     method: Method = found(config.settings, f"{where}.settings")
-    if method.trained != config.trained:
-        raise ConfigError(f"{where}.trained: must be {str(method.trained).lower()} for this method")
+    for name in ("trained", "denoises"):
+        wanted = getattr(method, name)
+        if wanted != getattr(config, name):
+            raise ConfigError(f"{where}.{name}: must be {str(wanted).lower()} for this method")
     return method

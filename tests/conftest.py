@@ -44,3 +44,9 @@ def study(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study
     shutil.copytree(built, root)
     monkeypatch.chdir(root)
     return Study.load(PROFILE)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``pytest --method NAME``: the contract test-suite on a method of a profile."""
+    parser.addoption("--method", help="method whose contract to test (tests/test_contract.py)")
+    parser.addoption("--profile", default="config/mini.yaml", help="profile that has it")

@@ -10,18 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import (
-    CLIPImageProcessor,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-)
+from tiny_llava import save_tiny_llava
 
 from faithdiff import cli
 from faithdiff.config import Captioner
@@ -31,7 +20,7 @@ from faithdiff.data.images import write_png
 from faithdiff.errors import CheckpointError, UserError
 from faithdiff.models import captioner
 from faithdiff.models.bsrnet import load_bsrnet, network_of
-from faithdiff.models.captioner import TEMPLATE, Llava, answer_digest
+from faithdiff.models.captioner import Llava, answer_digest
 
 GOLDEN = {
     # The published rule, worked out by hand: words 1 to 3 go, a capital, the first two sentences.
@@ -96,43 +85,11 @@ def test_no_image_is_asked_about_twice(tmp_path: Path) -> None:
 
 # --- LLaVA ----------------------------------------------------------------------------------------
 
-WORDS = [*"ABCDEFGHIJKLMNOPQRSTUVWXYZ", *TEMPLATE.split(), "Describe", "this", "manner."]
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as transformers writes it: the real classes with random weights, a few thousand."""
     folder = tmp_path_factory.mktemp("llava")
-    vocabulary = {
-        word: k for k, word in enumerate(dict.fromkeys(["<pad>", "</s>", "<unk>", *WORDS]))
-    }
-    vocabulary["<image>"] = vocabulary.get("<image>", len(vocabulary))
-    backend = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
-        additional_special_tokens=["<image>"],
-    )  # fmt: skip
-    vision = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-        image_size=28, patch_size=14, projection_dim=16,
-    )  # fmt: skip
-    text = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=256,
-        pad_token_id=0, eos_token_id=1, bos_token_id=1,
-    )  # fmt: skip
-    image_token = tokenizer.convert_tokens_to_ids("<image>")
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=image_token)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = LlavaForConditionalGeneration(config)
-    assert sum(p.numel() for p in model.parameters()) < 50_000
-    model.save_pretrained(folder)
-    size = {"height": 28, "width": 28}
-    images = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=size)
-    # As the published folder: the processor's patch size is in the model's config alone.
-    LlavaProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+    save_tiny_llava(folder)
     return folder
 
 

@@ -249,8 +249,8 @@ def test_more_claims_only_make_a_verdict_harder(profile: Profile) -> None:
         (make_scores(1), {"expect": [{"metric": "musiq", "rule": "better"}]}, "no rows of musiq"),
         (
             make_scores(1),
-            {"test": {"kind": "gain", "method": "faithdiff", "over": ["seesr"]}},
-            "no method named 'seesr'",
+            {"test": {"kind": "gain", "method": "faithdiff", "over": ["pasd"]}},
+            "no method named 'pasd'",
         ),
     ],
 )

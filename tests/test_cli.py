@@ -36,7 +36,10 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["train", "--method", "frozn"], "'frozn' is not one of realesrgan, faithdiff, frozen"),
+        (
+            ["train", "--method", "frozn"],
+            "'frozn' is not one of realesrgan, diffbir, ",
+        ),
         (["prepare", "--dataset", "Photo"], "'Photo' is not one of Photos, Scenes, train, prior"),
         (["degrade", "--dataset", "Photos", "--level", "IV"], "'IV' is not one of I, II, III"),
         (["score", "--method", "bicubc"], "'bicubc' is not one of bicubic, realesrgan"),

@@ -299,7 +299,7 @@ def test_a_bomb_is_refused_by_what_it_states_and_by_what_it_holds(tmp_path: Path
 
 
 @pytest.mark.parametrize("pack", [pack for _, pack in PACKS])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cut=st.integers(1, 400), data=st.data())
 def test_a_damaged_archive_is_one_message_and_leaves_nothing(
     pack: Callable[[Path], str],

@@ -68,8 +68,8 @@ def imported(folder: Path) -> set[str]:
                 names.update(alias.name.split(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 names.add(node.module.split(".")[0])
-    own = {path.stem for path in folder.glob("*.py")}  # tests import the modules beside them
-    return names - sys.stdlib_module_names - own - {"faithdiff", "baselines"}
+    own = {"faithdiff", "baselines", "tests", *(path.stem for path in folder.rglob("*.py"))}
+    return names - sys.stdlib_module_names - own
 
 
 def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -118,9 +118,10 @@ def test_what_is_imported_is_declared(folder: str, groups: list[str]) -> None:
     known = declared(PROJECT["dependencies"]).union(*(declared(EXTRAS[g]) for g in groups))
     if folder == "tests":
         known.add("packaging")  # what pip, pytest and this file read requirements with
+    own = {file.stem for file in (ROOT / folder).glob("*.py")} if folder == "tests" else set()
     undeclared = {
         name
-        for name in imported(ROOT / folder)
+        for name in imported(ROOT / folder) - own
         if not known & {canonicalize_name(d) for d in providers().get(name, [])}
     }
     assert not undeclared, f"{folder} imports {sorted(undeclared)}: declare them in pyproject.toml"

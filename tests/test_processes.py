@@ -9,15 +9,19 @@ import sys
 import time
 from pathlib import Path
 
+import accelerate
 import pandas as pd
 import pytest
 import torch
 import yaml
+from accelerate import DistributedType
 from safetensors.torch import load_file
 
+from faithdiff.errors import ConfigError
 from faithdiff.methods import Study
 from faithdiff.provenance import folder_digest
 from faithdiff.train.launch import LAUNCHER
+from faithdiff.train.processes import join
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = Path("checkpoints/test/faithdiff/seed0")
@@ -63,10 +67,11 @@ def losses() -> list[float]:
     return list(pd.read_csv(CHECKPOINT / "training.csv")["loss"])
 
 
-def test_two_processes_equal_one_with_twice_the_accumulation(study: Study) -> None:
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_processes_equal_one_with_twice_the_accumulation(study: Study, sharded: bool) -> None:
     train(profile(1))
     alone, curve = weights(), losses()
-    output = train(profile(2))
+    output = train(profile(2, shard_optimiser=sharded))
     assert output.count("faithdiff lq_encoder+alignment+unet: 4 updates\n") == 1  # one speaks
     assert losses() == pytest.approx(curve, rel=1e-5)
     together = weights()
@@ -79,13 +84,30 @@ def test_two_processes_equal_one_with_twice_the_accumulation(study: Study) -> No
 def test_another_number_of_processes_goes_on_with_the_same_data(study: Study) -> None:
     train(profile(1))
     curve = losses()
-    output = train(profile(2), "--time-limit", "0.001", code=75)
+    output = train(profile(2, shard_optimiser=True), "--time-limit", "0.001", code=75)
     assert "paused after update 1 of 4 (time limit)" in output
     assert "exit code" not in output  # of a failure
     assert (WORK / "phase1.pt").is_file()
     train(profile(1))
     assert len(losses()) == 4
     assert losses() == pytest.approx(curve, rel=1e-5)
+
+
+def test_deepspeed_is_refused_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What accelerate says it is, without DeepSpeed itself."""
+
+    class State:
+        distributed_type = DistributedType.DEEPSPEED
+
+        def __init__(self, **_: object) -> None:
+            pass
+
+    monkeypatch.setattr(accelerate, "PartialState", State)
+    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
+    with pytest.raises(ConfigError, match=r"DEEPSPEED.*shard_optimiser"):
+        join("cuda")
 
 
 def workers() -> list[int]:

@@ -51,7 +51,7 @@ def write_profile(captions: str = "file", **changes: object) -> None:
             },
         },
         "variants": dict.fromkeys(VARIANTS),
-        "baselines": {"realesrgan": None},
+        "baselines": dict.fromkeys(("realesrgan", "diffbir", "supir", "seesr")),
         "score": SCORE,
         "report": {"protocol": "own", "main": ["bicubic"], "ablation": ["bicubic"]},
         **changes,
@@ -117,7 +117,7 @@ def test_a_real_world_set_goes_through_all_steps(study: Path) -> None:
 
     cli.tables(PROFILE)
     tables = sorted(file.name for file in Path("results/real/tables").glob("*.md"))
-    assert tables == ["ablation.md", "main.md", "real.md"]
+    assert tables == ["ablation.md", "cost.md", "main.md", "real.md"]
     text = Path("results/real/tables/real.md").read_text()
     assert "PIQE" in text and "Real" in text
     assert "PSNR" not in text and "Photos" not in text

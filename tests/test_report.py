@@ -34,6 +34,7 @@ from faithdiff.report.statistics import holm, paired_bootstrap, sign_flip_test
 from faithdiff.report.style import RC, method_styles, save
 from faithdiff.report.tables import ablation_table, load_scores, main_table, write_tables
 from faithdiff.report.training import training_figure
+from faithdiff.score.costs import COST_COLUMNS
 
 ROOT = Path(__file__).parent.parent
 PAPER = ROOT / "results" / "paper"
@@ -381,6 +382,8 @@ def study(profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(PAPER, tmp_path / "results" / "paper")
     layout.results.mkdir(parents=True)
     make_scores(profile).to_csv(layout.results / "scores.csv", index=False)
+    costs = pd.DataFrame({"method": list(profile.methods), "seed": 0}, columns=list(COST_COLUMNS))
+    costs.fillna({"parts": ""}).to_csv(layout.results / "cost.csv", index=False)
     _make_images(profile, layout)
     logs = [_log("stage1-released", 1)]
     logs += [_log(name, len(variant.phases)) for name, variant in profile.variants.items()]
@@ -415,7 +418,7 @@ def test_tables_do_not_depend_on_the_order_of_the_rows(profile: Profile, study: 
     before = {path: path.read_bytes() for path in write_tables(profile, study)}
     assert {path.name for path in before} == {
         f"{table}.{suffix}"
-        for table in ("main", "ablation")
+        for table in ("main", "ablation", "cost")
         for suffix in ("md", "tex", "csv", "cells.json")
     }
     scores = pd.read_csv(file, dtype=str, keep_default_na=False)

@@ -37,8 +37,8 @@ from faithdiff.registry import find_method
 from faithdiff.restore import run
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.restore.colour import adain, fix_colour, low_frequencies, wavelet
+from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.pictures import RECORD, restore_pictures
-from faithdiff.restore.pipeline import enlarge
 from faithdiff.restore.restorer import FaithDiffRestorer
 from faithdiff.restore.schedule import make_scheduler, visited
 from faithdiff.restore.tiling import gaussian, merged, tiles

@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("Snakefile", "workflow", "profiles", "config", "faithdiff", "baselines", "results/paper")
+BASELINES = {"bicubic", "realesrgan", "diffbir", "supir", "seesr"}
 SCORES = Path("results/test/scores.csv")
 
 
@@ -31,7 +32,7 @@ def copy_suite(folder: Path) -> Path:
     return folder
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, profile: str = "test") -> subprocess.Popen[str]:
     """Start snakemake in a session of its own, with the package of the copy."""
     scripts = Path(sys.executable).parent
     environment = {
@@ -40,7 +41,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         "PYTHONPATH": str(folder),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", "profile=test"]
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", f"profile={profile}"]
     return subprocess.Popen(
         [*command, *arguments],
         cwd=folder,
@@ -52,9 +53,9 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def run(folder: Path, *arguments: str) -> str:
+def run(folder: Path, *arguments: str, profile: str = "test") -> str:
     """Run snakemake to its end and return what it printed."""
-    process = start(folder, *arguments)
+    process = start(folder, *arguments, profile=profile)
     output, _ = process.communicate(timeout=1200)
     assert process.returncode == 0, output[-4000:]
     return output
@@ -78,11 +79,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_study_ends_with_scores_tables_figures_and_manifest(finished: Path) -> None:
     scores = pd.read_csv(finished / SCORES)
     ok = scores[scores["status"] == "ok"]
-    assert set(ok["method"]) == {"bicubic", "realesrgan", "faithdiff", "separate", "features-8ch"}
+    assert set(ok["method"]) == {*BASELINES, "faithdiff", "separate", "features-8ch"}
     assert {"psnr", "heldout_loss"} <= set(ok["metric"])
     assert (scores.loc[scores["metric"] == "lpips", "status"].str.contains("fetch")).all()
     results = finished / "results" / "test"
-    for table in ("main", "ablation"):
+    for table in ("main", "ablation", "cost"):
         for kind in ("md", "tex", "csv", "cells.json"):
             assert (results / "tables" / f"{table}.{kind}").stat().st_size > 100
     manifest = json.loads((results / "manifest.json").read_text(encoding="utf-8"))
@@ -119,7 +120,7 @@ def test_alignment_edit_reruns_what_depends_on_it_and_no_data(finished: Path) ->
     file.write_text(before.replace("1.702", "1.703"), "utf-8")
     rules = planned(finished)
     file.write_text(before, "utf-8")
-    assert {"pretrain_alignment", "train_variant", "restore_variant"} <= rules
+    assert {"pretrain_alignment", "train_variant", "restore_denoiser"} <= rules
     assert not rules & {"prepare_dataset", "degrade", "train_prior", "cache_latents"}
     assert "train_baseline" not in rules
 
@@ -130,7 +131,7 @@ def test_config_edit_reruns_only_what_reads_it(finished: Path) -> None:
     file.write_text(before.replace("steps: 4, start_timestep", "steps: 5, start_timestep"), "utf-8")
     rules = planned(finished)
     file.write_text(before, "utf-8")
-    assert "restore_variant" in rules
+    assert "restore_denoiser" in rules
     assert not rules & {"train_variant", "pretrain_alignment", "train_baseline", "restore_baseline"}
 
 
@@ -138,7 +139,7 @@ def test_clone_with_committed_results_still_runs_the_study(finished: Path, tmp_p
     folder = copy_suite(tmp_path / "clone")
     shutil.copytree(finished / "results" / "test", folder / "results" / "test")
     rules = planned(folder)
-    assert {"prepare_dataset", "degrade", "train_variant", "restore_variant", "collect"} <= rules
+    assert {"prepare_dataset", "degrade", "train_variant", "restore_denoiser", "collect"} <= rules
 
 
 def test_misspelt_profile_stops_before_anything_runs(finished: Path) -> None:

@@ -770,6 +770,30 @@ def test_a_crop_off_the_grid_is_refused(study: Study) -> None:
         _cache(study, load_prior(study.layout.trained_prior), crop=30)
 
 
+# --- Validation images --------------------------------------------------------------------------
+
+
+def test_validation_images_change_nothing_and_stay_with_the_checkpoint(study: Study) -> None:
+    folder = study.layout.checkpoint("faithdiff", 0)
+    before = folder_digest(folder)
+    again = _changed(study, validation_every=2)
+    run_job(again, "faithdiff", 0, folder, _train(again, "faithdiff"))
+    assert folder_digest(folder) == before
+    pictures = sorted((folder / "validation").iterdir())
+    ends = [path.name.rsplit("-", 1)[1] for path in pictures]
+    assert ends == ["000002.png", "000004.png"]
+    one, other = (read_image(path) for path in pictures)
+    assert one.shape == other.shape and (one != other).any()
+    assert one.std() > 10
+
+
+def test_validation_without_its_images_is_refused_before_the_training(study: Study) -> None:
+    shutil.rmtree(study.layout.dataset("Photos"))
+    again = _changed(study, validation_every=2)
+    with pytest.raises(UserError, match=r"Photos.*faithdiff prepare --dataset Photos .*every to 0"):
+        run_job(again, "faithdiff", 0, study.layout.checkpoint("f", 0), _train(again, "faithdiff"))
+
+
 # --- Jobs ---------------------------------------------------------------------------------------
 
 
@@ -805,9 +829,9 @@ def test_a_checkpoint_knows_the_profile_that_made_it(study: Study) -> None:
 
 def test_the_held_out_loss_is_the_same_when_measured_again(study: Study) -> None:
     file = study.layout.restored("faithdiff", 0) / "heldout.csv"
-    heldout_job(study, "faithdiff", 0)
+    heldout_job(study, find_method(study, "faithdiff"), "faithdiff", 0)
     first = file.read_bytes()
-    heldout_job(study, "faithdiff", 0)
+    heldout_job(study, find_method(study, "faithdiff"), "faithdiff", 0)
     assert file.read_bytes() == first
     table = pd.read_csv(file)
     assert len(table) == 2 and table["value"].between(0, 100).all()

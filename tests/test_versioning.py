@@ -78,6 +78,7 @@ def write_outputs(root: Path, psnr: float = 25.5) -> None:
     write(results / "figures/perception-distortion.png", f"picture of {psnr}")
     curves = f"faithdiff,0,joint,10,{psnr / 100},0.001\nfrozen,0,joint,10,0.5,0.001\n"
     write(results / "training.csv", "method,seed,phase,step,loss,learning_rate\n" + curves)
+    write(results / "cost.csv", f"method,updates\nfaithdiff,{psnr}\n")
     summary = {"faithdiff": {"Photos": {"II": {"psnr@ycbcr": psnr}}}}
     write(results / "summary.json", json.dumps(summary))
 
@@ -336,7 +337,7 @@ rule restore:
     shell: "cat {input}/w > {output}"
 rule collect:
     input: rules.restore.output
-    output: multiext("results/mini/", "scores.csv", "training.csv", "summary.json"),
+    output: multiext("results/mini/", "scores.csv", "training.csv", "cost.csv", "summary.json"),
         claims=multiext("results/mini/claims", ".json", ".md")
     params: psnr=config.get("psnr", 25)
     shell: "for f in {output}; do echo {params.psnr} > $f; done"

@@ -8,7 +8,8 @@ from faithdiff.claims.schema import CLAIMS
 from faithdiff.config import REAL, digest
 from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
-from faithdiff.methods import Study
+from faithdiff.methods import Foreign, Study
+from faithdiff.registry import find_method
 from faithdiff.provenance import code_digest, folder_digest
 from faithdiff.report.page.build import page_digest
 from faithdiff.score.protocols import definitions_of, weights_state
@@ -109,8 +110,44 @@ def prior_digest():
     return folder_digest(profile.prior.path)
 
 
+def validation_images():
+    """Test images that a training draws on its way: none, unless the profile asks for them."""
+    if not profile.training.validation_every:
+        return []
+    dataset, level = next(iter(profile.data.test)), profile.data.levels[-1]
+    return [layout.dataset(dataset) / "index.csv", layout.lq(dataset, level) / "degradation.jsonl"]
+
+
 def method_module(method):
     """The module that defines a method; what it imports decides when the method is run again."""
     if method in profile.variants:
         return "faithdiff.train.variants"
     return profile.baselines[method].implementation.partition(":")[0]
+
+
+def settings_of(method, training=False):
+    """Settings of a baseline, without the switches of its sampler where it is trained."""
+    if method in profile.variants:
+        return None
+    settings = profile.baselines[method].settings
+    return {k: v for k, v in settings.items() if k != "sampling"} if training else settings
+
+
+def from_elsewhere(method):
+    """The method, if its code, weights or outputs come from elsewhere; they are cheap to look at."""
+    elsewhere = method_module(method).startswith(("faithdiff.foreign.", "baselines.official."))
+    return find_method(study, method) if elsewhere else None
+
+
+def needs_preparation(method):
+    """Whether its code or its environment must be there first; given outputs need neither."""
+    runs_outside = isinstance(from_elsewhere(method), Foreign)
+    return runs_outside and not hasattr(profile.baselines[method], "outputs")
+
+
+def outside_state(method):
+    """What decides the results of such a method: outputs, command, code, weights."""
+    found = from_elsewhere(method)
+    if found is None:
+        return None
+    return digest(found.state(study) if isinstance(found, Foreign) else found.settings(study))

@@ -18,6 +18,7 @@ from faithdiff.provenance import PACKAGES, imported, stripped
 WORKFLOW = "workflow"
 # Rules after the scores: they print numbers and make none.
 AFTER_SCORES = {"tables", "figures", "manifest", "version"}
+Methods = Mapping[str, Mapping[str, str]]  # rule -> method -> module
 _RULE = re.compile(r"(?m)^rule (\w+):\n((?:[ \t].*\n|\n)*)")
 _DIGEST = re.compile(r"code_digest\(([^#]*?)\)(?:,|\n)", re.DOTALL)
 _MODULE = re.compile(r'"([\w.]+)"')
@@ -100,18 +101,18 @@ class CodeChange:
     commits: list[Commit]
 
 
-def code_change(git: Git, old: str, new: str, baselines: Mapping[str, str]) -> CodeChange:
+def code_change(git: Git, old: str, new: str, methods: Methods) -> CodeChange:
     """Compare the code of every rule between two commits.
 
     Args:
         git: The repository.
         old: A commit, `new` likewise.
-        baselines: Module of each baseline by its name, for rules whose code depends on it.
+        methods: Module of each method by its name, for each rule whose code depends on it.
     """
     before, after = (_read(git, commit) for commit in (old, new))
     closures: dict[tuple[str, str], set[str]] = {}
     for code, rules in (before, after):
-        for key, modules in _by_method(rules, baselines).items():
+        for key, modules in _by_method(rules, methods).items():
             closures.setdefault(key, set()).update(code.closure(modules))
     changed = {
         name
@@ -149,12 +150,13 @@ def rule_modules(text: str) -> dict[str, tuple[set[str], bool]]:
 
 
 def _by_method(
-    rules: Mapping[str, tuple[set[str], bool]], baselines: Mapping[str, str]
+    rules: Mapping[str, tuple[set[str], bool]], methods: Methods
 ) -> dict[tuple[str, str], set[str]]:
     found: dict[tuple[str, str], set[str]] = {}
     for rule, (modules, per_method) in rules.items():
         if per_method:
-            found |= {(rule, name): modules | {module} for name, module in baselines.items()}
+            chosen = methods.get(rule, {})
+            found |= {(rule, name): modules | {module} for name, module in chosen.items()}
         else:
             found[rule, ""] = modules
     return found

@@ -62,6 +62,8 @@ def explain(
     if table not in results.tables:
         there = ", ".join(sorted(results.tables)) or "none"
         raise UserError(f"table {table!r}: {results.title} has: {there}")
+    if table == "cost":
+        raise UserError(f"table 'cost': is made of {profile}'s cost.csv, not of scores; read that")
     content = results.tables[table]
     cell = _find(list(content["cells"].values()), words, results, root)
     return explain_cell(results, table, cell, root)

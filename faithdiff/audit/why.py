@@ -13,6 +13,7 @@ from faithdiff.audit.differences import Difference, manifest_differences
 from faithdiff.audit.git import Commit, Git
 from faithdiff.audit.results import Results
 
+VARIANTS = "variants"  # all of FaithDiff's, which run the same code
 KINDS = ("data", "degradation", "weights", "config", "code", "packages", "hardware", "seeds")
 
 
@@ -148,17 +149,26 @@ def _code(old: Results, new: Results, git: Git) -> tuple[list[Difference], list[
             unknown.append(f"code ({name} was made with uncommitted changes on {str(sha)[:9]})")
     if len(set(commits)) < 2:
         return [], [], unknown
-    changed = code_change(git, commits[0], commits[1], _baselines(old, new))
+    changed = code_change(git, commits[0], commits[1], _methods(old, new))
     rules = [_rule(rule, commits, old, new) for rule in changed.rules]
     return rules, changed.commits, unknown
 
 
-def _baselines(*sides: Results) -> dict[str, str]:
-    return {
-        name: str(baseline.get("implementation", "")).partition(":")[0]
-        for side in sides
-        for name, baseline in side.manifest.get("config", {}).get("baselines", {}).items()
+def _methods(*sides: Results) -> dict[str, dict[str, str]]:
+    """Which module each method adds to the rules that run methods."""
+    found: dict[str, dict[str, str]] = {
+        "train_baseline": {},
+        "restore_baseline": {},
+        "restore_denoiser": {VARIANTS: "faithdiff.train.variants"},
     }
+    for side in sides:
+        for name, baseline in side.manifest.get("config", {}).get("baselines", {}).items():
+            module = str(baseline.get("implementation", "")).partition(":")[0]
+            if baseline.get("trained"):
+                found["train_baseline"][name] = module
+            restoring = "restore_denoiser" if baseline.get("denoises") else "restore_baseline"
+            found[restoring][name] = module
+    return found
 
 
 def _rule(rule: ChangedRule, commits: list[str], old: Results, new: Results) -> Difference:
@@ -176,9 +186,9 @@ def _rule(rule: ChangedRule, commits: list[str], old: Results, new: Results) -> 
 
 def _runs(rule: ChangedRule, *sides: Results) -> frozenset[str] | None:
     """Methods that a rule runs for; None for all."""
-    if rule.method:
+    if rule.method and rule.method != VARIANTS:
         return frozenset([rule.method])
-    if rule.rule.endswith("_variant") or rule.rule == "pretrain_alignment":
+    if rule.method or rule.rule in ("train_variant", "pretrain_alignment"):
         return frozenset(_names(sides, "variants"))
     if rule.rule.endswith("_baseline"):
         return frozenset(_names(sides, "baselines"))

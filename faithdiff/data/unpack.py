@@ -165,6 +165,9 @@ def _opened(archive: Path) -> Iterator[tuple[Iterator[_Member], tqdm[Any]]]:
 
 
 def _of_zip(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    # With a wrong length in its directory, an entry would swallow those that follow.
+    if b"PK\1\2" in info.comment + info.extra + info.orig_filename.encode("latin-1", "ignore"):
+        raise zipfile.BadZipFile("its directory is broken")
     kind = stat.S_IFMT(info.external_attr >> 16)
     refused = ""
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):

@@ -106,6 +106,7 @@ class Table:
     Attributes:
         images: Names behind the cells: ``{protocol/metric: {data set/level: [image, ...]}}``.
         differences: Print each cell's comparison beside its mean.
+        source: The file in ``results/<profile>`` that the table is a function of.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Table:
     footnotes: tuple[str, ...]
     images: dict[str, dict[str, list[str]]]
     differences: bool = False
+    source: str = "scores.csv"
 
 
 def number(value: float, column: Column, signed: bool = False) -> str:

@@ -20,6 +20,7 @@ OURS = (
     "training.precision",
     "training.gradient_checkpointing",
     "training.processes",
+    "training.shard_optimiser",
     "training.launcher",
     "training.prefetch",
     "training.heldout",

@@ -21,7 +21,7 @@ def to_latex(table: Table) -> str:
     """Print one ``table`` environment per group of blocks; needs booktabs and nothing else."""
     groups = [list(blocks) for _, blocks in groupby(table.blocks, key=lambda block: block.group)]
     lines = [
-        f"% Written from results/{table.profile}/scores.csv; do not edit.",
+        f"% Written from results/{table.profile}/{table.source}; do not edit.",
         r"% In the preamble: \usepackage{booktabs}",
     ]
     first = _label(table, groups[0][0])

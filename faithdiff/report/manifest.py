@@ -55,7 +55,9 @@ def write_manifest(study: Study) -> None:
 def _data(study: Study) -> dict[str, Any]:
     """Hashes of every data set's index, and of its degradation log at each level."""
     data = study.profile.data
-    levels = {"train": [data.train_level], **{name: data.levels_of(name) for name in data.test}}
+    levels = {name: data.levels_of(name) for name in data.test}
+    if study.profile.learns:
+        levels = {"train": [data.train_level], **levels}
     if study.profile.prior.source == "train":
         levels["prior"] = []
     return {
@@ -80,11 +82,10 @@ def _prior(study: Study) -> dict[str, str]:
 
 def _checkpoints(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
     """``run.json`` of every checkpoint, with the digest of its weights, by ``name/seed``."""
-    variants = study.profile.variants.values()
-    recipes = {variant.recipe for variant in variants if variant.pretrain}
     for seed in study.profile.seeds:
         folders = {
-            f"stage1-{recipe}": study.layout.stage1(recipe, seed) for recipe in sorted(recipes)
+            f"stage1-{recipe}": study.layout.stage1(recipe, seed)
+            for recipe in study.profile.pretrained
         }
         folders |= {name: study.layout.checkpoint(name, seed) for name in study.profile.trained}
         for name, folder in folders.items():
@@ -109,7 +110,9 @@ def _restorations(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _images(made: dict[str, Any]) -> dict[str, Any]:
-    hashes = {name: image["sha256"] for name, image in made["images"].items()}
+    hashes = {
+        name: image.get("sha256", image.get("failed")) for name, image in made["images"].items()
+    }
     return {"images": len(hashes), "digest": digest(hashes)}
 
 

@@ -35,7 +35,7 @@ def to_cells(table: Table) -> str:
     head = {
         "table": table.name,
         "profile": table.profile,
-        "scores": f"results/{table.profile}/scores.csv",
+        "scores": f"results/{table.profile}/{table.source}",
     }
     parts = [f"{_json(name)}: {_json(value)}" for name, value in head.items()]
     parts += [

@@ -28,7 +28,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
 
 def to_markdown(table: Table) -> str:
     """Print GitHub-flavoured Markdown: one pipe table per block."""
-    parts = [f"<!-- written from results/{table.profile}/scores.csv; do not edit -->"]
+    parts = [f"<!-- written from results/{table.profile}/{table.source}; do not edit -->"]
     for block in table.blocks:
         head = ["Method", *map(header, table.columns)]
         lines = [_pipes(map(markdown_escape, head)), "|:--|" + "--:|" * len(table.columns)]

@@ -19,6 +19,7 @@ from faithdiff.config import REAL, Profile
 from faithdiff.errors import UserError
 from faithdiff.layout import Layout
 from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Row, Table
+from faithdiff.report.costs import cost_table, load_costs
 from faithdiff.report.draft import Draft
 from faithdiff.report.published import PAPER, published_for
 from faithdiff.report.render import write_table
@@ -180,15 +181,16 @@ def _with_published(
 
 
 def write_tables(profile: Profile, layout: Layout) -> list[Path]:
-    """Write ``results/<profile>/tables/{main,real,ablation}.{md,tex,csv,cells.json}``.
+    """Write ``results/<profile>/tables/{main,real,ablation,cost}.{md,tex,csv,cells.json}``.
 
     There is no table `real` without a real-world test set.
 
     Raises:
-        UserError: ``scores.csv`` is missing or damaged.
+        UserError: ``scores.csv`` or ``cost.csv`` is missing or damaged.
     """
     scores = load_scores(layout.results / "scores.csv")
-    tables = [_TABLES[name](scores, profile) for name in profile.tables]
+    tables = [_TABLES[name](scores, profile) for name in profile.tables if name in _TABLES]
+    tables.append(cost_table(load_costs(layout.results / "cost.csv"), profile))
     return [path for table in tables for path in write_table(table, layout.results / "tables")]
 
 

@@ -38,7 +38,7 @@ def training_figure(profile: Profile, layout: Layout) -> Figure | None:
 
 
 def _curves(profile: Profile, layout: Layout) -> list[tuple[str, MethodStyle, pd.DataFrame]]:
-    """Read (panel, style, log) of stage 1 per recipe and of each phase of stage 2 per variant."""
+    """Read (panel, style, log) of stage 1 per recipe and of stage 2 per variant and denoiser."""
     logs, styles = _logs(layout.results / "training.csv", profile.seeds[0]), method_styles(profile)
     found: list[tuple[str, MethodStyle, pd.DataFrame]] = []
     for recipe in profile.recipes:
@@ -50,6 +50,10 @@ def _curves(profile: Profile, layout: Layout) -> list[tuple[str, MethodStyle, pd
         for phase, log in zip(variant.phases, logs.get(name, []), strict=False):
             title = f"Stage 2, {phase.objective.replace('-', ' ')}"
             found.append((title, styles[name], log))
+    for name, baseline in profile.baselines.items():
+        # The last stage of a denoiser is that of the variants; what comes before is its own.
+        for log in logs.get(name, [])[-1:] if baseline.denoises else []:
+            found.append(("Stage 2, denoising", styles[name], log))
     return found
 
 

@@ -34,6 +34,7 @@ from faithdiff.models.lq_encoder import LQEncoder
 from faithdiff.models.prior import Prior, load_prior
 from faithdiff.models.text import Prompt, TextEncoder
 from faithdiff.restore.colour import fix_colour
+from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.schedule import add_noise_as_released, visited
 from faithdiff.restore.tiling import Tile, merged, tiles
 from faithdiff.train.objective import time_ids
@@ -377,18 +378,6 @@ def save_pipeline(model: FaithDiff, prior_folder: Path, target: Path) -> None:
     sampler = getattr(diffusers, config["_class_name"])
     pipeline = FaithDiffPipeline.from_parts(prior, model, sampler.from_config(config))
     pipeline.save_pretrained(target)
-
-
-def enlarge(lq: Tensor, scale: int) -> Tensor:
-    """Lanczos enlargement of ``(B, 3, h, w)`` in [0, 1] through 8-bit PIL, as released."""
-    enlarged = []
-    for image in (lq * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy():
-        height, width = image.shape[:2]
-        picture = Image.fromarray(image).resize(
-            (scale * width, scale * height), Image.Resampling.LANCZOS
-        )
-        enlarged.append(torch.from_numpy(np.array(picture)))
-    return torch.stack(enlarged).permute(0, 3, 1, 2).float() / 255
 
 
 def _finish(

@@ -11,8 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +25,16 @@ from faithdiff.data.datasets import read_index
 from faithdiff.data.images import read_image, sha256_file, write_png
 from faithdiff.errors import CheckpointError, ImageError, RunError, UserError
 from faithdiff.files import write_text_atomic
-from faithdiff.methods import Method, Restorer, Study
+from faithdiff.methods import Foreign, Item, Method, Place, Restorer, Study
 from faithdiff.provenance import code_digest, folder_digest, hardware
 from faithdiff.restore.arrays import to_image, to_tensor
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image to restore, and the key of its result."""
-
-    name: str
-    lq: Path
-    lq_sha256: str
-    caption: str
-    seed: int
-    key: str
 
 
 def restore_job(study: Study, method: Method, name: str, seed: int) -> None:
     """Restore all test sets and levels with one (method, seed).
 
-    Writes, for each, ``<image>.png`` and then ``manifest.json``.
+    Writes, for each, ``<image>.png`` and then ``manifest.json``. Images that a method outside of
+    this process failed on are in the manifest alone, with the reason.
     """
     torch.set_num_threads(1)
     folder = study.layout.checkpoint(name, seed)
@@ -71,6 +59,10 @@ def _restore_places(
     places: list[tuple[str, str]],
 ) -> None:
     identity = describe(study, method, name, folder)
+    if isinstance(method, Foreign):
+        for dataset, level in places:
+            _restore_outside(study, method, identity, seed, dataset, level)
+        return
     restorer: Restorer | None = None
     for dataset, level in places:
         items = list(_items(study, dataset, level, seed, identity))
@@ -83,6 +75,32 @@ def _restore_places(
         seconds = time.perf_counter() - begun
         target = study.layout.restoration(name, seed, dataset, level)
         _publish(study, items, target, identity, len(missing), seconds)
+
+
+def _restore_outside(
+    study: Study, method: Foreign, identity: dict[str, Any], seed: int, dataset: str, level: str
+) -> None:
+    """Let a method outside of this process restore what is missing; its failures are recorded."""
+    name = identity["method"]
+    place = Place(dataset, level, seed, study.layout.outside(name, seed, dataset, level))
+    items = method.keyed(place, list(_items(study, dataset, level, seed, identity)))
+    missing = [item for item in items if not _is_whole(_stored(study, item.key))]
+    begun = time.perf_counter()
+    failures: dict[str, str] = {}
+    if missing:
+        failures = method.restore_folder(
+            study,
+            place,
+            items,
+            missing,
+            lambda item, image: write_png(image, _stored(study, item.key)),
+        )
+    for image, why in failures.items():
+        print(f"restore {name} {dataset} {level}: {image}: failed: {why}")
+    seconds = time.perf_counter() - begun
+    target = study.layout.restoration(name, seed, dataset, level)
+    made = len(missing) - len(failures)
+    _publish(study, items, target, identity | method.record(), made, seconds, failures)
 
 
 def describe(study: Study, method: Method, name: str, folder: Path) -> dict[str, Any]:
@@ -187,16 +205,27 @@ def _publish(
     identity: dict[str, Any],
     made: int,
     seconds: float,
+    failures: Mapping[str, str] | None = None,
 ) -> None:
-    """Link the images under their own names, then write the manifest."""
+    """Link the images under their own names, then write the manifest.
+
+    Args:
+        failures: Why there is no image, by name; such an image is listed without a hash, and is
+            tried again by the next run.
+    """
+    failures = failures or {}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)  # never beside images of another run
-    wanted = {f"{item.name}.png" for item in items}
+    wanted = {f"{item.name}.png" for item in items if item.name not in failures}
     for stale in folder.glob("*.png"):
         if stale.name not in wanted:
             stale.unlink()
-    images = {}
+    images: dict[str, dict[str, Any]] = {}
     for item in items:
+        if item.name in failures:
+            why = {"failed": failures[item.name], "lq_sha256": item.lq_sha256, "seed": item.seed}
+            images[item.name] = why
+            continue
         target = folder / f"{item.name}.png"
         _link(_stored(study, item.key), target)
         images[item.name] = {

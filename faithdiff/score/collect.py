@@ -13,13 +13,14 @@ from faithdiff.config import REAL, Profile
 from faithdiff.errors import RunError
 from faithdiff.files import write_text_atomic
 from faithdiff.layout import Layout
+from faithdiff.score.costs import cost_table
 from faithdiff.score.protocols import COLUMNS
 
 KEY = ["method", "seed", "dataset", "level", "image", "metric", "protocol"]
 
 
 def collect(profile: Profile, layout: Layout) -> None:
-    """Write ``scores.csv``, ``summary.json`` and ``training.csv`` of a study.
+    """Write ``scores.csv``, ``summary.json``, ``training.csv`` and ``cost.csv`` of a study.
 
     Raises:
         RunError: A row occurs twice, or a job's table is missing or has other columns.
@@ -34,16 +35,18 @@ def collect(profile: Profile, layout: Layout) -> None:
     summary = json.dumps(summarise(table), indent=1)
     write_text_atomic(summary + "\n", layout.results / "summary.json")
     _training(profile, layout)
+    costs = cost_table(profile, layout).to_csv(index=False, lineterminator="\n")
+    write_text_atomic(costs, layout.results / "cost.csv")
 
 
 def score_files(profile: Profile, layout: Layout) -> list[Path]:
-    """The tables of all jobs: pixel and perceptual scores, and held-out losses of variants."""
+    """The tables of all jobs: pixel and perceptual scores, and held-out losses."""
     files = []
     for method in profile.methods:
         for seed in profile.seeds:
             folder = layout.restored(method, seed)
             files.append(folder / "scores.csv")
-            if method in profile.variants:
+            if method in profile.denoisers:
                 files.append(folder / "heldout.csv")
     return files
 

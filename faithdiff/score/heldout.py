@@ -1,7 +1,7 @@
-"""The held-out denoising loss: how well a variant denoises test images that it never saw.
+"""The held-out denoising loss: how well a method denoises test images that it never saw.
 
-Noise and timesteps are fixed per image, the same for every variant, so differences between
-variants show long before sampled images separate them.
+Noise and timesteps are fixed per image, the same for every method on the study's prior, so
+differences between them show long before sampled images separate them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from faithdiff import seeds
 from faithdiff.config import digest
 from faithdiff.data.images import read_image, sha256_file
 from faithdiff.files import write_text_atomic
-from faithdiff.methods import Study
-from faithdiff.models.faithdiff import FaithDiff, load
+from faithdiff.methods import Denoiser, Method, Study
 from faithdiff.models.prior import Prior, load_prior
 from faithdiff.restore.arrays import to_tensor
-from faithdiff.restore.pipeline import enlarge
+from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.run import captions_of
 from faithdiff.score.protocols import COLUMNS
 from faithdiff.train.objective import prediction_target, time_ids
@@ -30,34 +29,34 @@ from faithdiff.train.objective import prediction_target, time_ids
 METRIC, PROTOCOL = "heldout_loss", "heldout"
 
 
-def heldout_job(study: Study, method: str, seed: int) -> None:
-    """Write ``heldout.csv`` of one (variant, seed): rows in the columns of ``scores.csv``."""
+def heldout_job(study: Study, method: Method, name: str, seed: int) -> None:
+    """Write ``heldout.csv`` of one (method, seed): rows in the columns of ``scores.csv``."""
     torch.set_num_threads(1)
     device = study.profile.device
     prior = load_prior(study.prior_folder).to(device)
-    model = load(study.layout.checkpoint(method, seed)).to(device)
+    model = method.denoiser(study, study.layout.checkpoint(name, seed))
     config = study.profile.training.heldout
     protocol = digest(config, study.profile.training.loss, prior.scheduler.config.prediction_type)
     rows = []
     places = [(d, lv) for d in study.profile.data.with_hq for lv in study.profile.data.levels]
-    for dataset, level in tqdm(places, f"held-out {method}", unit="set"):
+    for dataset, level in tqdm(places, f"held-out {name}", unit="set"):
         captions = list(captions_of(study, dataset, level).items())[: config.images]
         at_scale = study.at_scale(study.profile.data.scale_of(dataset))
-        for name, caption in captions:
-            hq = study.layout.dataset(dataset) / "hq" / f"{name}.png"
-            lq = study.layout.lq(dataset, level) / f"{name}.png"
+        for image, caption in captions:
+            hq = study.layout.dataset(dataset) / "hq" / f"{image}.png"
+            lq = study.layout.lq(dataset, level) / f"{image}.png"
             # The same noise at every level: levels differ by their LQ image alone.
-            generator = seeds.torch_generator(study.profile.seed, "heldout", dataset, name)
+            generator = seeds.torch_generator(study.profile.seed, "heldout", dataset, image)
             value = heldout_loss(at_scale, model, prior, hq, lq, caption, generator)
-            place = [method, method, seed, dataset, level, name, METRIC, PROTOCOL]
+            place = [name, name, seed, dataset, level, image, METRIC, PROTOCOL]
             rows.append([*place, repr(value), "ok", "", sha256_file(hq), protocol])
-    _write(rows, study.layout.restored(method, seed) / "heldout.csv")
+    _write(rows, study.layout.restored(name, seed) / "heldout.csv")
 
 
 @torch.no_grad()
 def heldout_loss(
     study: Study,
-    model: FaithDiff,
+    model: Denoiser,
     prior: Prior,
     hq: Path,
     lq: Path,
@@ -73,14 +72,15 @@ def heldout_loss(
     seen = enlarge(degraded, study.profile.data.scale)[:, :, :height, :width].to(device) * 2 - 1
     moments = prior.encode_moments(clean)
     latents = prior.sample_latents(moments, torch.zeros_like(moments[:, ::2]))
-    features, prompt = model.lq_encoder(seen), prior.encode_text([caption])
+    condition = model.see(seen)
+    prompt = prior.encode_text(model.captions(condition, [caption]))
     ids = time_ids((height, width), torch.zeros(1, 2), (height, width)).to(device)
     losses = []
     for number in training.heldout.timesteps:
         timestep = torch.tensor([number], device=device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         noisy = prior.scheduler.add_noise(latents, noise, timestep)
-        prediction = model(noisy, timestep, features, prompt, ids)
+        prediction = model.predict(noisy, timestep, condition, prompt, ids)
         target = prediction_target(prior.scheduler, latents, noise, timestep)
         losses.append(_distance(prediction, target, training.loss))
     return sum(losses) / len(losses)

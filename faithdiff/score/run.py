@@ -80,6 +80,32 @@ def score_folder(
     return rows
 
 
+def failed_rows(
+    failures: Mapping[str, str], hq: Path | None, scorer: Scorer, place: Place
+) -> list[Row]:
+    """Rows of images that were never restored, one for each metric and protocol like all others.
+
+    Args:
+        failures: Why, by name.
+        hq: Folder of the HQ images; None for real-world images.
+        scorer: The metrics.
+        place: The columns that say what was to be scored.
+    """
+    rows: list[Row] = []
+    for name, why in sorted(failures.items()):
+        reference = sha256_file(hq / f"{name}.png") if hq else ""
+        for (protocol, metric), prepared in scorer.metrics.items():
+            if hq is None and prepared.definition.needs_reference:
+                continue
+            # As for the other images: a metric without weights says so of every one of them.
+            status = (
+                f"unavailable: {prepared.unavailable}" if prepared.unavailable else f"failed: {why}"
+            )
+            values = (name, metric, protocol, "", status, "", reference, prepared.digest)
+            rows.append({**asdict(place), **dict(zip(COLUMNS[5:], values, strict=True))})
+    return rows
+
+
 def score_job(
     profile: Profile,
     layout: Layout,
@@ -111,14 +137,15 @@ def score_job(
     scorer = Scorer(metrics, weights, profile.device, cache)
     variant = method if method in profile.variants else ""
     rows: list[Row] = []
-    count = sum(len(images) for images in folders.values())
+    count = sum(len(images) for images, _ in folders.values())
     with tqdm(total=count, unit="image", desc=f"score {method} seed{seed}") as bar:
-        for (dataset, level), restored in folders.items():
+        for (dataset, level), (restored, failures) in folders.items():
             folder = layout.dataset(dataset) / "hq"
             real = profile.data.is_real(dataset)
             hq = None if real else {name: folder / f"{name}.png" for name in restored}
             place = Place(method, variant, seed, dataset, level)
             rows += score_folder(hq, restored, scorer, place, bar.update)
+            rows += failed_rows(failures, None if real else folder, scorer, place)
     write_scores(rows, layout.restored(method, seed) / "scores.csv")
     ok = sum(row["status"] == "ok" for row in rows)
     print(f"{method} seed{seed}: {count} images, {ok} of {len(rows)} values ok, "
@@ -135,32 +162,40 @@ def write_scores(rows: list[Row], file: Path) -> None:
     write_text_atomic(text.getvalue(), file)
 
 
-def _checked(layout: Layout, method: str, seed: int, dataset: str, level: str) -> dict[str, Path]:
-    """Restored images by name, once the manifest matches the disk and the index."""
+def _checked(
+    layout: Layout, method: str, seed: int, dataset: str, level: str
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Restored images by name, and the reasons of those that failed, once all lists agree.
+
+    The manifest, the disk and the index must name the same images.
+    """
     folder = layout.restoration(method, seed, dataset, level)
     manifest = folder / "manifest.json"
-    hashes = _manifest(manifest)
+    hashes, failures = _manifest(manifest)
     files = {file.stem: file for file in folder.glob("*.png")}
     _same(manifest, hashes, set(files), f"PNGs in {folder}")
     index = layout.dataset(dataset) / "index.csv"
     names = set(read_index(layout.dataset(dataset))["name"])
-    _same(manifest, hashes, names, f"images in {index}")
+    _same(manifest, {**hashes, **failures}, names, f"images in {index}")
     for name, file in files.items():
         if sha256_file(file) != hashes[name]:
             raise RunError(f"{manifest}: {name}: {file} has another sha256; restore it again")
-    return files
+    return files, failures
 
 
-def _manifest(file: Path) -> dict[str, str]:
+def _manifest(file: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Hashes of the images by name, and of the others why there is none."""
     try:
         images = json.loads(file.read_text(encoding="utf-8"))["images"]
-        return {name: entry["sha256"] for name, entry in images.items()}
+        failures = {name: str(e["failed"]) for name, e in images.items() if "failed" in e}
+        done = {name: e["sha256"] for name, e in images.items() if name not in failures}
     except OSError:
         raise RunError(
             f"{file}: is missing: the restoration is not finished; restore first"
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise RunError(f"{file}: is not a manifest of restored images; restore again") from None
+    return done, failures
 
 
 def _same(manifest: Path, hashes: Mapping[str, str], names: set[str], what: str) -> None:

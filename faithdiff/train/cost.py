@@ -8,8 +8,9 @@ activations are an estimate: the tensors that autograd keeps, at the width of th
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ class Costs:
     def model(self, recipe: Stage1) -> FaithDiff:
         """The model of a recipe without memory."""
         with META:
-            return build(self.prior, recipe, self.profile.alignment)
+            prior = replace(self.prior, unet=copy.deepcopy(self.prior.unet))
+            return build(prior, recipe, self.profile.alignment)
 
     def phase(self, recipe: Stage1, groups: Iterable[Group], objective: str = "denoising") -> Phase:
         """Cost of one optimisation of a recipe that trains some groups."""

@@ -30,6 +30,7 @@ class Engine:
         config: Optimiser,
         precision: str,
         processes: Processes,
+        shard: bool,
     ) -> None:
         self._parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
         self._rates = [float(group["lr"]) for group in groups]
@@ -37,14 +38,21 @@ class Engine:
         self._precision = precision
         self._processes = processes
         self.device = self._parameters[0].device
-        self.optimiser = torch.optim.AdamW(
-            groups,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
+        settings: dict[str, Any] = {
+            "betas": config.betas,
+            "eps": config.eps,
+            "weight_decay": config.weight_decay,
             # One kernel for all parameters: no second copy of them while it runs.
-            fused=self.device.type == "cuda",
-        )
+            "fused": self.device.type == "cuda",
+        }
+        self.optimiser: torch.optim.Optimizer
+        if shard and processes.count > 1:
+            from torch.distributed.optim import ZeroRedundancyOptimizer
+
+            # Every process steps its share of the parameters and sends it to the others.
+            self.optimiser = ZeroRedundancyOptimizer(groups, torch.optim.AdamW, **settings)
+        else:
+            self.optimiser = torch.optim.AdamW(groups, **settings)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
 
     @property
@@ -77,6 +85,11 @@ class Engine:
         self._scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         return float(self.optimiser.param_groups[-1]["lr"])
+
+    def gather(self) -> None:
+        """Bring the moments to the first process, for :meth:`state_dict` there."""
+        if hasattr(self.optimiser, "consolidate_state_dict"):
+            self.optimiser.consolidate_state_dict(to=0)
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimiser": self.optimiser.state_dict(), "scaler": self._scaler.state_dict()}

@@ -44,9 +44,11 @@ class Job:
         ema_decay: Decay of the averaged weights per update; None keeps none.
         precision: Of the passes; weights, their sums and the loss stay float32.
         processes: Those that share the micro-batches; each runs this same job.
+        shard_optimiser: Each of them keeps the optimiser's moments of a share of the parameters.
         state: Where the resumable state is kept; None keeps none.
         identity: What the job is made from: a state of another identity is not resumed.
-        validate: Called with the number of updates done and the averaged model, if there is one.
+        validate: Called every `validation_every` updates with the number of updates done, the
+            averaged model, if there is one, and a folder for pictures.
     """
 
     name: str
@@ -60,11 +62,12 @@ class Job:
     ema_decay: float | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     processes: Processes = ALONE
+    shard_optimiser: bool = False
     state: Path | None = None
     identity: str = ""
     log_every: int = 10
     checkpoint_every: int = 50
-    validate: Callable[[int, nn.Module | None], None] | None = None
+    validate: Callable[[int, nn.Module | None, Path], None] | None = None
     validation_every: int = 0
     log: list[dict[str, Any]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)  # since the last row of the log
@@ -82,7 +85,7 @@ def train(job: Job) -> nn.Module | None:
         Paused: It had to stop early; its state is saved.
     """
     job.processes.share(job.model)
-    engine = Engine(job.groups, job.optimiser, job.precision, job.processes)
+    engine = Engine(job.groups, job.optimiser, job.precision, job.processes, job.shard_optimiser)
     average = _average(job)
     state = State(job, engine, average)
     first = state.resume()
@@ -108,8 +111,7 @@ def train(job: Job) -> nn.Module | None:
             bar.set_postfix(loss=f"{job.log[-1]['loss']:.4f}")
             job.losses.clear()
             state.show_log()
-        if job.validate is not None and done % max(job.validation_every, 1) == 0:
-            job.validate(done, average.module if average is not None else None)
+        _validate(job, done, average)
         clock.end()
         # The last state too: what follows may be stopped before it has used these weights.
         if done % job.checkpoint_every == 0 or done == job.steps or stop:
@@ -154,6 +156,16 @@ def _average(job: Job) -> AveragedModel | None:
     if job.ema_decay is None:
         return None
     return AveragedModel(job.model, multi_avg_fn=get_ema_multi_avg_fn(job.ema_decay))
+
+
+def _validate(job: Job, done: int, average: AveragedModel | None) -> None:
+    """Let the first process draw pictures; the others wait."""
+    if job.validate is None or job.state is None or done % job.validation_every:
+        return
+    if job.processes.first:
+        averaged = average.module if average is not None else None
+        job.validate(done, averaged, job.state.parent / "validation")
+    job.processes.wait()
 
 
 class _Clock:

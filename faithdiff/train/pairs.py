@@ -56,10 +56,9 @@ def find_pairs(layout: Layout, level: str) -> PairFiles:
     """The prepared training set of a profile."""
     folder, lq = layout.dataset("train"), layout.lq("train", level)
     index = read_index(folder)
-    record = lq / "degradation.jsonl"  # every parameter of every LQ image
-    known = [list(index["sha256"]), list(index["caption"]), level]
-    if record.is_file():
-        known.append(file_digest(record))
+    # Names and hashes of the HQ images, captions, and every parameter of the LQ images.
+    records = [folder / "index.csv", lq / "degradation.jsonl"]
+    known = [level, *(file_digest(record) for record in records if record.is_file())]
     return PairFiles(
         [folder / "hq" / f"{name}.png" for name in index["name"]],
         [lq / f"{name}.png" for name in index["name"]],

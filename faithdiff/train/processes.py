@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from faithdiff.errors import ConfigError
+
 BUCKET = 2**26  # numbers that one message holds: 256 MiB of float32
 PATIENCE = timedelta(minutes=30)  # for another process: rank 0 may be writing a large state
 
@@ -84,9 +86,15 @@ def join(device: str) -> tuple[Processes, torch.device]:
     """Join the processes that a launcher started, if one did; returns the device of this one."""
     if not dist.is_torchelastic_launched():
         return ALONE, torch.device(device)
-    from accelerate import PartialState
+    from accelerate import DistributedType, PartialState
 
     state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
+    if state.distributed_type not in (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
+        raise ConfigError(
+            f"accelerate was told to use {state.distributed_type.value}: this training sums its "
+            "gradients itself and wants MULTI_GPU; to keep less of the optimiser in each process, "
+            "set training.shard_optimiser to true"
+        )
     return Processes(state.process_index, state.num_processes), _plain(state.device)
 
 

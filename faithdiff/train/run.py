@@ -15,9 +15,11 @@ from faithdiff.methods import Study
 from faithdiff.provenance import commit, hardware, packages
 from faithdiff.train import pause
 from faithdiff.train.processes import launched_first
+from faithdiff.train.spent import Cost
 
 RUN = "run.json"
 STOP = "stop"  # a file beside the states: asks for a pause
+PICTURES = "validation"  # a folder beside the states, which outlives them
 STARTED = time.monotonic()  # of this process, but for the imports before this one
 
 
@@ -26,7 +28,7 @@ def run_job(
     name: str,
     seed: int,
     folder: Path,
-    train: Callable[[Path, Path], None],
+    train: Callable[[Path, Path], Cost | None],
     time_limit: float | None = None,
 ) -> None:
     """Train into `folder`, which appears whole or not at all.
@@ -46,18 +48,24 @@ def run_job(
     try:
         with pause.watch(time_limit, STARTED, state / STOP):
             partial = _fresh(state / "finished")
-            train(partial, state)
+            cost = train(partial, state)
     except OSError as error:
         raise RunError(f"{folder}: training stopped: {error}") from None
     seconds = time.perf_counter() - begun
     if not launched_first():
         return
-    _write_run(study, name, seed, partial, seconds)
+    _write_run(study, name, seed, partial, seconds, cost)
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     os.replace(partial, folder)
+    _keep_pictures(state / PICTURES, folder)
     shutil.rmtree(state)
     print(f"{name}: trained in {seconds:.0f} s -> {folder}")
+
+
+def _keep_pictures(pictures: Path, folder: Path) -> None:
+    if pictures.is_dir():
+        os.replace(pictures, folder / PICTURES)
 
 
 def _fresh(partial: Path) -> Path:
@@ -67,13 +75,16 @@ def _fresh(partial: Path) -> Path:
     return partial
 
 
-def _write_run(study: Study, name: str, seed: int, folder: Path, seconds: float) -> None:
+def _write_run(
+    study: Study, name: str, seed: int, folder: Path, seconds: float, cost: Cost | None
+) -> None:
     """``run.json``: the profile, machine and code that made a checkpoint."""
     run = {
         "method": name,
         "seed": seed,
         "profile": study.profile.model_dump(mode="json"),
         "seconds": round(seconds, 1),
+        "cost": cost and cost.plain(),
         **commit(),
         "hardware": hardware(),
         "packages": packages(),

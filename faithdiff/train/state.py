@@ -42,6 +42,7 @@ class State:
             RunError: It cannot be written; the state before it stays.
         """
         begun = time.perf_counter()
+        self._engine.gather()
         if self._job.processes.first and self._job.state is not None:
             self._write(step)
         self._job.processes.wait()

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from faithdiff import seeds
 from faithdiff.config import Group, Phase, Profile, Stage1, Training, Variant, digest
 from faithdiff.errors import CheckpointError, RunError
-from faithdiff.methods import Method, Restorer, Study
+from faithdiff.methods import Denoiser, Method, Restorer, Study
 from faithdiff.models.alignment import Alignment, Standardise
 from faithdiff.models.faithdiff import FaithDiff, build, load
 from faithdiff.models.lq_encoder import LQEncoder
 from faithdiff.models.official import import_official
-from faithdiff.models.prior import load_prior
+from faithdiff.models.prior import Prior, load_prior
 from faithdiff.models.weights import load_part
 from faithdiff.provenance import folder_digest
 from faithdiff.train.ahead import Ahead
@@ -33,6 +33,8 @@ from faithdiff.train.cache import Batch, Cache
 from faithdiff.train.loop import Job, train, write_log
 from faithdiff.train.objective import prediction_target
 from faithdiff.train.processes import Processes, join
+from faithdiff.train.spent import Cost, measure
+from faithdiff.train.validation import check_sources, draw_grid, evaluating
 
 GROUPS: tuple[Group, ...] = ("lq_encoder", "alignment", "unet")
 
@@ -41,16 +43,16 @@ class VariantMethod(Method):
     """One entry of `variants` in the profile."""
 
     trained = True
+    denoises = True
 
     def __init__(self, profile: Profile, name: str) -> None:
         self._profile = profile
         self._name = name
         self._variant: Variant = profile.variants[name]
 
-    def train(self, study: Study, seed: int, folder: Path, state: Path) -> None:
+    def train(self, study: Study, seed: int, folder: Path, state: Path) -> Cost:
         if self._variant.weights is not None:
-            _import(study, self._variant.weights, folder)
-            return
+            return measure({}, _networks(_import(study, self._variant.weights, folder), study), [])
         training = _start(study, self._variant.recipe, seed)
         if self._variant.pretrain:
             _load_stage1(training, self._variant.recipe)
@@ -60,15 +62,22 @@ class VariantMethod(Method):
         if training.processes.first:
             training.model.save(folder)
             write_log(log, folder / "training.csv")
+        groups = [group for phase in self._variant.phases for group in phase.train]
+        parts: dict[str, nn.Module] = {group: training.model.group(group) for group in groups}
+        return measure(parts, _networks(training.model, study), log)
 
     def load(self, study: Study, folder: Path) -> Restorer:
-        from faithdiff.restore.restorer import DTYPES, FaithDiffRestorer
+        from faithdiff.restore.restorer import DTYPES
 
         device = self._profile.device
         dtype = DTYPES[self._profile.restore.precision]
         model = load(folder, dtype).to(device)
         prior = load_prior(study.prior_folder, dtype, model.unet).to(device)
-        return FaithDiffRestorer(model, prior, self._profile.restore, study.profile.data.scale)
+        return _restorer(study.profile, model, prior)
+
+    def denoiser(self, study: Study, folder: Path) -> Denoiser:
+        model = load(folder).to(self._profile.device)
+        return Denoiser(model.lq_encoder, model)
 
     def settings(self, study: Study) -> dict[str, Any]:
         return {
@@ -77,6 +86,12 @@ class VariantMethod(Method):
             ),
             "prior": folder_digest(study.prior_folder),
         }
+
+
+def _restorer(profile: Profile, model: FaithDiff, prior: Prior) -> Restorer:
+    from faithdiff.restore.restorer import FaithDiffRestorer
+
+    return FaithDiffRestorer(model, prior, profile.restore, profile.data.scale)
 
 
 @dataclass(frozen=True)
@@ -95,7 +110,7 @@ class _Training:
         return self.study.profile.training
 
 
-def pretrain(study: Study, recipe: str, seed: int, folder: Path, state: Path) -> None:
+def pretrain(study: Study, recipe: str, seed: int, folder: Path, state: Path) -> Cost:
     """Stage 1: train the alignment of a recipe alone; write ``alignment/`` and ``training.csv``."""
     training = _start(study, recipe, seed)
     job = _job(training, ("alignment",), f"stage 1 {recipe}")
@@ -105,17 +120,27 @@ def pretrain(study: Study, recipe: str, seed: int, folder: Path, state: Path) ->
     if training.processes.first:
         training.model.alignment.save_pretrained(folder / "alignment")
         write_log(job.log, folder / "training.csv")
+    parts = {"alignment": training.model.alignment}
+    return measure(parts, _networks(training.model, study), job.log)
 
 
-def _import(study: Study, weights: Path, folder: Path) -> None:
+def _import(study: Study, weights: Path, folder: Path) -> FaithDiff:
     """Take published weights in place of training."""
     if not weights.is_file():
         raise CheckpointError(
             f"{weights}: is missing; get it with: faithdiff fetch --profile {study.profile.profile}"
         )
-    import_official(
+    model = import_official(
         weights, study.prior_folder / "unet" / "config.json", study.profile.alignment.heads
-    ).save(folder)
+    )
+    model.save(folder)
+    return model
+
+
+def _networks(model: FaithDiff, study: Study) -> list[nn.Module]:
+    """All networks that restoring needs."""
+    prior = load_prior(study.prior_folder, unet=model.unet)
+    return [model, prior.vae, *prior.text_encoders]
 
 
 def _start(study: Study, recipe: str, seed: int) -> _Training:
@@ -204,12 +229,36 @@ def _job(training: _Training, groups: tuple[Group, ...], name: str) -> Job:
         ema_decay=config.ema_decay if config.weights == "ema" else None,
         precision=config.precision,
         processes=training.processes,
+        shard_optimiser=config.shard_optimiser,
         identity=digest(
             config.decisive(), profile.prior, profile.alignment, name, training.seed, _hash(model)
         ),
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
+        validate=_validation(training, name) if config.validation_every else None,
+        validation_every=config.validation_every,
     )
+
+
+def _validation(training: _Training, name: str) -> Callable[[int, nn.Module | None, Path], None]:
+    """What draws the grid of an update: of the averaged weights, where they are kept."""
+    study, prior = training.study, training.cache.prior
+    check_sources(study)
+
+    def validate(update: int, averaged: nn.Module | None, folder: Path) -> None:
+        model = averaged or training.model
+        assert isinstance(model, FaithDiff)
+        device = model.unet.device
+        resident = [prior.vae, *prior.text_encoders]  # otherwise on the CPU
+        for module in resident:
+            module.to(device)
+        file = folder / f"{name.replace(' ', '-')}-{update:06d}.png"
+        restorer = _restorer(study.profile, model, prior)
+        evaluating(model, lambda: draw_grid(study, restorer, update, file))
+        for module in resident:
+            module.to("cpu")
+
+    return validate
 
 
 def denoising_loss(model: FaithDiff, cache: Cache, batch: Any, kind: str) -> Tensor:

@@ -1,7 +1,8 @@
-# Tables and figures, pure functions of the scores; then the manifest of all.
+# Tables and figures, pure functions of the scores and of what they cost; then the manifest of all.
 rule tables:
     input:
         scores=layout.results / "scores.csv",
+        cost=layout.results / "cost.csv",
     output:
         expand(
             layout.results / "tables" / "{table}.{kind}",

@@ -7,6 +7,7 @@ rule restore_baseline:
         checkpoint=lambda w: (
             layout.checkpoint(w.method, w.seed) if w.method in profile.trained else []
         ),
+        prepared=lambda w: (layout.prepared(w.method) if needs_preparation(w.method) else []),
     output:
         test_sets(lambda d, lv: layout.restoration("{method}", "{seed}", d, lv) / "manifest.json"),
     log:
@@ -14,10 +15,11 @@ rule restore_baseline:
     benchmark:
         LOGS / "benchmarks" / "restore" / "{method}-seed{seed}.tsv"
     wildcard_constraints:
-        method=one_of(profile.baselines),
+        method=one_of(set(profile.methods) - set(profile.denoisers)),
     params:
         code=lambda w: code_digest("faithdiff.restore.run", method_module(w.method)),
         config=digest(scales(), profile.seed),
+        outside=lambda w: outside_state(w.method),
     threads: 1
     resources:
         gpu=GPU,
@@ -26,8 +28,8 @@ rule restore_baseline:
         verb("restore-sets --method {wildcards.method} --seed {wildcards.seed}")
 
 
-# A variant's held-out loss needs the model and the images that are loaded here anyway.
-rule restore_variant:
+# A held-out denoising loss needs the model and the images that are loaded here anyway.
+rule restore_denoiser:
     input:
         data=[layout.dataset(d) / "index.csv" for d in profile.data.test],
         lq=test_sets(lambda d, lv: layout.lq(d, lv) / "degradation.jsonl"),
@@ -42,12 +44,13 @@ rule restore_variant:
     benchmark:
         LOGS / "benchmarks" / "restore" / "{method}-seed{seed}.tsv"
     wildcard_constraints:
-        method=one_of(profile.variants),
+        method=one_of(profile.denoisers),
     params:
-        code=code_digest(
-            "faithdiff.restore.run", "faithdiff.score.heldout", "faithdiff.train.variants"
+        code=lambda w: code_digest(
+            "faithdiff.restore.run", "faithdiff.score.heldout", method_module(w.method)
         ),
-        config=digest(
+        config=lambda w: digest(
+            settings_of(w.method),
             profile.restore,
             profile.training.heldout,
             profile.training.loss,

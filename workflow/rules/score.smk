@@ -32,13 +32,14 @@ rule collect:
         ),
         heldout=expand(
             layout.restored("{method}", "{seed}") / "heldout.csv",
-            method=profile.variants,
+            method=profile.denoisers,
             seed=profile.seeds,
         ),
     output:
         scores=layout.results / "scores.csv",
         summary=layout.results / "summary.json",
         training=layout.results / "training.csv",
+        cost=layout.results / "cost.csv",
     log:
         LOGS / "collect.log",
     benchmark:

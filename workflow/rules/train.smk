@@ -3,6 +3,7 @@ rule pretrain_alignment:
     input:
         cache=layout.train_cache,
         prior=prior_files(),
+        pictures=validation_images(),
     output:
         folder=directory(layout.stage1("{recipe}", "{seed}")),
     log:
@@ -35,6 +36,7 @@ rule train_variant:
             if profile.variants[w.method].pretrain and not profile.variants[w.method].weights
             else []
         ),
+        pictures=validation_images(),
     output:
         folder=directory(layout.checkpoint("{method}", "{seed}")),
     log:
@@ -66,6 +68,7 @@ rule train_variant:
 rule train_baseline:
     input:
         lq=layout.lq("train", profile.data.train_level) / "degradation.jsonl",
+        cache=lambda w: layout.train_cache if w.method in profile.denoisers else [],
         prior=prior_files(),
     output:
         folder=directory(layout.checkpoint("{method}", "{seed}")),
@@ -78,8 +81,12 @@ rule train_baseline:
     params:
         code=lambda w: code_digest("faithdiff.train.run", method_module(w.method)),
         config=lambda w: digest(
-            profile.baselines[w.method].settings,
-            profile.training.optimiser,
+            settings_of(w.method, training=True),
+            (
+                profile.training.decisive()
+                if w.method in profile.denoisers
+                else profile.training.optimiser
+            ),
             profile.data.scale,
             profile.seed,
         ),

@@ -150,7 +150,9 @@ def embedded(results: Results, root: Path) -> dict[str, Any]:
     facts: dict[tuple[str, str], int] = {}
     commands: dict[str, int] = {}
     cells = {}
-    for name, table in results.tables.items():
+    # Costs are not made of scores: nothing lies behind them but their own file.
+    scored = {name: table for name, table in results.tables.items() if name != "cost"}
+    for name, table in scored.items():
         for key, cell in table.get("cells", {}).items():
             found = explain_cell(results, name, cell, root)
             cells[f"{name}|{key}"] = {

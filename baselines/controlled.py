@@ -1,0 +1,237 @@
+"""Trains and loads a controlled diffusion baseline: pre-stages, then the control.
+
+The last stage is that of FaithDiff's variants (faithdiff/train/variants.py): the same loss, number
+of updates, crops, noise and timesteps, drawn from the same keys. So what differs between
+a row of the tables and another is the design and what it trains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from baselines.checkpoint import read_config, read_weights, save
+from baselines.design import Design
+from baselines.sampler import Sampler, Sampling
+from faithdiff import seeds
+from faithdiff.config import Rate, Section, digest, parse
+from faithdiff.errors import RunError
+from faithdiff.methods import Denoiser, Method, Restorer, Study
+from faithdiff.models.prior import Prior, load_prior
+from faithdiff.provenance import folder_digest
+from faithdiff.train.cache import Batch, Cache
+from faithdiff.train.loop import Job, train
+from faithdiff.train.objective import prediction_target
+from faithdiff.train.spent import Cost, measure
+
+Loss = Callable[[int, int], Tensor]
+CONTROL = "control"  # phase of the last stage
+
+
+class Settings(Section):
+    """What the settings of every controlled diffusion baseline hold."""
+
+    learning_rate: Rate  # of the last stage; its updates and batches are those of `training`
+    sampling: Sampling = Sampling()
+
+
+@dataclass
+class Training:
+    """One repetition of a training: the frozen prior, the data, and the log of what was done."""
+
+    study: Study
+    name: str
+    seed: int
+    settings: Settings
+    state: Path
+    prior: Prior
+    cache: Cache
+    before: str  # digest of the prior
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, study: Study, name: str, seed: int, settings: Settings, state: Path) -> Training:
+        torch.set_num_threads(1)  # the order of sums, and so the last bits, depend on it
+        profile = study.profile
+        prior = load_prior(study.prior_folder).to(profile.device)
+        cache = Cache(study.layout.train_cache, prior, profile.data.scale, profile.training)
+        before = module_digest(*prior.modules())
+        return cls(study, name, seed, settings, state, prior, cache, before)
+
+    def batch(self, phase: str, step: int, micro: int) -> Batch:
+        """A micro-batch of a pre-stage, from the same data as every other training's."""
+        key = (self.name, phase, self.seed, step, micro)
+        return self.cache.batch(*key, master=self.study.profile.seed)
+
+    def run(self, phase: str, model: nn.Module, loss: Loss, steps: int, rate: float) -> None:
+        """Train one module, leave it frozen with the weights that count, and add to the log."""
+        config = self.study.profile.training
+        model.requires_grad_(True).train()
+        job = Job(
+            name=f"{self.name} {phase}",
+            model=model,
+            groups=[{"params": list(model.parameters()), "lr": rate}],
+            loss=loss,
+            steps=steps,
+            optimiser=config.optimiser,
+            micro_batches=config.micro_batches,
+            images=config.batch_size,
+            ema_decay=config.ema_decay,
+            precision=config.precision,
+            state=self.state / f"{phase}.pt",
+            identity=self._identity(phase, model),
+            log_every=config.log_every,
+            checkpoint_every=config.checkpoint_every,
+        )
+        averaged = train(job)
+        if config.weights == "ema":
+            assert averaged is not None
+            model.load_state_dict(averaged.state_dict())
+        model.requires_grad_(False).eval()
+        self.log += job.log
+
+    def control(self, design: Design, batch: Callable[[int, int], Batch] | None = None) -> None:
+        """The last stage: train ``design.control`` to denoise.
+
+        Args:
+            batch: Draws the micro-batch of an update; the variants' own where it is None.
+        """
+        profile = self.study.profile
+        draw = batch or self.shared_batch
+
+        def loss(step: int, micro: int) -> Tensor:
+            return self.denoising_loss(design, draw(step, micro))
+
+        steps, rate = profile.training.stage2_steps, self.settings.learning_rate
+        self.run(CONTROL, design.control, loss, steps, rate)
+
+    def shared_batch(self, step: int, micro: int) -> Batch:
+        """The micro-batch that every variant of this repetition sees in this update, too."""
+        return self.cache.batch(self.seed, step, micro, master=self.study.profile.seed)
+
+    def denoising_loss(self, design: Design, batch: Batch) -> Tensor:
+        """Mean distance between prediction and target, as in every variant."""
+        scheduler = self.prior.scheduler
+        noisy = scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
+        with torch.no_grad():
+            seen = design.see(batch.lq)
+        prediction = design(noisy, batch.timesteps, seen, batch.prompt, batch.time_ids)
+        target = prediction_target(scheduler, batch.latents, batch.noise, batch.timesteps)
+        distance = F.l1_loss if self.study.profile.training.loss == "l1" else F.mse_loss
+        return distance(prediction.float(), target.float())
+
+    def check_frozen(self) -> None:
+        """Prove that no weight of the prior changed by one bit.
+
+        Raises:
+            RunError: One did.
+        """
+        if module_digest(*self.prior.modules()) != self.before:
+            raise RunError(f"{self.name}: the frozen prior changed during training")
+
+    def _identity(self, phase: str, model: nn.Module) -> str:
+        profile = self.study.profile
+        settings = self.settings.model_dump(mode="json", exclude={"sampling"})
+        return digest(
+            phase, settings, profile.training.decisive(), profile.seed, self.seed, self.before,
+            module_digest(model), [row["loss"] for row in self.log],
+        )  # fmt: skip
+
+
+class ControlledMethod(Method):
+    """A conditioning design of another paper on the study's frozen prior.
+
+    Raises:
+        ConfigError: `settings` do not fit the schema of the design.
+    """
+
+    trained = True
+    denoises = True
+    name: ClassVar[str]
+    schema: ClassVar[type[Settings]]
+
+    def __init__(self, settings: dict[str, Any], where: str) -> None:
+        self.config: Any = parse(settings, self.schema, where)
+        self.where = where
+
+    @abstractmethod
+    def build(self, prior: Prior, study: Study, about: dict[str, Any] | None) -> Design:
+        """Build the untrained design; `about` is what :meth:`about` said when it was trained."""
+
+    @abstractmethod
+    def pretrain(self, design: Any, training: Training) -> None:
+        """Run the pre-stages, which train ``design.front``."""
+
+    def train_control(self, design: Any, training: Training) -> None:
+        """Run the last stage, which trains ``design.control``."""
+        training.control(design)
+
+    def about(self, design: Any) -> dict[str, Any]:
+        """What must be known beside the settings to build the design again."""
+        return {}
+
+    def parts(self, design: Any) -> dict[str, nn.Module]:
+        """What is trained, by name."""
+        return {**dict(design.front.named_children()), **dict(design.control.named_children())}
+
+    def train(self, study: Study, seed: int, folder: Path, state: Path) -> Cost:
+        """Write ``model.safetensors``, ``config.json`` and ``training.csv``."""
+        training = Training.start(study, self.name, seed, self.config, state)
+        design = self._build(study, training.prior, seed, None)
+        self.pretrain(design, training)
+        pre = {row["phase"] for row in training.log}
+        self.train_control(design, training)
+        training.check_frozen()
+        about = {"format": f"faithdiff.{self.name}/1", **self.about(design)}
+        save(design.state_dict(), about, training.log, folder)
+        networks = [design, *training.prior.modules()]
+        return measure(self.parts(design), networks, training.log, pre)
+
+    def load(self, study: Study, folder: Path) -> Restorer:
+        """Read the weights that :meth:`train` wrote.
+
+        Raises:
+            CheckpointError: They are missing, damaged, or of another shape.
+        """
+        profile = study.profile
+        design = self._load(study, folder)
+        return Sampler(design, profile.restore, self.config.sampling, profile.data.scale)
+
+    def denoiser(self, study: Study, folder: Path) -> Denoiser:
+        design = self._load(study, folder)
+        return Denoiser(design.see, design, design.captions)
+
+    def settings(self, study: Study) -> dict[str, Any]:
+        restore = study.profile.restore.model_dump(mode="json", exclude={"batch_size"})
+        own = self.config.model_dump(mode="json")
+        return {"restore": restore, "own": own, "prior": folder_digest(study.prior_folder)}
+
+    def _load(self, study: Study, folder: Path) -> Design:
+        name = folder.parent.name
+        prior = load_prior(study.prior_folder).to(study.profile.device)
+        design = self._build(study, prior, 0, read_config(folder, name))
+        design.load_state_dict(read_weights(folder, design.state_dict(), name))
+        return design.eval().requires_grad_(False)
+
+    def _build(self, study: Study, prior: Prior, seed: int, about: dict[str, Any] | None) -> Design:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeds.seed(study.profile.seed, self.name, "init", seed))
+            return self.build(prior, study, about).to(study.profile.device)
+
+
+def module_digest(*modules: nn.Module) -> str:
+    """Digest of all parameters and buffers."""
+    sha = hashlib.sha256()
+    for module in modules:
+        for name, tensor in module.state_dict().items():
+            sha.update(f"{name} {tuple(tensor.shape)}\n".encode())
+            sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()

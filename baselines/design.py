@@ -1,0 +1,157 @@
+"""What DiffBIR, SUPIR and SeeSR have in common: a frozen prior and a trained control beside it.
+
+The axes on which the designs differ (and what the official code does on each) are: which image
+of the LQ is seen, how it enters the control encoder, how the control enters the UNet, and what
+is trained beforehand. Each is a method of :class:`Design`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from faithdiff import compat as compat  # before diffusers
+
+# isort: split
+from diffusers import ControlNetModel, UNet2DConditionModel
+
+from faithdiff.models.prior import Prior
+from faithdiff.models.text import Prompt
+from faithdiff.restore.tiling import Tile
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a design takes from LQ images, once per image.
+
+    Attributes:
+        map: ``(B, K, h, w)`` at the size of the latents; tiles cut it.
+        tokens: ``(B, N, D)`` of the whole images.
+        image: What pre-stages made of the images, ``(B, 3, H, W)`` in [-1, 1].
+    """
+
+    map: Tensor
+    tokens: Tensor | None = None
+    image: Tensor | None = None
+
+    def cut(self, tile: Tile) -> Seen:
+        """What belongs to a tile."""
+        return Seen(tile.cut(self.map), self.tokens)
+
+    def repeated(self, copies: int) -> Seen:
+        """The same, `copies` times along the batch: for both halves of a guidance pair."""
+        tokens = None if self.tokens is None else torch.cat([self.tokens] * copies)
+        return Seen(torch.cat([self.map] * copies), tokens)
+
+
+class Design(nn.Module, ABC):
+    """A conditioning design on a frozen prior.
+
+    Its parameters are `front`, which pre-stages train and which is frozen afterwards, and
+    `control`, which the last stage trains. The prior is not part of its state.
+    """
+
+    front: nn.ModuleDict
+    control: nn.ModuleDict
+
+    def __init__(self, prior: Prior) -> None:
+        super().__init__()
+        self.prior = prior  # a dataclass: its networks are not registered here
+
+    @abstractmethod
+    def see(self, lq: Tensor) -> Seen:
+        """Take what the design needs from enlarged LQ images ``(B, 3, H, W)`` in [-1, 1]."""
+
+    @abstractmethod
+    def restored(self, seen: Seen) -> Tensor:
+        """The image ``(B, 3, H, W)`` in [-1, 1] that the pre-stages made of the LQ image."""
+
+    def captions(self, seen: Seen, known: list[str]) -> list[str]:
+        """The captions to denoise by; a design with a captioner of its own ignores `known`."""
+        return known
+
+    def target(self, seen: Seen) -> Any:
+        """What restoration guidance pulls towards."""
+        raise NotImplementedError(f"{type(self).__name__} has no restoration guidance")
+
+    def guide(self, clean: Tensor, target: Any, strength: float, share: float) -> Tensor:
+        """Pull clean latents ``(B, C, h, w)`` towards `target`.
+
+        Args:
+            share: Noise level of the step / noise level of the first step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no restoration guidance")
+
+    @abstractmethod
+    def forward(
+        self, noisy: Tensor, timesteps: Tensor, seen: Seen, prompt: Prompt, time_ids: Tensor
+    ) -> Tensor:
+        """Predict noise or velocity ``(B, C, h, w)``, as the prior does."""
+
+    def encode(
+        self, noisy: Tensor, timesteps: Tensor, seen: Seen, prompt: Prompt, time_ids: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """The control's features of each level of the encoder, and of the middle."""
+        down, middle = self.control["control_encoder"](
+            noisy,
+            timesteps,
+            prompt.hidden,
+            seen.map,
+            added_cond_kwargs={"text_embeds": prompt.pooled, "time_ids": time_ids},
+            return_dict=False,
+        )
+        return list(down), middle
+
+    def denoise(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        prompt: Prompt,
+        time_ids: Tensor,
+        down: list[Tensor] | None = None,
+        middle: Tensor | None = None,
+    ) -> Tensor:
+        """One pass of the frozen UNet, with residuals for its skips and its middle."""
+        prediction: Tensor = self.prior.unet(
+            noisy,
+            timesteps,
+            prompt.hidden,
+            added_cond_kwargs={"text_embeds": prompt.pooled, "time_ids": time_ids},
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
+        ).sample
+        return prediction
+
+
+def control_encoder(unet: UNet2DConditionModel, stem: nn.Module) -> ControlNetModel:
+    """A trainable copy of a UNet's encoder and middle.
+
+    Its outputs pass zero-initialised 1×1 convolutions (Zhang et al., ICCV 2023).
+
+    Args:
+        stem: Maps what is seen to the width of the first level; starts at zero.
+    """
+    control = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8))
+    control.controlnet_cond_embedding = stem
+    return control
+
+
+def zero(module: nn.Module) -> nn.Module:
+    """Set all parameters of a module to zero."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+def latent_stem(unet: UNet2DConditionModel, bias: bool) -> nn.Module:
+    """A zero 3×3 convolution of a latent, added after the control's first convolution.
+
+    The same as the official eight-channel first convolution whose four new columns start at zero.
+    """
+    config = unet.config
+    width = config.block_out_channels[0]
+    return zero(nn.Conv2d(config.in_channels, width, 3, padding=1, bias=bias))

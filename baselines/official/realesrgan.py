@@ -1,0 +1,114 @@
+"""Real-ESRGAN (Wang et al., ICCVW 2021), as its authors published it: their script, or in process.
+
+`Inside` runs the published weights in basicsr's RRDBNet, without the authors' repository: the same
+network, on a CPU as well. Larger images are cut into tiles of our own size, and a scale other than
+4 is reached by bicubic resizing where the script has Lanczos.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from baselines.official.definition import Common
+from baselines.official.runner import Official, Value
+from faithdiff.config import Section, parse
+from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts, quick_state
+from faithdiff.errors import CheckpointError
+from faithdiff.foreign.command import Task
+from faithdiff.methods import Method, Restorer, Study
+
+ARTIFACT = "realesrgan-x4plus"
+ARCHITECTURE = {"num_feat": 64, "num_block": 23, "num_grow_ch": 32, "scale": 4}
+
+
+class Settings(Common):
+    """Arguments of ``inference_realesrgan.py``."""
+
+    model_name: Literal["RealESRGAN_x4plus"]
+    tile: int
+    tile_pad: int
+    pre_pad: int
+    fp32: bool
+
+
+class RealESRGAN(Official):
+    """Has no randomness; on a GPU without memory it skips an image and still ends with 0."""
+
+    method = "realesrgan"
+    schema = Settings
+
+    def inputs(self, task: Task) -> dict[str, Value]:
+        return {
+            "input": task.lq,
+            "output": task.out,
+            "outscale": task.scale,
+            "model_path": "weights/RealESRGAN_x4plus.pth",
+            "suffix": "",  # outputs keep the names of their inputs
+            "ext": "png",
+        }
+
+    def configure(self, folder: Path) -> None:
+        # Its setup.py would write this file, which the package imports.
+        version = "__version__ = '0.3.0'\n__gitsha__ = 'unknown'\nversion_info = (0, 3, 0)\n"
+        (folder / "realesrgan" / "version.py").write_text(version, encoding="utf-8")
+
+
+class Nothing(Section):
+    """`Inside` has no settings."""
+
+
+class Inside(Method):
+    """The published weights in this process."""
+
+    def __init__(self, settings: dict[str, Any], where: str) -> None:
+        parse(settings, Nothing, where)
+
+    def settings(self, study: Study) -> dict[str, Any]:
+        artifact = load_artifacts(ARTIFACTS_FILE)[ARTIFACT]
+        return {
+            "architecture": ARCHITECTURE,
+            "weights": quick_state(artifact, study.profile.score.weights),
+        }
+
+    def load(self, study: Study, folder: Path) -> Restorer:
+        """Read ``RealESRGAN_x4plus.pth``.
+
+        Raises:
+            CheckpointError: It is missing, damaged, or of another network.
+        """
+        from baselines.realesrgan import TiledRestorer
+        from faithdiff import compat as compat
+
+        # isort: split
+        from basicsr.archs.rrdbnet_arch import RRDBNet
+
+        generator = RRDBNet(3, 3, **ARCHITECTURE)
+        file = load_artifacts(ARTIFACTS_FILE)[ARTIFACT].file(study.profile.score.weights)
+        _fill(generator, file)
+        generator = generator.eval().requires_grad_(False).to(study.profile.device)
+        return TiledRestorer(generator, study.profile.data.scale)
+
+
+def _fill(generator: Any, file: Path) -> None:
+    import pickle
+
+    import torch
+
+    if not file.is_file():
+        raise CheckpointError(
+            f"{file}: is missing; get it with: faithdiff fetch --profile released"
+        )
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{file}: cannot be read: {error}; fetch it again") from None
+    weights = content.get("params_ema", content.get("params")) if isinstance(content, dict) else 0
+    if not isinstance(weights, dict):
+        raise CheckpointError(f"{file}: has neither `params_ema` nor `params`: another file")
+    wanted = generator.state_dict()
+    for key in sorted(wanted.keys() | weights.keys()):
+        have, want = (tuple(d[key].shape) if key in d else None for d in (weights, wanted))
+        if have != want:
+            raise CheckpointError(f"{file}: {key}: shape {have} found, {want} expected")
+    generator.load_state_dict(weights)

@@ -1,0 +1,1 @@
+"""Methods that run outside of this process: folders of outputs, commands, official code."""

@@ -1,0 +1,16 @@
+# Code and environment of the methods that run outside: official systems, the user's own commands.
+# Weights come by `faithdiff fetch`, and `faithdiff baseline check` says what is missing.
+rule prepare_baseline:
+    output:
+        prepared=layout.prepared("{method}"),
+    log:
+        LOGS / "prepare_baseline" / "{method}.log",
+    wildcard_constraints:
+        method=one_of(m for m in profile.baselines if needs_preparation(m)),
+    params:
+        outside=lambda w: outside_state(w.method),
+    threads: 1
+    resources:
+        mem_mb=2000,
+    shell:
+        verb("baseline prepare {wildcards.method}")
