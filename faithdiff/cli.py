@@ -360,7 +360,10 @@ def table(
         bool, typer.Option("--published", help="Published, ours and difference side by side.")
     ] = False,
     protocol: Annotated[str, typer.Option(help="Of the metrics; default: the profile's.")] = "",
-    output: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File to write instead of printing; .cells.json maps cells to rows."),
+    ] = None,
     config: Config = MINI,
 ) -> None:
     """Print a table as the paper does, from scores.csv; caption with n, protocol and commit."""
@@ -370,8 +373,10 @@ def table(
     study = Study.load(config)
     if protocol:
         _known(protocol, study.profile.score.protocols, "--protocol")
-    text = print_table(name, study.profile, study.layout, form, published, protocol)
-    deliver(text, output, lambda said: typer.echo(said, nl=False))
+    printed = print_table(name, study.profile, study.layout, form, published, protocol)
+    deliver(printed.text, output, lambda said: typer.echo(said, nl=False))
+    if output is not None:
+        deliver(printed.cells, output.with_suffix(".cells.json"), typer.echo)
 
 
 @app.command(epilog="Example: faithdiff figures")
@@ -583,7 +588,7 @@ def audit(
 
 @app.command(epilog="Example: faithdiff explain main FaithDiff LPIPS II Photos")
 def explain(
-    table: Annotated[str, typer.Argument(help="`main` or `ablation`.")],
+    table: Annotated[str, typer.Argument(help="main, realworld, ablation or cost.")],
     words: Annotated[
         list[str], typer.Argument(help="Method, metric, then level and data set, or the block.")
     ],

@@ -10,7 +10,9 @@ from faithdiff.report.cells import Cell, Column, Row, Table, cell_text, differen
 
 def to_html(table: Table) -> str:
     """Print the blocks with caption and notes; best is ``strong``, second is ``u``."""
-    lines = [f"<!-- written from results/{escape(table.profile)}/scores.csv; do not edit -->"]
+    lines = [
+        f"<!-- written from results/{escape(table.profile)}/{escape(table.source)}; do not edit -->"
+    ]
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in _heads(table))
     for block in table.blocks:
         lines += ["<table>", f"<caption>{escape(block.name)}</caption>"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pandas as pd
@@ -13,10 +13,11 @@ from faithdiff.config import Profile
 from faithdiff.errors import UserError
 from faithdiff.layout import Layout
 from faithdiff.report.cells import Table
+from faithdiff.report.costs import cost_table, load_costs
 from faithdiff.report.html import to_html
 from faithdiff.report.latex import to_latex
 from faithdiff.report.published import PAPER
-from faithdiff.report.records import to_csv
+from faithdiff.report.records import to_cells, to_csv
 from faithdiff.report.render import to_markdown
 from faithdiff.report.scores import load_scores
 from faithdiff.report.tables import ablation_table, main_table, real_table
@@ -30,17 +31,26 @@ from faithdiff.report.versus import (
 )
 
 Format = Literal["latex", "markdown", "csv", "html"]
-TABLES: Mapping[str, Callable[[pd.DataFrame, Profile, str], Table]] = {
+_SCORED: Mapping[str, Callable[[pd.DataFrame, Profile, str], Table]] = {
     "main": main_table,
     "realworld": real_table,
     "ablation": ablation_table,
 }
+TABLES = (*_SCORED, "cost")
 _PRINTERS: Mapping[Format, tuple[Callable[[Table], str], Callable[[Grid], str]]] = {
     "latex": (to_latex, grid_latex),
     "markdown": (to_markdown, grid_markdown),
     "csv": (to_csv, grid_csv),
     "html": (to_html, grid_html),
 }
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A table in one format, and its sidecar: JSON that maps its cells to their rows."""
+
+    text: str
+    cells: str
 
 
 def print_table(
@@ -50,11 +60,11 @@ def print_table(
     form: Format,
     published: bool = False,
     protocol: str = "",
-) -> str:
-    """Render a table from ``scores.csv``.
+) -> Printed:
+    """Render a table from ``scores.csv``, or from ``cost.csv``.
 
     Args:
-        name: `main`, `realworld` or `ablation`.
+        name: `main`, `realworld`, `ablation` or `cost`.
         profile: Whose table.
         layout: Where its results lie.
         form: How it is printed.
@@ -64,18 +74,25 @@ def print_table(
     Raises:
         UserError: There is no such table, or the scores cannot be read.
     """
-    if name == "cost":
-        raise UserError("table cost: this version of the suite does not measure costs yet")
-    if name not in TABLES:
-        raise UserError(f"table {name!r}: is not one of {', '.join(TABLES)}")
-    if name == "realworld" and not profile.data.real:
-        raise UserError(f"table realworld: profile {profile.profile} has no set with lq_only")
-    scores = load_scores(layout.results / "scores.csv")
-    table = TABLES[name](scores, profile, protocol)
+    table = _table(name, profile, layout, protocol)
     whole, beside = _PRINTERS[form]
     if published:
-        return beside(versus(table, PAPER, _commit(layout)))
-    return whole(replace(table, caption=f"{table.caption} {_commit(layout)}"))
+        text = beside(versus(table, PAPER, _commit(layout)))
+    else:
+        text = whole(replace(table, caption=f"{table.caption} {_commit(layout)}"))
+    return Printed(text, to_cells(table))
+
+
+def _table(name: str, profile: Profile, layout: Layout, protocol: str) -> Table:
+    if name not in TABLES:
+        raise UserError(f"table {name!r}: is not one of {', '.join(TABLES)}")
+    if name == "cost":
+        if protocol:
+            raise UserError("--protocol: the table cost has no metrics; leave it out")
+        return cost_table(load_costs(layout.results / "cost.csv"), profile)
+    if name == "realworld" and not profile.data.real:
+        raise UserError(f"table realworld: profile {profile.profile} has no set with lq_only")
+    return _SCORED[name](load_scores(layout.results / "scores.csv"), profile, protocol)
 
 
 def _commit(layout: Layout) -> str:

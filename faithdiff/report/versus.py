@@ -11,7 +11,9 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from faithdiff.errors import UserError
 from faithdiff.report.cells import Block, Cell, Column, Table, cell_text, header, number
@@ -21,6 +23,8 @@ from faithdiff.report.render import markdown_escape
 
 PARTS = ("published", "ours", "difference")
 ABSENT = "–"
+ROWS = 44  # lines of a table that fit a page
+SECONDS = "seconds_per_image"
 Line = tuple[str, ...]
 
 
@@ -30,6 +34,7 @@ class Grid:
 
     name: str
     profile: str
+    source: str
     caption: str
     heads: Line
     blocks: tuple[tuple[str, tuple[Line, ...]], ...]
@@ -44,6 +49,8 @@ def versus(table: Table, paper: Path, code: str = "") -> Grid:
         code: Sentence on the code that made ours, for the caption.
     """
     ablation = table.differences
+    if table.source == "cost.csv":
+        return _costs(table, paper, code)
     rows = _gains(table, paper) if ablation else _means(table, paper)
     found = tuple((block.name, tuple(lines)) for block, lines in rows)
     what = (
@@ -55,15 +62,60 @@ def versus(table: Table, paper: Path, code: str = "") -> Grid:
         what += " Published gains are of other data where no difference stands beside them."
     known = any(line[1::3] != (ABSENT,) * len(table.columns) for _, ls in found for line in ls)
     note = "" if known else " The paper prints none of these: other data, levels or protocol."
-    heads = tuple(f"{header(c)} {part}" for c in table.columns for part in PARTS)
     about = table.caption.partition(" Beside each mean")[0].partition(" Bold:")[0]
     return Grid(
         f"{table.name}-published",
         table.profile,
+        table.source,
         f"{what} Difference: ours less the published one.{note} {about} {code}".strip(),
-        ("Method", *heads),
+        _heads(table),
         found,
     )
+
+
+def _heads(table: Table) -> Line:
+    return ("Method", *(f"{header(c)} {part}" for c in table.columns for part in PARTS))
+
+
+def _costs(table: Table, paper: Path, code: str) -> Grid:
+    """Published are seconds alone, of one GPU and 1024 x 1024 pixels: no difference is printed."""
+    known = _rows(paper / "efficiency.csv")
+    seconds = {row["method"]: _span(row) for row in known}
+    said = " ".join(f"{row['method']}: {row['hardware']}, {row['conditions']}." for row in known)
+    blocks = []
+    for block in table.blocks:
+        ours = {row.label: row.cells for row in block.rows}
+        lines = [
+            (
+                label,
+                *(
+                    text
+                    for i, column in enumerate(table.columns)
+                    for text in (
+                        seconds.get(label, ABSENT) if column.metric == SECONDS else ABSENT,
+                        cell_text(ours[label][i], column) or ABSENT if label in ours else ABSENT,
+                        ABSENT,
+                    )
+                ),
+            )
+            for label in [*ours, *(name for name in seconds if name not in ours)]
+        ]
+        blocks.append((block.name, tuple(lines)))
+    return Grid(
+        f"{table.name}-published",
+        table.profile,
+        table.source,
+        f"The paper prints seconds alone ({said.removesuffix('.')}), so there is no difference: "
+        f"other hardware and sizes. {table.caption} {code}".strip(),
+        _heads(table),
+        tuple(blocks),
+    )
+
+
+def _span(row: dict[str, str]) -> str:
+    """Seconds as published, or from the lowest to the highest."""
+    low, high = row["seconds_low"], row["seconds_high"]
+    return low if low == high else f"{low} to {high}"
 
 
 def _means(table: Table, paper: Path) -> Iterator[tuple[Block, list[Line]]]:
@@ -165,7 +217,7 @@ def _rows(file: Path) -> list[dict[str, str]]:
 
 def grid_markdown(grid: Grid) -> str:
     """GitHub-flavoured Markdown."""
-    parts = [f"<!-- written from results/{grid.profile}/scores.csv; do not edit -->"]
+    parts = [f"<!-- written from results/{grid.profile}/{grid.source}; do not edit -->"]
     for name, lines in grid.blocks:
         pipes = [" | ".join(map(markdown_escape, line)) for line in (grid.heads, *lines)]
         rule = "|:--|" + "--:|" * (len(grid.heads) - 1)
@@ -202,33 +254,54 @@ def grid_html(grid: Grid) -> str:
 
 
 def grid_latex(grid: Grid) -> str:
-    """A ``table*`` for each metric, so that three columns each fit a page; needs booktabs."""
+    """Print ``table*`` environments of two metrics and as many blocks as fit a page."""
     lines = [
-        f"% Written from results/{grid.profile}/scores.csv; do not edit.",
+        f"% Written from results/{grid.profile}/{grid.source}; do not edit.",
         r"% In the preamble: \usepackage{booktabs}",
-        r"\begin{table*}[t]",
-        r"\centering",
-        rf"\caption{{{latex_escape(grid.caption)}}}",
-        rf"\label{{tab:{grid.name}}}",
-        r"\par\smallskip",
     ]
-    for first in range(1, len(grid.heads), 3):
-        metric = grid.heads[first].removesuffix(f" {PARTS[0]}")
+    label = f"tab:{grid.name}"
+    pairs = [range(first, len(grid.heads), 3)[:2] for first in range(1, len(grid.heads), 6)]
+    for i, (blocks, metrics) in enumerate(product(_pages(grid.blocks), pairs)):
+        caption = rf"As Table~\ref{{{label}}}." if i else latex_escape(grid.caption)
         lines += [
-            r"\begin{minipage}[t]{0.48\linewidth}\centering\scriptsize",
-            rf"\begin{{tabular}}{{@{{}}lrrr@{{}}}}\toprule {latex_escape(metric)} & "
-            + " & ".join(PARTS)
-            + r" \\",
+            r"\begin{table*}[t]",
+            r"\centering",
+            rf"\caption{{{caption}}}",
+            rf"\label{{{label}{f'-{i}' if i else ''}}}",
+            r"\par\smallskip",
         ]
-        for name, rows in grid.blocks:
-            title = rf"\multicolumn{{4}}{{@{{}}l}}{{\emph{{{latex_escape(name)}}}}} \\"
-            lines += [r"\midrule", title]
-            lines += [
-                " & ".join(map(_latex_text, (row[0], *row[first : first + 3]))) + r" \\"
-                for row in rows
-            ]
-        lines += [r"\bottomrule\end{tabular}\par\smallskip", r"\end{minipage}\hfill"]
-    return "\n".join([*lines, r"\end{table*}"]) + "\n"
+        for first in metrics:
+            lines += _latex_metric(grid.heads, blocks, first)
+        lines.append(r"\end{table*}")
+    return "\n".join(lines) + "\n"
+
+
+def _pages(blocks: Sequence[tuple[str, tuple[Line, ...]]]) -> Iterator[list[Any]]:
+    """Blocks together, as long as they have no more than `ROWS` lines."""
+    page: list[Any] = []
+    for block in blocks:
+        if page and sum(len(rows) + 1 for _, rows in [*page, block]) > ROWS:
+            yield page
+            page = []
+        page.append(block)
+    yield page
+
+
+def _latex_metric(heads: Line, blocks: Sequence[tuple[str, tuple[Line, ...]]], first: int) -> Line:
+    """One metric on half a page: its three columns."""
+    name = latex_escape(heads[first].removesuffix(f" {PARTS[0]}"))
+    lines = [
+        r"\begin{minipage}[t]{0.485\linewidth}\centering\scriptsize\setlength{\tabcolsep}{3pt}",
+        r"\begin{tabular}[t]{@{}p{0.44\linewidth}rrr@{}}\toprule",
+        rf"{name} & {' & '.join(PARTS)} \\",
+    ]
+    for block, rows in blocks:
+        title = rf"\multicolumn{{4}}{{@{{}}l}}{{\emph{{{latex_escape(block)}}}}} \\"
+        lines += [r"\midrule", title]
+        for row in rows:
+            texts = map(_latex_text, row[first : first + 3])
+            lines.append(rf"\raggedright {latex_escape(row[0])} & {' & '.join(texts)} \\")
+    return (*lines, r"\bottomrule\end{tabular}", r"\end{minipage}\hfill")
 
 
 def _latex_text(text: str) -> str:
