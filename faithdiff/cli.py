@@ -51,6 +51,7 @@ TimeLimit = Annotated[
     ),
 ]
 MINI = Path("config/mini.yaml")
+TableFormat = Literal["latex", "markdown", "csv", "html"]
 ReportFormat = Literal["terminal", "markdown", "json", "html"]
 
 
@@ -366,6 +367,33 @@ def tables(config: Config = MINI) -> None:
     _say(write_tables(study.profile, study.layout))
 
 
+@app.command(epilog="Example: faithdiff table main --format latex --published")
+def table(
+    name: Annotated[str, typer.Argument(help="main, realworld, ablation or cost.")],
+    form: Annotated[TableFormat, typer.Option("--format", help="How it is printed.")] = "markdown",
+    published: Annotated[
+        bool, typer.Option("--published", help="Published, ours and difference side by side.")
+    ] = False,
+    protocol: Annotated[str, typer.Option(help="Of the metrics; default: the profile's.")] = "",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File to write instead of printing; .cells.json maps cells to rows."),
+    ] = None,
+    config: Config = MINI,
+) -> None:
+    """Print a table as the paper does, from scores.csv; caption with n, protocol and commit."""
+    from faithdiff.audit.command import deliver
+    from faithdiff.report.printed import print_table
+
+    study = Study.load(config)
+    if protocol:
+        _known(protocol, study.profile.score.protocols, "--protocol")
+    printed = print_table(name, study.profile, study.layout, form, published, protocol)
+    deliver(printed.text, output, lambda said: typer.echo(said, nl=False))
+    if output is not None:
+        deliver(printed.cells, output.with_suffix(".cells.json"), typer.echo)
+
+
 @app.command(epilog="Example: faithdiff figures")
 def figures(config: Config = MINI) -> None:
     """Render the figures: PNG and PDF."""
@@ -575,7 +603,7 @@ def audit(
 
 @app.command(epilog="Example: faithdiff explain main FaithDiff LPIPS II Photos")
 def explain(
-    table: Annotated[str, typer.Argument(help="`main` or `ablation`.")],
+    table: Annotated[str, typer.Argument(help="main, realworld, ablation or cost.")],
     words: Annotated[
         list[str], typer.Argument(help="Method, metric, then level and data set, or the block.")
     ],

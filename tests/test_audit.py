@@ -23,7 +23,7 @@ from faithdiff import cli, provenance
 from faithdiff.audit.code import rule_modules
 from faithdiff.audit.compare import Change
 from faithdiff.audit.crops import crops_of
-from faithdiff.audit.explain import explain
+from faithdiff.audit.explain import explain, explanation_json, explanation_sections
 from faithdiff.audit.git import Git
 from faithdiff.audit.history import history, history_sections
 from faithdiff.audit.history_plot import history_figure, to_png
@@ -821,6 +821,28 @@ def test_explain_says_which_cells_there_are(
 ) -> None:
     with pytest.raises(UserError, match=re.escape(said)):
         explain(table, words, "tiny", ".", world.root)
+
+
+def test_explain_of_a_cost_shows_its_lines_jobs_and_machine(other: World) -> None:
+    found = explain("cost", ["FaithDiff", "training s"], "tiny", ".", other.root)
+    (row,) = found.rows.to_dict("records")
+    assert row["value"] == row["seconds"] == found.cell["mean"] == COST["seconds"]
+    facts = dict(found.facts)
+    manifest = json.loads((other.root / "results/tiny/manifest.json").read_text("utf-8"))
+    assert facts["cost.csv"] == f"sha256 {manifest['results']['cost.csv']}"
+    assert LAPTOP["processor"] in facts["machine of faithdiff/seed0"]
+    assert "faithdiff train --method faithdiff" in found.commands[1]
+    text = to_terminal(explanation_sections(found), {})
+    assert "Rows of cost.csv (1)" in text and "images" not in text
+    assert json.loads(explanation_json(found))["rows"][0]["value"] == COST["seconds"]
+    on_cpu = explain("cost", ["FaithDiff", "GPU-hours"], "tiny", ".", other.root)
+    assert "runs on CPUs" in to_terminal(explanation_sections(on_cpu), {})
+    other.edit("results/tiny/cost.csv", f",{COST['seconds']},", ",77.5,")
+    with pytest.raises(UserError, match=r"cost\.csv 77\.5"):
+        explain("cost", ["FaithDiff", "training s"], "tiny", ".", other.root)
+    (other.root / "results/tiny/cost.csv").unlink()
+    with pytest.raises(UserError, match=r"cost\.csv: is missing; .*collect"):
+        explain("cost", ["FaithDiff", "training s"], "tiny", ".", other.root)
 
 
 def test_explain_notices_a_table_of_other_scores(other: World) -> None:

@@ -18,10 +18,13 @@ import pytest
 from browser import CHROMIUM, DRIVER, Browser
 from PIL import Image
 
+from faithdiff.audit.results import load_results
+from faithdiff.audit.revision import WORKING_TREE, find_revision
 from faithdiff.data.images import sha256_file, write_png
 from faithdiff.errors import UserError
 from faithdiff.methods import Study
 from faithdiff.report.page.build import page_digest, report_folder, write_page
+from faithdiff.report.page.content import embedded
 from faithdiff.report.page.pictures import EXACT, WHOLE, Album, _box, _cut
 
 ROOT = Path(__file__).parent.parent
@@ -207,6 +210,20 @@ def test_a_table_of_other_scores_leaves_the_page_as_it_was(page: Path, tmp_path:
             write_page(Study.load(MINI), Path())
     assert (root / "results/mini/report/index.html").read_bytes() == page.read_bytes()
     assert not list((root / "results/mini").glob(".*"))
+
+
+def test_a_table_of_another_file_than_the_scores_is_explained_without_rows(
+    page: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(page.parents[3], root)
+    tables = root / "results/mini/tables"
+    content = json.loads((tables / "main.cells.json").read_text(encoding="utf-8"))
+    cell = next(iter(content["cells"].values())) | {"metric": "seconds", "protocol": "cost"}
+    cost = {"table": "cost", "scores": "results/mini/cost.csv", "images": {}, "cells": {"a": cell}}
+    (tables / "cost.cells.json").write_text(json.dumps(cost), encoding="utf-8")
+    results = load_results(find_revision(WORKING_TREE, "mini", root), "mini")
+    assert embedded(results, root)["cells"]["cost|a"]["mean"] == cell["mean"]
 
 
 def test_large_images_are_cut_alike_and_small_ones_stored_exactly(tmp_path: Path) -> None:

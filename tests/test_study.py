@@ -96,6 +96,12 @@ def test_study_ends_with_scores_tables_figures_and_manifest(finished: Path) -> N
     assert manifest["config"]["profile"] == "test"
 
 
+def test_snakemakes_own_report_builds(finished: Path) -> None:
+    run(finished, "--report", "snakemake-report.html")
+    text = (finished / "snakemake-report.html").read_text(encoding="utf-8")
+    assert "train_variant" in text and len(text) > 100_000
+
+
 def test_second_run_does_nothing(finished: Path) -> None:
     assert "Nothing to be done" in run(finished)
 

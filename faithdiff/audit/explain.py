@@ -13,15 +13,17 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from faithdiff.audit.explain_costs import COSTS, cost_facts, cost_rows, is_cost
 from faithdiff.audit.match import resolve
 from faithdiff.audit.records import finite
 from faithdiff.audit.results import Results, columns_of, load_results
-from faithdiff.audit.revision import find_revision
+from faithdiff.audit.revision import SCORES, find_revision
 from faithdiff.audit.sections import Section
 from faithdiff.errors import UserError
 from faithdiff.score.protocols import Definition
 
 Facts = list[tuple[str, str]]
+SHOWN = ("image", "seed", "dataset", "level", "value", "status", "restored_sha256")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Explanation:
 
     Attributes:
         cell: Its record in ``tables/<table>.cells.json``.
-        rows: The lines of ``scores.csv`` that it averages.
+        rows: The lines of ``scores.csv``, or of ``cost.csv``, that it averages.
         facts: What made it: name and value.
         commands: What makes it again.
     """
@@ -59,11 +61,10 @@ def explain(
         UserError: No cell fits, or several do; or the table does not fit ``scores.csv``.
     """
     results = load_results(find_revision(revision, profile, root), profile)
+    table = "real" if table == "realworld" else table  # the name of its file
     if table not in results.tables:
         there = ", ".join(sorted(results.tables)) or "none"
         raise UserError(f"table {table!r}: {results.title} has: {there}")
-    if table == "cost":
-        raise UserError(f"table 'cost': is made of {profile}'s cost.csv, not of scores; read that")
     content = results.tables[table]
     cell = _find(list(content["cells"].values()), words, results, root)
     return explain_cell(results, table, cell, root)
@@ -75,10 +76,18 @@ def explain_cell(results: Results, table: str, cell: dict[str, Any], root: Path)
     Raises:
         UserError: The table does not fit ``scores.csv``.
     """
-    rows = _rows(results, results.tables[table], cell)
-    _check(cell, rows, table, results)
-    return Explanation(table, cell, rows, _facts(results, cell, rows, root),
-                       _commands(results, cell, table))  # fmt: skip
+    content, facts = results.tables[table], _origin(results)
+    if is_cost(content):
+        rows = cost_rows(results, cell)
+        facts += cost_facts(results, cell) + _weight_facts(results.manifest, cell)
+    else:
+        rows = _rows(results, content, cell)
+        _check(cell, rows, table, results)
+        facts += _protocol_facts(results, cell, rows, root)
+        facts += _weight_facts(results.manifest, cell) + _data_facts(results, cell)
+    if results.stale:
+        facts.append(("note", "manifest.json describes another scores.csv"))
+    return Explanation(table, cell, rows, facts, _commands(results, cell, table))
 
 
 def _find(
@@ -137,23 +146,22 @@ def _check(cell: dict[str, Any], rows: pd.DataFrame, table: str, results: Result
         )
 
 
-def _facts(results: Results, cell: dict[str, Any], rows: pd.DataFrame, root: Path) -> Facts:
-    manifest = results.manifest
-    made = manifest.get("commit")
+def _origin(results: Results) -> Facts:
     facts = [("results of", results.title)]
-    if made:
-        dirty = " with uncommitted changes" if manifest.get("dirty") else ""
+    if made := results.manifest.get("commit"):
+        dirty = " with uncommitted changes" if results.manifest.get("dirty") else ""
         facts.append(("code commit", f"{made}{dirty}"))
-    facts += _protocol_facts(results, cell, rows, root)
-    facts += _weight_facts(manifest, cell)
+    return facts
+
+
+def _data_facts(results: Results, cell: dict[str, Any]) -> Facts:
+    facts = []
     for dataset in cell["datasets"]:
-        data = manifest.get("data", {}).get(dataset, {})
+        data = results.manifest.get("data", {}).get(dataset, {})
         facts.append((f"data {dataset}", f"index.csv sha256 {data.get('index.csv', 'not known')}"))
         for level in cell["levels"]:
             log = data.get("degradation.jsonl", {}).get(level, "not known")
             facts.append((f"degradation {dataset}, {level}", f"degradation.jsonl sha256 {log}"))
-    if results.stale:
-        facts.append(("note", "manifest.json describes another scores.csv"))
     return facts
 
 
@@ -248,16 +256,18 @@ def _commands(results: Results, cell: dict[str, Any], table: str) -> list[str]:
 
 def explanation_sections(found: Explanation) -> list[Section]:
     """The explanation as sections."""
-    cell = found.cell
+    cell, of_scores = found.cell, "status" in found.rows
+    better = "higher" if cell["higher_is_better"] else "lower"
+    seeds = ", ".join(map(str, cell["seeds"])) or "none"
+    images = f"n = {cell['n']} of {cell['expected']} images, " if of_scores else ""
     lines = [
         f"{cell['label']} ({cell['method']}), {cell['metric']}@{cell['protocol']}, "
         f"{cell['block']}: printed as {cell['printed'] or '(nothing)'}, status {cell['status']}",
-        f"n = {cell['n']} of {cell['expected']} images, seeds "
-        f"{', '.join(map(str, cell['seeds'])) or 'none'}; "
-        f"{'higher' if cell['higher_is_better'] else 'lower'} is better",
+        f"{images}seeds {seeds}; {better} is better",
     ]
     if cell["mean"] is not None:
-        lines.append(f"mean {cell['mean']!r}, 95% interval [{cell['low']!r}, {cell['high']!r}]")
+        interval = f", 95% interval [{cell['low']!r}, {cell['high']!r}]" if of_scores else ""
+        lines.append(f"mean {cell['mean']!r}{interval}")
     lines += cell["reasons"]
     if cell["compared_with"]:
         lines.append(
@@ -265,21 +275,25 @@ def explanation_sections(found: Explanation) -> list[Section]:
             f"[{cell['difference_low']!r}, {cell['difference_high']!r}], p {cell['p']!r}, after "
             f"Holm {cell['p_holm']!r}: {'separated' if cell['separated'] else 'not separated'}"
         )
-    names = ("image", "seed", "dataset", "level", "value", "status", "restored_sha256")
+    names = list(SHOWN if of_scores else found.rows.columns)
     rows = [_row(line, names) for line in found.rows.to_dict("records")]
+    file = SCORES if of_scores else COSTS
     return [
         Section(f"{found.table}: {cell['label']}, {cell['metric']}, {cell['block']}", lines),
         Section("Made from", head=("what", "value"), rows=[*found.facts]),
         Section("Made again by", found.commands),
-        Section(f"Rows of scores.csv ({len(rows)})", head=names, rows=rows),
+        Section(f"Rows of {file} ({len(rows)})", head=tuple(names), rows=rows),
     ]
 
 
 def _row(line: dict[Any, Any], names: Sequence[str]) -> tuple[str, ...]:
-    shown = {**line, "restored_sha256": str(line["restored_sha256"])[:12]}
-    value = line["value"]
-    shown["value"] = "" if math.isnan(value) else repr(value)
-    return tuple(str(shown[name]) for name in names)
+    return tuple(_shown(name, line[name]) for name in names)
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(value)
+    return str(value)[:12] if name == "restored_sha256" else str(value)
 
 
 def explanation_json(found: Explanation) -> str:

@@ -14,6 +14,7 @@ import yaml
 from faithdiff.audit.revision import SCORES, Revision
 from faithdiff.errors import UserError
 from faithdiff.report.cells import HELD_OUT, Column
+from faithdiff.report.costs import COLUMNS as COST_COLUMNS
 from faithdiff.report.scores import read_scores
 from faithdiff.score.protocols import load_protocols
 
@@ -80,7 +81,7 @@ def columns_of(results: list[Results], root: Path) -> Columns:
 
     From the protocols of this checkout; a metric that they lack, from the tables of the results.
     """
-    columns: Columns = {(HELD_OUT.metric, HELD_OUT.protocol): HELD_OUT}
+    columns: Columns = {(c.metric, c.protocol): c for c in (HELD_OUT, *COST_COLUMNS)}
     for side in results:
         for table in side.tables.values():
             for cell in table.get("cells", {}).values():

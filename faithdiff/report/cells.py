@@ -26,6 +26,7 @@ class Column:
     unit: str
     decimals: int
     higher_is_better: bool
+    arrow: bool = True  # whether its heading says so
 
 
 HELD_OUT = Column("heldout_loss", "heldout", "held-out loss", "", 4, higher_is_better=False)
@@ -149,4 +150,6 @@ def difference_text(cell: Cell, column: Column) -> tuple[str, str]:
 
 def header(column: Column) -> str:
     """Write the label with the arrow that says which way is better."""
+    if not column.arrow:
+        return column.label
     return f"{column.label} {'↑' if column.higher_is_better else '↓'}"

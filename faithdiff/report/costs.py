@@ -7,7 +7,9 @@ seconds and memory belong to one machine.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import IO
 
 import pandas as pd
 
@@ -18,7 +20,7 @@ from faithdiff.score.costs import COST_COLUMNS
 
 SCALES = {"trained_parameters": 1e-6, "total_parameters": 1e-6}
 COLUMNS = tuple(
-    Column(name, "cost", label, "", decimals, higher_is_better=False)
+    Column(name, "cost", label, "", decimals, higher_is_better=False, arrow=False)
     for name, label, decimals in (
         ("trained_parameters", "trained, M", 2),
         ("total_parameters", "all, M", 2),
@@ -26,25 +28,39 @@ COLUMNS = tuple(
         ("updates", "updates", 0),
         ("pre_seconds", "pre-stage s", 0),
         ("seconds", "training s", 0),
+        ("gpu_hours", "GPU-hours", 2),
         ("seconds_per_image", "s/image", 2),
         ("peak_memory_mb", "peak MB", 0),
     )
 )
 UNMEASURED = "not measured: the step was run by hand, or had nothing left to do"
+NO_GPU = "no GPU-hours: the profile runs on CPUs"
+SOURCES = {"gpu_hours": ("pre_seconds", "seconds")}  # columns of cost.csv, where not its own name
 
 
 def load_costs(path: Path) -> pd.DataFrame:
     """Read ``cost.csv``.
 
     Raises:
-        UserError: It is missing or lacks a column.
+        UserError: It is missing, or as :func:`read_costs`.
     """
     try:
-        frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        with path.open("rb") as stream:
+            return read_costs(stream, str(path))
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); `faithdiff collect` writes it"
         ) from None
+
+
+def read_costs(stream: IO[bytes], path: str) -> pd.DataFrame:
+    """Read costs from anywhere; `path` is what messages call it.
+
+    Raises:
+        UserError: It is no CSV file or lacks a column.
+    """
+    try:
+        frame = pd.read_csv(stream, keep_default_na=False, na_values=[""])
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not a CSV file: {error}") from None
     if missing := set(COST_COLUMNS) - set(frame):
@@ -56,15 +72,17 @@ def cost_table(costs: pd.DataFrame, profile: Profile) -> Table:
     """Build the table: one row per method of the profile; footnotes say which parts it trains."""
     footnotes: list[str] = []
     rows = []
+    gpus = gpus_of(profile.device, profile.training.processes, profile.variants)
     for method in profile.methods:
         own = costs[costs["method"] == method]
-        cells = tuple(_cell(own, column, footnotes) for column in COLUMNS)
+        cells = tuple(_cell(own, column, gpus, footnotes) for column in COLUMNS)
         rows.append(Row(method, profile.methods[method].label, cells))
     caption = (
         "Trained and all parameters in millions; pre-stages are trained before the last stage and "
         "frozen in it (stage 1 of a variant: its alignment alone). Seconds of training as logged, "
-        "seconds per image while restoring, and the highest resident memory of both jobs, on the "
-        "machine of manifest.json, whose other work is in these seconds. Means over "
+        "GPU-hours the same on every GPU of the training, seconds per image while restoring, and "
+        "the highest resident memory of both jobs, on the machine of manifest.json, whose other "
+        "work is in these seconds. Means over "
         f"{len(profile.seeds)} seed{'s'[: len(profile.seeds) - 1]}."
     )
     block = Block("Cost", "", tuple(profile.data.test), tuple(profile.data.levels), tuple(rows))
@@ -73,11 +91,32 @@ def cost_table(costs: pd.DataFrame, profile: Profile) -> Table:
     )
 
 
-def _cell(own: pd.DataFrame, column: Column, footnotes: list[str]) -> Cell:
+def gpus_of(device: str, processes: int, variants: Iterable[str]) -> Mapping[str, int] | None:
+    """GPUs that train a method, 1 where it is not named; None on CPUs.
+
+    Only variants of FaithDiff are trained by several processes, one on each GPU.
+    """
+    return dict.fromkeys(variants, processes) if device == "cuda" else None
+
+
+def cost_values(own: pd.DataFrame, metric: str, gpus: Mapping[str, int] | None) -> pd.Series:
+    """Values of a column of the table, one for each row of ``cost.csv``; NaN if not measured."""
+    total = own[list(SOURCES.get(metric, [metric]))].astype(float).sum(axis=1, skipna=False)
+    if metric != "gpu_hours":
+        return total * SCALES.get(metric, 1)
+    if gpus is None:
+        return total * math.nan
+    return total * [gpus.get(method, 1) for method in own["method"]] / 3600
+
+
+def _cell(
+    own: pd.DataFrame, column: Column, gpus: Mapping[str, int] | None, footnotes: list[str]
+) -> Cell:
     seeds = tuple(sorted(map(int, own["seed"])))
-    mean = float(own[column.metric].mean() * SCALES.get(column.metric, 1)) if seeds else math.nan
+    mean = float(cost_values(own, column.metric, gpus).mean()) if seeds else math.nan
     if math.isnan(mean):
-        return Cell("unavailable", seeds=seeds, footnote=_note(UNMEASURED, footnotes))
+        why = NO_GPU if column.metric == "gpu_hours" and gpus is None else UNMEASURED
+        return Cell("unavailable", seeds=seeds, reasons=(why,), footnote=_note(why, footnotes))
     parts = own["parts"].dropna()
     if column.metric != "trained_parameters" or parts.empty:
         return Cell("ok", mean=mean, seeds=seeds)

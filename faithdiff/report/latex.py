@@ -1,4 +1,4 @@
-"""A table as LaTeX: ``table`` environments that need booktabs and nothing else."""
+"""A table as LaTeX: ``table*`` environments that need booktabs and nothing else."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import groupby
 from faithdiff.report.cells import MINUS, Block, Row, Table, cell_text, difference_text, header
 
 # "[" and "*" are braced because a \\ before them would take them as its argument.
+FEW = 5  # columns that fit a page in the larger size
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$",
     "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -18,7 +19,7 @@ _LATEX = {
 
 
 def to_latex(table: Table) -> str:
-    """Print one ``table`` environment per group of blocks; needs booktabs and nothing else."""
+    """Print one ``table*`` environment per group of blocks; needs booktabs and nothing else."""
     groups = [list(blocks) for _, blocks in groupby(table.blocks, key=lambda block: block.group)]
     lines = [
         f"% Written from results/{table.profile}/{table.source}; do not edit.",
@@ -38,12 +39,12 @@ def _label(table: Table, block: Block) -> str:
 
 def _latex_group(table: Table, blocks: list[Block], caption: str) -> list[str]:
     lines = [
-        r"\begin{table}[t]",
+        r"\begin{table*}[t]",  # the width of the page where the paper has two columns
         r"\centering",
         rf"\caption{{{latex_escape(blocks[0].group)}. {caption}}}",
         rf"\label{{{_label(table, blocks[0])}}}",
         r"\par\smallskip",
-        r"\scriptsize" if table.differences else r"\footnotesize",
+        r"\scriptsize" if len(table.columns) > FEW else r"\footnotesize",
         r"\setlength{\tabcolsep}{3pt}",
         rf"\begin{{tabular}}{{@{{}}l{'r' * len(table.columns)}@{{}}}}",
         r"\toprule",
@@ -63,7 +64,7 @@ def _latex_group(table: Table, blocks: list[Block], caption: str) -> list[str]:
     notes = [rf"\textsuperscript{{{i}}} {latex_escape(table.footnotes[i - 1])}" for i in used]
     if notes:
         lines += [r"\par\medskip\raggedright\footnotesize", r"\\ ".join(notes)]
-    return [*lines, r"\end{table}"]
+    return [*lines, r"\end{table*}"]
 
 
 def _latex_row(row: Row, table: Table) -> Iterator[str]:

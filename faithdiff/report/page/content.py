@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from faithdiff.audit.explain import explain_cell
+from faithdiff.audit.explain_costs import is_cost
 from faithdiff.audit.results import Columns, Results, columns_of
 from faithdiff.report.cells import header
 
@@ -150,9 +151,7 @@ def embedded(results: Results, root: Path) -> dict[str, Any]:
     facts: dict[tuple[str, str], int] = {}
     commands: dict[str, int] = {}
     cells = {}
-    # Costs are not made of scores: nothing lies behind them but their own file.
-    scored = {name: table for name, table in results.tables.items() if name != "cost"}
-    for name, table in scored.items():
+    for name, table in results.tables.items():
         for key, cell in table.get("cells", {}).items():
             found = explain_cell(results, name, cell, root)
             cells[f"{name}|{key}"] = {
@@ -160,6 +159,11 @@ def embedded(results: Results, root: Path) -> dict[str, Any]:
                 "facts": [facts.setdefault(fact, len(facts)) for fact in found.facts],
                 "commands": [commands.setdefault(text, len(commands)) for text in found.commands],
             }
+            if is_cost(table):  # its rows are not images
+                cells[f"{name}|{key}"]["by_seed"] = [
+                    [int(seed), _json(float(value))]
+                    for seed, value in found.rows[["seed", "value"]].itertuples(index=False)
+                ]
     return {
         "cells": cells,
         "facts": [list(fact) for fact in facts],

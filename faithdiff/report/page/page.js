@@ -166,11 +166,13 @@ function pairs(list) {
 
 function sentences(cell) {
   const better = cell.higher_is_better ? "higher" : "lower";
-  const found = [
-    ["printed", `${cell.printed || "(nothing)"}, status ${cell.status}`],
-    ["images", `n = ${cell.n ?? 0} of ${cell.expected ?? 0}, seeds ${(cell.seeds ?? []).join(", ") || "none"}; ${better} is better`],
-  ];
-  if (cell.mean !== undefined) {
+  const seeds = (cell.seeds ?? []).join(", ") || "none";
+  const found = [["printed", `${cell.printed || "(nothing)"}, status ${cell.status}`]];
+  if (cell.by_seed) {
+    for (const [seed, value] of cell.by_seed) found.push([`seed ${seed}`, value === null ? "not measured" : short(value)]);
+    if (cell.mean !== undefined) found.push(["mean", `${short(cell.mean)}; ${better} is better`]);
+  } else found.push(["images", `n = ${cell.n ?? 0} of ${cell.expected ?? 0}, seeds ${seeds}; ${better} is better`]);
+  if (cell.mean !== undefined && !cell.by_seed) {
     found.push(["mean", `${short(cell.mean)}, 95% interval [${short(cell.low)}, ${short(cell.high)}]`]);
   }
   for (const reason of cell.reasons ?? []) found.push(["reason", reason]);

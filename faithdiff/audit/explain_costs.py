@@ -1,0 +1,65 @@
+"""One cell of the table of costs: the lines of ``cost.csv`` behind it, and where they come from."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import pandas as pd
+
+from faithdiff.audit.results import Results
+from faithdiff.errors import UserError
+from faithdiff.report.costs import SOURCES, cost_values, gpus_of, read_costs
+
+COSTS = "cost.csv"
+
+
+def is_cost(content: dict[str, Any]) -> bool:
+    """Whether a table is made of costs, not of scores."""
+    return str(content.get("scores", "")).endswith(COSTS)
+
+
+def cost_rows(results: Results, cell: dict[str, Any]) -> pd.DataFrame:
+    """The lines behind a cell, one for each seed: what was measured, and `value` as averaged.
+
+    Raises:
+        UserError: ``cost.csv`` is missing, damaged, or not what the table was made of.
+    """
+    path = f"results/{results.profile}/{COSTS}"
+    content, name = results.revision.read(path), results.revision.place(path)
+    if content is None:
+        raise UserError(f"{name}: is missing; `faithdiff collect` writes it")
+    costs = read_costs(io.BytesIO(content), name)
+    own = costs[costs["method"] == cell["method"]]
+    config = results.manifest.get("config", {})
+    processes = config.get("training", {}).get("processes", 1)
+    gpus = gpus_of(config.get("device", "cpu"), processes, config.get("variants", {}))
+    metric = cell["metric"]
+    shown = own[["method", "seed", "parts", *SOURCES.get(metric, [metric])]]
+    rows = shown.assign(value=cost_values(own, metric, gpus))
+    mean = float(rows["value"].mean())
+    if cell["mean"] is not None and not math.isclose(mean, cell["mean"], rel_tol=1e-9):
+        raise UserError(
+            f"{results.title}: table cost says {cell['mean']!r}, {COSTS} {mean!r}: it was "
+            "rendered from another file; render it again with: faithdiff tables"
+        )
+    return rows
+
+
+def cost_facts(results: Results, cell: dict[str, Any]) -> list[tuple[str, str]]:
+    """The file, the jobs that were measured, and the machines that ran them."""
+    manifest, method = results.manifest, cell["method"]
+    sha = manifest.get("results", {}).get(COSTS, "not known")
+    facts = [(COSTS, f"sha256 {sha}")]
+    for seed in cell["seeds"]:
+        job = f"{method}-seed{seed}"
+        for name, cost in manifest.get("jobs", {}).items():
+            if name.endswith(f"/{job}"):
+                facts.append((f"job {name}", ", ".join(f"{k} {v}" for k, v in cost.items())))
+        for machine in manifest.get("machines", []):
+            made = f"{method}/seed{seed}"
+            if any(name == made or name.startswith(f"{made}/") for name in machine["made"]):
+                hardware = ", ".join(f"{k}: {v}" for k, v in machine["hardware"].items())
+                facts.append((f"machine of {made}", hardware))
+    return facts
