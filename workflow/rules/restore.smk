@@ -72,7 +72,8 @@ rule restore_shard:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=needs("mem_mb", "restore_denoiser"),
+        runtime=needs("runtime", "restore_denoiser"),
     shell:
         verb(
             "restore-sets --method {wildcards.method} --seed {wildcards.seed} --shard {params.share}"

@@ -44,7 +44,8 @@ rule score_shard:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=needs("mem_mb", "score"),
+        runtime=needs("runtime", "score"),
     shell:
         verb("score --method {wildcards.method} --seed {wildcards.seed} --shard {params.share}")
 
