@@ -498,11 +498,14 @@ def plan(
     utilisation: Annotated[
         float, typer.Option(min=0.01, max=1, help="Share of it that a training reaches.")
     ] = 0.4,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="Of a cluster: adds GPU-hours, hours and disk on it.")
+    ] = None,
 ) -> None:
     """Print what a profile will do before it starts: images, jobs, memory, disk, hours."""
     from faithdiff.plan import write_plan
 
-    typer.echo(write_plan(config, tflops, utilisation), nl=False)
+    typer.echo(write_plan(config, tflops, utilisation, gpus), nl=False)
 
 
 @app.command(epilog="Example: faithdiff bench --config config/mini.yaml")

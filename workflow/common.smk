@@ -4,13 +4,13 @@ import re
 
 from snakemake.exceptions import WorkflowError
 
+from faithdiff import workload
 from faithdiff.claims.schema import CLAIMS
 from faithdiff.config import REAL, digest
 from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
 from faithdiff.locks import forget_killed_runs
 from faithdiff.methods import Foreign, Study
-from faithdiff.registry import find_method
 from faithdiff.provenance import code_digest, folder_digest
 from faithdiff.report.page.build import page_digest
 from faithdiff.resources import Sizes
@@ -201,21 +201,14 @@ def settings_of(method, training=False):
     return {k: v for k, v in settings.items() if k != "sampling"} if training else settings
 
 
-def from_elsewhere(method):
-    """The method, if its code, weights or outputs come from elsewhere; they are cheap to look at."""
-    elsewhere = method_module(method).startswith(("faithdiff.foreign.", "baselines.official."))
-    return find_method(study, method) if elsewhere else None
-
-
 def needs_preparation(method):
     """Whether its code or its environment must be there first; given outputs need neither."""
-    runs_outside = isinstance(from_elsewhere(method), Foreign)
-    return runs_outside and not hasattr(profile.baselines[method], "outputs")
+    return workload.needs_preparation(study, method)
 
 
 def outside_state(method):
     """What decides the results of such a method: outputs, command, code, weights."""
-    found = from_elsewhere(method)
+    found = workload.outside_method(study, method)
     if found is None:
         return None
     return digest(found.state(study) if isinstance(found, Foreign) else found.settings(study))

@@ -91,7 +91,11 @@ class Slurm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+        self.environment = {
+            **os.environ,
+            "SLURM_CONF": str(folder / "slurm.conf"),
+            "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        }
 
     def ask(self, *command: str) -> str:
         """Output of one of its commands."""
@@ -153,8 +157,14 @@ def _write_settings(folder: Path) -> None:
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))
     key.chmod(0o400)
-    for name in ("state", "spool"):
+    for name in ("state", "spool", "bin"):
         (folder / name).mkdir()
+    # Snakemake's job step takes SLURM_CONF from the environment of srun, which must find it again.
+    wrapper = folder / "bin" / "srun"
+    wrapper.write_text(
+        f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n'
+    )
+    wrapper.chmod(0o755)
 
 
 @contextmanager
@@ -230,7 +240,7 @@ def _start(folder: Path, environment: dict[str, str], *options: str) -> subproce
     scripts = Path(sys.executable).parent
     environment = {
         **environment,
-        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{scripts}{os.pathsep}{environment['PATH']}",
         "PYTHONPATH": str(folder),
     }
     command = [sys.executable, "-m", "snakemake", *options, "--config", "profile=test"]
@@ -334,6 +344,7 @@ def main(folder: Path) -> int:
     if reason is not None:
         print(f"NOT RUN: {reason}", file=sys.stderr)
         return 77  # "skipped", by convention of automake
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     with slurm(folder / "slurm") as cluster:
         begun = time.monotonic()
         there = checkout(folder / "there")
