@@ -31,7 +31,7 @@ from faithdiff.report.published import published_for
 from faithdiff.report.render import to_markdown
 from faithdiff.report.scores import COLUMNS, KEY
 from faithdiff.report.statistics import holm, paired_bootstrap, sign_flip_test
-from faithdiff.report.style import RC, method_styles, save
+from faithdiff.report.style import RC, WIDTH, method_styles, save
 from faithdiff.report.tables import ablation_table, load_scores, main_table, write_tables
 from faithdiff.report.training import training_figure
 from faithdiff.score.costs import COST_COLUMNS
@@ -494,6 +494,10 @@ def test_every_figure_is_written(profile: Profile, study: Layout) -> None:
             content = path.read_bytes()
             assert b"CreationDate" not in content
             assert b"/CIDFontType2" in content  # TrueType, not Type 3
+            fonts = content.count(b"/FontDescriptor ")
+            assert fonts and content.count(b"/FontFile2") == fonts  # each is embedded
+            (width,) = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+)", content)
+            assert float(width) <= 72 * WIDTH + 0.1  # fits the text width of a paper
             continue
         with Image.open(path) as picture:
             assert min(picture.size) > 200

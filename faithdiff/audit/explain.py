@@ -79,7 +79,7 @@ def explain_cell(results: Results, table: str, cell: dict[str, Any], root: Path)
     content, facts = results.tables[table], _origin(results)
     if is_cost(content):
         rows = cost_rows(results, cell)
-        facts += cost_facts(results, cell) + _weight_facts(results.manifest, cell)
+        facts += cost_facts(results, cell, rows) + _weight_facts(results.manifest, cell)
     else:
         rows = _rows(results, content, cell)
         _check(cell, rows, table, results)

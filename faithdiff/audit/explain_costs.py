@@ -47,11 +47,12 @@ def cost_rows(results: Results, cell: dict[str, Any]) -> pd.DataFrame:
     return rows
 
 
-def cost_facts(results: Results, cell: dict[str, Any]) -> list[tuple[str, str]]:
-    """The file, the jobs that were measured, and the machines that ran them."""
+def cost_facts(results: Results, cell: dict[str, Any], rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """What was trained, the file, the jobs that were measured, and the machines that ran them."""
     manifest, method = results.manifest, cell["method"]
     sha = manifest.get("results", {}).get(COSTS, "not known")
     facts = [(COSTS, f"sha256 {sha}")]
+    facts += [("parameters trained", str(parts)) for parts in rows["parts"].dropna().unique()]
     for seed in cell["seeds"]:
         job = f"{method}-seed{seed}"
         for name, cost in manifest.get("jobs", {}).items():

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from faithdiff.audit.results import load_results
 from faithdiff.audit.revision import WORKING_TREE, find_revision
@@ -82,5 +83,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    environment.filters["code"] = _code
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment
+
+
+def _code(text: str) -> Markup:
+    """Escape a text; what stands between backticks becomes code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # an unpaired backtick
+        return escape(text)
+    code = Markup("<code>{}</code>")
+    return Markup().join(code.format(p) if i % 2 else escape(p) for i, p in enumerate(parts))

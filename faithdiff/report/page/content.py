@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from faithdiff.audit.explain_costs import is_cost
 from faithdiff.audit.results import Columns, Results, columns_of
 from faithdiff.report.cells import header
 
+MARKS = {"best": "best", "second": "second", "tie": "one of two leaders, not separated"}
 DIGITS = 6  # of an embedded per-image value
 ORDER = ("main", "real", "ablation", "cost")
 
@@ -62,9 +64,11 @@ def _table(results: Results, name: str, columns: Columns, root: Path) -> dict[st
         metric = (cell["metric"], cell["protocol"])
         if metric in shown:
             row["cells"][shown.index(metric)] = _shown(f"{name}|{key}", cell)
+    caption, notes = _caption(results, name)
     return {
         "name": name,
-        "caption": _caption(results, name, root),
+        "caption": caption,
+        "notes": notes,
         "columns": [header(columns[metric]) for metric in shown],
         "blocks": list(dict.fromkeys(row["block"] for row in rows.values())),
         "rows": _by_block(list(rows.values())),
@@ -82,6 +86,7 @@ def _shown(key: str, cell: dict[str, Any]) -> dict[str, Any]:
         "key": "" if published else key,
         "text": cell["printed"],
         "mark": cell.get("mark", ""),
+        "said": f"{cell['printed']}, {MARKS[cell['mark']]}" if cell.get("mark") else "",
         "value": cell["mean"],
         "difference": _difference(cell),
     }
@@ -109,12 +114,20 @@ def _published(results: Results, name: str, root: Path) -> list[tuple[str, dict[
     ]
 
 
-def _caption(results: Results, name: str, root: Path) -> str:
-    """The caption that the Markdown table prints: its last paragraph without a note's mark."""
+def _caption(results: Results, name: str) -> tuple[str, list[str]]:
+    """Caption of the Markdown table, and the notes that say why a number is missing."""
     content = results.revision.read(f"results/{results.profile}/tables/{name}.md")
-    parts = [] if content is None else content.decode("utf-8").split("\n\n")
-    texts = [p for p in parts if p.strip() and p[0] not in "<|*"]
-    return texts[-1].strip().replace("\\", "") if texts else ""
+    parts = [] if content is None else content.decode("utf-8").strip().split("\n\n")
+    texts = [_plain(part) for part in parts if part[0] not in "|*" and not part.startswith("<!--")]
+    notes = [re.sub("^<sup>.*?</sup> ", "", text) for text in texts if text.startswith("<sup>")]
+    captions = [text for text in texts if not text.startswith("<sup>")]
+    # What a method trains is in the explanations of its cells.
+    reasons = [note for note in notes if not note.startswith("trained: ")]
+    return captions[-1] if captions else "", reasons
+
+
+def _plain(markdown: str) -> str:
+    return re.sub(r"\\([\\*_|<>\[\]`])", r"\1", markdown.strip())
 
 
 def _claims(results: Results) -> dict[str, Any]:
@@ -150,7 +163,8 @@ def embedded(results: Results, root: Path) -> dict[str, Any]:
     """What a click explains: each cell, the facts behind it, and its per-image values."""
     facts: dict[tuple[str, str], int] = {}
     commands: dict[str, int] = {}
-    cells = {}
+    cells: dict[str, dict[str, Any]] = {}
+    columns = columns_of([results], root)
     for name, table in results.tables.items():
         for key, cell in table.get("cells", {}).items():
             found = explain_cell(results, name, cell, root)
@@ -166,6 +180,7 @@ def embedded(results: Results, root: Path) -> dict[str, Any]:
                 ]
     return {
         "cells": cells,
+        "metrics": {f"{metric}|{protocol}": c.label for (metric, protocol), c in columns.items()},
         "facts": [list(fact) for fact in facts],
         "commands": list(commands),
         **_values(results, {(c["metric"], c["protocol"]) for c in cells.values()}),

@@ -13,7 +13,13 @@
   const methods = Object.keys(labels).filter((m) => Object.values(images).some((shown) => shown[m]));
   const metrics = [...new Set(Object.keys(DATA.values).map((key) => key.split("|").slice(2).join("|")))];
   const better = {};
-  for (const cell of Object.values(DATA.cells)) better[`${cell.metric}|${cell.protocol}`] = cell.higher_is_better;
+  const decimals = {};
+  for (const cell of Object.values(DATA.cells)) {
+    const metric = `${cell.metric}|${cell.protocol}`;
+    better[metric] = cell.higher_is_better;
+    if (cell.mean !== undefined) decimals[metric] = (cell.printed.split(".")[1] ?? "").length;
+  }
+  const named = (metric) => DATA.metrics[metric] ?? metric.split("|")[0];
   const where = new Map(DATA.places.map((at, i) => [at.join("|"), i]));
   let current = "";
   let camera = { scale: 1, x: 0, y: 0 }; // shift in shares of a pane
@@ -26,7 +32,7 @@
   right.value = methods.includes("faithdiff") ? "faithdiff" : methods[methods.length - 1];
   order.append(option("name", "by name"));
   for (const metric of metrics.filter((m) => better[m] !== undefined)) {
-    const name = metric.split("|")[0];
+    const name = named(metric);
     order.append(option(`worst|${metric}`, `worst ${name} of the right`));
     order.append(option(`best|${metric}`, `best ${name} of the right`));
     order.append(option(`gap|${metric}`, `largest difference in ${name}`));
@@ -132,6 +138,7 @@
     current = key;
     const mode = view.value;
     stage.className = mode === "grid" ? "grid" : "single";
+    byId("viewer").className = stage.className;
     if (mode === "grid") stage.replaceChildren(...methods.filter((m) => images[key][m]).map((m) => pane(m, labels[m])));
     else stage.replaceChildren(mode === "slider" ? sliderPane() : differencePane());
     byId("ex-slide-label").hidden = mode !== "slider";
@@ -147,13 +154,16 @@
     const metric = order.value.split("|").slice(1).join("|") || metrics.find((m) => m.startsWith("psnr|")) || metrics[0];
     for (const method of view.value === "grid" ? [right.value] : [left.value, right.value]) {
       const found = metric ? value(method, metric, current) : null;
-      if (found !== null) parts.push(`${labels[method]} ${metric.split("|")[0]} ${found}`);
+      if (found !== null) parts.push(`${labels[method]}: ${named(metric)} ${found.toFixed(decimals[metric] ?? 4)}`);
     }
     status.textContent = parts.join("; ");
   }
 
   function update() {
     const { scale, x, y } = camera;
+    // Not zoomed in, a finger that moves up or down scrolls the page.
+    stage.style.touchAction = scale > 1 ? "none" : "pan-y";
+    stage.style.cursor = scale > 1 ? "grab" : view.value === "slider" ? "ew-resize" : "default";
     for (const shown of stage.querySelectorAll("img, canvas")) {
       shown.style.transform = `translate(${x * 100}%, ${y * 100}%) scale(${scale})`;
     }
@@ -214,6 +224,8 @@
   });
   for (const end of ["pointerup", "pointercancel"]) stage.addEventListener(end, (event) => pointers.delete(event.pointerId));
   stage.addEventListener("wheel", (event) => {
+    // Whoever scrolls past shall not zoom: that takes Ctrl, or a click on the picture before.
+    if (!event.ctrlKey && !event.metaKey && document.activeElement !== stage) return;
     event.preventDefault();
     const [x, y] = within(event);
     zoom(event.deltaY < 0 ? 1.2 : 1 / 1.2, x, y);

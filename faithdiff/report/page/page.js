@@ -177,7 +177,7 @@ function sentences(cell) {
   }
   for (const reason of cell.reasons ?? []) found.push(["reason", reason]);
   if (cell.compared_with !== undefined) {
-    found.push([`difference to ${cell.compared_with}`,
+    found.push([`difference to ${DATA.explorer.labels[cell.compared_with] ?? cell.compared_with}`,
       `${short(cell.difference)} [${short(cell.difference_low)}, ${short(cell.difference_high)}], ` +
       `p ${short(cell.p)}, after Holm ${short(cell.p_holm)}: ` +
       (cell.separated ? "separated" : "not separated")]);
@@ -195,7 +195,10 @@ function explain(key) {
   if (rows.length) body.append(valueTable(cell, rows));
   body.append(element("h3", {}, "Made from"), pairs(cell.facts.map((i) => DATA.facts[i])));
   body.append(element("h3", {}, "Made again by"));
-  cell.commands.forEach((i) => body.append(element("p", {}, element("code", {}, DATA.commands[i]))));
+  for (const i of cell.commands) {
+    const [what, command] = DATA.commands[i].split(/: (.*)/s);
+    body.append(element("p", {}, `${what}:`, element("code", { class: "block" }, command)));
+  }
   dialog.showModal();
 }
 

@@ -23,6 +23,13 @@ EXACT, WHOLE = 160, 512  # pixels of the longer side
 QUALITY = 90
 PER_SET = 60  # images of a test set in the explorer
 FIGURE_WIDTH = 1400  # pixels
+CAPTIONS = {  # by how the name of the file begins
+    "ablation": "Each variant's difference to the first row of the table, with its 95% interval.",
+    "levels": "Test images as they are, and degraded at each level.",
+    "panels": "Test images restored by each method, with an enlarged detail and their PSNR.",
+    "training": "Loss while training, and on held-out images.",
+    "perception-distortion": "Closeness to the truth against perceptual quality.",
+}
 Place = tuple[str, str, str]  # data set, level, image
 Box = tuple[int, int, int, int]  # top, left, bottom, right as thousandths of the sides
 
@@ -55,8 +62,11 @@ def figures(folder: Path, album: Album) -> list[dict[str, Any]]:
         pixels = read_image(file)
         height = round(pixels.shape[0] * min(1, FIGURE_WIDTH / pixels.shape[1]))
         size = {"width": min(pixels.shape[1], FIGURE_WIDTH), "height": height}
-        title = file.stem.replace("-", " ")
-        found.append({"title": title, "file": album.add(pixels, FIGURE_WIDTH), **size})
+        title = file.stem.replace("-", " ").capitalize()
+        caption = next((CAPTIONS[name] for name in CAPTIONS if file.stem.startswith(name)), "")
+        found.append(
+            {"title": title, "caption": caption, "file": album.add(pixels, FIGURE_WIDTH), **size}
+        )
     return found
 
 
