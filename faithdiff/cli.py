@@ -283,7 +283,7 @@ def export(
 
 @app.command(epilog="Example: faithdiff restore-sets --method faithdiff --seed 0")
 def restore_sets(
-    method: Method, seed: Seed = 0, shard: ShardOption = None, config: Config = MINI
+    method: Method, seed: Seed = 0, config: Config = MINI, shard: ShardOption = None
 ) -> None:
     """Restore every test set and level with a method; resumes at the image.
 
@@ -336,7 +336,7 @@ def heldout(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
 
 
 @app.command(epilog="Example: faithdiff score --method frozen --seed 0")
-def score(method: Method, seed: Seed = 0, shard: ShardOption = None, config: Config = MINI) -> None:
+def score(method: Method, seed: Seed = 0, config: Config = MINI, shard: ShardOption = None) -> None:
     """Score the restored images of a method under every protocol of the profile."""
     from faithdiff.score.run import score_job, score_shard
     from faithdiff.shards import Shard
