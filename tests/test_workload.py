@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -42,6 +43,7 @@ def _at_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
+@functools.cache
 def dry_run(profile: str, *arguments: str, workflow_profile: str = "profiles/default") -> str:
     """What `snakemake -n` prints of a study from nothing."""
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--forceall", "--nolock"]

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,8 +191,8 @@ def slurm(folder: Path) -> Iterator[Slurm]:
                     )
                 )
             if name == "munged":
-                _wait(found, (folder / "munge.socket").exists)
-        _wait(found, lambda: "idle" in found.ask("sinfo", "--noheader", "-o", "%T"))
+                wait(found, (folder / "munge.socket").exists)
+        wait(found, lambda: "idle" in found.ask("sinfo", "--noheader", "-o", "%T"))
         yield found
     finally:
         if len(daemons) == 3 and all(daemon.poll() is None for daemon in daemons):
@@ -203,17 +203,18 @@ def slurm(folder: Path) -> Iterator[Slurm]:
             daemon.wait(timeout=60)
 
 
-def _wait(found: Slurm, ready: object, seconds: float = 60) -> None:
+def wait(found: Slurm, ready: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait until Slurm has come so far; what does not answer yet is asked again."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            if ready():  # type: ignore[operator]
+            if ready():
                 return
         except RuntimeError:
             if time.monotonic() > deadline:
                 raise
         if time.monotonic() > deadline:
-            raise RuntimeError(f"Slurm did not start within {seconds} s\n{found.logs()}")
+            raise RuntimeError(f"Slurm did not come so far in {seconds} s\n{found.logs()}")
         time.sleep(0.5)
 
 
