@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from faithdiff.checkpoints import RUN, file_hashes
 from faithdiff.errors import RunError
 from faithdiff.files import write_text_atomic
@@ -50,7 +52,7 @@ def run_job(
         with pause.watch(time_limit, STARTED, state / STOP):
             partial = _fresh(state / "finished")
             cost = train(partial, state)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise RunError(f"{folder}: training stopped: {error}") from None
     seconds = time.perf_counter() - begun
     if not launched_first():
