@@ -24,7 +24,7 @@ from faithdiff.data.images import sha256_file, write_png
 from faithdiff.data.photos import PHOTOS, load_photo
 from faithdiff.data.scenes import render_scene
 from faithdiff.errors import UserError
-from faithdiff.integrity import check_summed, write_summed
+from faithdiff.integrity import check_summed, damage, write_summed
 from faithdiff.remake import command_for
 
 # Name, image, and its caption, source and licence.
@@ -88,13 +88,26 @@ def read_index(folder: Path) -> pd.DataFrame:
 
     Raises:
         UserError: It is missing.
-        DamageError: It is not what ``faithdiff prepare`` wrote.
+        DamageError: It is not what ``faithdiff prepare`` wrote, or no index.
     """
     file = folder / "index.csv"
     if not file.is_file():
         raise UserError(f"{file}: is missing; make it with: {command_for(file)}")
     check_summed(file)
-    return pd.read_csv(file, dtype=str, keep_default_na=False)
+    index = pd.read_csv(file, dtype=str, keep_default_na=False)
+    check_names(file, index.get("name", []))
+    return index
+
+
+def check_names(index: Path, names: Iterable[str]) -> None:
+    """Refuse names that would lead out of the folder of the images.
+
+    Raises:
+        DamageError: Names the index and the name.
+    """
+    for name in names:
+        if name in ("", ".", "..") or name != Path(name).name or "\0" in name:
+            raise damage(index, f"{name!r} is no name of an image")
 
 
 def _each(

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from faithdiff import seeds
 from faithdiff.config import REAL
+from faithdiff.data.datasets import check_names
 from faithdiff.data.images import read_image, sha256_file, write_png
 from faithdiff.data.recorded import LOG, check_hq
 from faithdiff.degrade.levels import Level
@@ -134,6 +135,7 @@ def _hashes(index: Path) -> dict[str, str]:
     except KeyError:
         raise ImageError(f"{index}: has no column 'name'") from None
     names = [name for name, _ in rows]
+    check_names(index, names)
     if not names:
         raise ImageError(f"{index}: lists no image; prepare the data set first")
     twice = [name for name, following in pairwise(names) if name == following]

@@ -7,7 +7,6 @@ only, so a set may be larger than the memory.
 from __future__ import annotations
 
 import math
-import os
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -25,6 +24,7 @@ from torch import Tensor
 from faithdiff import seeds
 from faithdiff.config import Training
 from faithdiff.errors import CheckpointError, ConfigError
+from faithdiff.files import write_bytes_atomic
 from faithdiff.integrity import damage
 from faithdiff.models.prior import Prior
 from faithdiff.models.text import Prompt
@@ -152,15 +152,10 @@ def write_sums(tensors: Mapping[str, NDArray[Any]], file: Path) -> None:
     Of rows, not of the file: a batch is checked by reading no more than the batch.
 
     Raises:
-        OSError: They cannot be written.
+        RunError: They cannot be written.
     """
     sums = {name: np.array([_crc(row) for row in rows]) for name, rows in tensors.items()}
-    partial = sums_file(file).with_suffix(".sums.partial")
-    try:
-        partial.write_bytes(save(sums))
-        os.replace(partial, sums_file(file))
-    finally:
-        partial.unlink(missing_ok=True)
+    write_bytes_atomic(save(sums), sums_file(file))
 
 
 def check_cache(file: Path) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from faithdiff.checkpoints import RUN, file_hashes
 from faithdiff.errors import RunError
 from faithdiff.files import write_text_atomic
@@ -55,7 +57,7 @@ def run_job(
             with pause.watch(time_limit, STARTED, state / STOP):
                 partial = _fresh(state / "finished")
                 cost = train(partial, state)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise RunError(f"{folder}: training stopped: {error}") from None
         seconds = time.perf_counter() - begun
         if not launched_first():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 import zipfile
 from pathlib import Path
@@ -68,8 +69,14 @@ class State:
             torch.save(state, partial)
             os.replace(partial, job.state)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            # Before the half file is gone: torch says of a full disk only that a position is odd.
+            free = shutil.disk_usage(job.state.parent).free / 1e6
             partial.unlink(missing_ok=True)
-            raise RunError(f"{job.state}: the training state cannot be written: {error}") from None
+            raise RunError(
+                f"{job.state}: the training state cannot be written, {free:.1f} MB are free there: "
+                f"{error}; free some space, then run the same command again: it goes on from the "
+                "last state"
+            ) from None
 
     def resume(self) -> int:
         """Load the state and return its updates; one of another identity or damaged counts 0."""

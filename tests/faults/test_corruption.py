@@ -28,13 +28,13 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 }
 # A file, and the verb that reads it next.
 READ_BY = {
-    "data/test/Photos/hq/astronaut.png": ("score", "--method", "bicubic"),
+    "data/test/Photos/hq/astronaut_face.png": ("score", "--method", "bicubic"),
     "data/test/Photos/index.csv": ("restore-sets", "--method", "bicubic"),
     "data/test/train/hq/scene-00003.png": ("cache",),
-    "data/test/train/lq/train/scene-00003.png": ("cache",),
-    "data/test/train/lq/train/degradation.jsonl": ("cache",),
+    "data/test/train/lq/mixed/scene-00003.png": ("cache",),
+    "data/test/train/lq/mixed/degradation.jsonl": ("cache",),
     "data/test/Photos/lq/II/degradation.jsonl": ("restore-sets", "--method", "bicubic"),
-    "data/test/Photos/lq/II/astronaut.png": ("restore-sets", "--method", "bicubic"),
+    "data/test/Photos/lq/II/astronaut_face.png": ("restore-sets", "--method", "bicubic"),
     "data/test/train/cache.safetensors": ("pretrain", "--recipe", "released"),
     "checkpoints/test/stage1-released/seed0/alignment/diffusion_pytorch_model.safetensors": (
         "train", "--method", "faithdiff",
@@ -50,13 +50,13 @@ READ_BY = {
     "checkpoints/test/prior/vae/diffusion_pytorch_model.safetensors": (
         "restore-sets", "--method", "faithdiff",
     ),
-    "restored/test/bicubic/seed0/Photos/II/astronaut.png": ("score", "--method", "bicubic"),
+    "restored/test/bicubic/seed0/Photos/II/astronaut_face.png": ("score", "--method", "bicubic"),
     "restored/test/bicubic/seed0/Photos/II/manifest.json": ("score", "--method", "bicubic"),
     "restored/test/bicubic/seed0/scores.csv": ("collect",),
     "restored/test/faithdiff/seed0/heldout.csv": ("collect",),
 }  # fmt: skip
 # Fields that say how a run went, not what came out.
-PASSING = ("seconds", "made", "commit", "dirty", "hardware", "sealed", "cost")
+PASSING = ("seconds", "made", "commit", "dirty", "hardware", "sealed", "cost", "profile")
 
 
 def stable(root: Path) -> dict[str, object]:
@@ -75,7 +75,9 @@ def stable(root: Path) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    "damage", [pytest.param(d, marks=[pytest.mark.slow] * (d != "middle bit")) for d in DAMAGE]
+)
 @pytest.mark.parametrize("name", READ_BY)
 def test_damage_is_named_before_use_and_mended_by_the_command_that_is_named(
     whole: Study, name: str, damage: str
@@ -131,8 +133,8 @@ def test_a_whole_study_has_no_findings(whole: Study, capsys: pytest.CaptureFixtu
 
 def test_repair_removes_the_damage_and_what_says_that_it_is_finished(whole: Study) -> None:
     before = tree(Path(), ("logs", "config"))
-    image = Path("restored/test/bicubic/seed0/Photos/II/astronaut.png")
-    key = read_sealed(image.with_name("manifest.json"))["images"]["astronaut"]["key"]
+    image = Path("restored/test/bicubic/seed0/Photos/II/astronaut_face.png")
+    key = read_sealed(image.with_name("manifest.json"))["images"]["astronaut_face"]["key"]
     figure = next(Path("results/test/figures").glob("*.png"))
     for file in (image, figure):
         flip(file, 0.5)
@@ -158,7 +160,7 @@ def test_the_command_exits_with_one_until_it_is_repaired(whole: Study) -> None:
 
     from faithdiff import cli
 
-    lq = Path("data/test/Photos/lq/II/astronaut.png")
+    lq = Path("data/test/Photos/lq/II/astronaut_face.png")
     cut(lq, 0.5)
     first = CliRunner().invoke(cli.app, ["verify", *CONFIG])
     assert first.exit_code == 1

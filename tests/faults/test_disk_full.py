@@ -112,18 +112,21 @@ VERBS = [
     (("prepare", "--dataset", "Photos"), "data/test/Photos/hq", 15_000),
     (("degrade", "--dataset", "Photos", "--level", "II"), "data/test/Photos/lq", 4_000),
     (("cache",), "data/test/train/cache.safetensors", 200_000),
-    (("pretrain", "--recipe", "released"), "checkpoints/test/stage1-released", 100_000),
+    pytest.param(
+        *(("pretrain", "--recipe", "released"), "checkpoints/test/stage1-released", 100_000),
+        marks=pytest.mark.slow,
+    ),
     (("train", "--method", "faithdiff"), "checkpoints/test/faithdiff", 300_000),
-    (("train-prior",), "checkpoints/test/prior", 200_000),
+    pytest.param(*(("train-prior",), "checkpoints/test/prior", 200_000), marks=pytest.mark.slow),
     (("restore-sets", "--method", "bicubic"), "restored/test/.store", 15_000),
     (("restore-sets", "--method", "faithdiff"), "restored/test/.store", 15_000),
     (("score", "--method", "bicubic"), "restored/test/.store/scores", 0),
     (("collect",), "results/test/scores.csv", 0),
     (("tables",), "results/test/tables", 4_000),
     (("figures",), "results/test/figures", 20_000),
-    (("claims",), "results/test/claims.json", 4_000),
+    pytest.param(*(("claims",), "results/test/claims.json", 4_000), marks=pytest.mark.slow),
     (("manifest",), "results/test/manifest.json", 4_000),
-    (("report",), "results/test/report", 20_000),
+    pytest.param(*(("report",), "results/test/report", 20_000), marks=pytest.mark.slow),
 ]
 
 
@@ -144,14 +147,11 @@ def test_a_verb_that_fills_the_disk_says_so_and_ends_well_when_there_is_room(
     before = tree(folder)
     filler = fill(folder.parent, free)
     message = call(verb[0], *CONFIG, *verb[1:])
-    assert re.search(r"No space left on device|disk is full|I/O error|failed writing", message), (
-        message
-    )
+    assert re.search(r"No space left on device|disk is full|, 0\.\d MB are free", message), message
     assert re.search(r"(data|checkpoints|restored|results)/test/", message), message
-    assert litter(folder) == [] or {".work"} == {
-        part for path in folder.rglob("*.partial") for part in path.parts if part == ".work"
-    }
-    kept = tree(folder, (".work",))
+    # The encoding of a training set and a training go on where they were.
+    assert set(litter(folder)) <= {"cache.partial"}
+    kept = tree(folder, (".work", "scores", "cache.partial"))
     filler.unlink()
     assert call(verb[0], *CONFIG, *verb[1:]) == ""
     after = tree(folder, (".work",))
@@ -185,16 +185,19 @@ def test_a_state_that_does_not_fit_leaves_the_one_before_it_and_the_run_goes_on_
     shutil.copytree(finished, folder)
     monkeypatch.chdir(folder)
     size = sum(f.stat().st_size for f in (folder / "checkpoints/test/faithdiff").rglob("*.safe*"))
-    work = disk(round(5.5 * size))  # weights, their average and the moments: about four times that
-    (folder / "checkpoints/test/.work").rmdir()
-    (folder / "checkpoints/test/.work").symlink_to(work)
+    there = sum(f.stat().st_size for f in (folder / "checkpoints/test").rglob("*") if f.is_file())
+    # A state is weights, their average and the moments: about four times the weights.
+    work = disk(there + round(5.5 * size) + 200_000)
+    shutil.copytree(folder / "checkpoints/test", work, dirs_exist_ok=True)
+    shutil.rmtree(folder / "checkpoints/test")
+    (folder / "checkpoints/test").symlink_to(work)
     before = tree(folder / "checkpoints/test/faithdiff")
     message = call("train", *CONFIG, "--method", "faithdiff")
-    assert re.search(r"\.pt: the training state cannot be written: .*(writing|space)", message)
+    assert re.search(r"\.pt: the training state cannot be written, [01]\.\d MB are free", message)
     states = list(work.rglob("*.pt"))
     assert len(states) == 1 and litter(work) == []
     assert tree(folder / "checkpoints/test/faithdiff") == before
-    subprocess.run(["mount", "-o", f"remount,size={30 * size}", str(work)], check=True)
+    subprocess.run(["mount", "-o", f"remount,size={there + 30 * size}", str(work)], check=True)
     stamp = states[0].stat().st_mtime_ns
     assert call("train", *CONFIG, "--method", "faithdiff") == ""
     assert stamp > 0 and not states[0].exists()
