@@ -608,7 +608,7 @@ def _layers(file: Path, above: tuple[Path, ...]) -> list[tuple[Path, Any]]:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{named}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date, UTF-8
         raise ConfigError(f"{named}: is not valid YAML: {_first_problem(error)}") from None
     if isinstance(data, dict) and "extends" in data:
         base = file.parent / str(data.pop("extends"))

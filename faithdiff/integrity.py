@@ -99,10 +99,15 @@ def read_sealed(file: Path) -> dict[str, Any]:
         raise damage(file, f"is damaged ({error})") from None
     if not isinstance(content, dict):
         raise damage(file, "is damaged: not a group of keys")
-    rest = {key: value for key, value in content.items() if key != SEAL}
-    if SEAL in content and content[SEAL] != _seal(rest):
+    if not seal_fits(content):
         raise damage(file, "is damaged: its content does not fit its seal")
     return content
+
+
+def seal_fits(content: dict[str, Any]) -> bool:
+    """Whether the content is what was sealed; True where it has no seal."""
+    rest = {key: value for key, value in content.items() if key != SEAL}
+    return SEAL not in content or content[SEAL] == _seal(rest)
 
 
 def _seal(content: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ import yaml
 
 from faithdiff.audit.revision import SCORES, Revision
 from faithdiff.errors import UserError
+from faithdiff.integrity import seal_fits
 from faithdiff.report.cells import HELD_OUT, Column
 from faithdiff.report.costs import COLUMNS as COST_COLUMNS
 from faithdiff.report.scores import read_scores
@@ -59,7 +60,7 @@ def load_results(revision: Revision, profile: str) -> Results:
     content = revision.read(f"{folder}/{SCORES}")
     if content is None:
         raise UserError(_absent(revision, profile))
-    manifest = _json(revision, f"{folder}/manifest.json")
+    manifest = _manifest(revision, f"{folder}/manifest.json")
     known = manifest.get("results", {}).get(SCORES)
     return Results(
         revision,
@@ -68,7 +69,7 @@ def load_results(revision: Revision, profile: str) -> Results:
         manifest,
         _stage(revision, profile),
         {
-            name.removesuffix(".cells.json"): _json(revision, f"{folder}/tables/{name}")
+            name.removesuffix(".cells.json"): _table(revision, f"{folder}/tables/{name}")
             for name in revision.names(f"{folder}/tables")
             if name.endswith(".cells.json")
         },
@@ -149,6 +150,43 @@ def _json(revision: Revision, path: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{revision.place(path)}: is not a group of keys")
     return data
+
+
+_SECTIONS = ("data", "checkpoints", "restorations", "results", "config", "packages")
+_CELL = ("block", "method", "label", "metric", "protocol", "higher_is_better", "datasets", "levels")
+
+
+def _manifest(revision: Revision, path: str) -> dict[str, Any]:
+    content = _json(revision, path)
+    nested = [content.get(name, {}) for name in _SECTIONS]
+    entries = [e for section in nested[:3] if isinstance(section, dict) for e in section.values()]
+    if not all(isinstance(part, dict) for part in (*nested, *entries)) or not seal_fits(content):
+        raise UserError(
+            f"{revision.place(path)}: is damaged, or was edited; write it again with: faithdiff "
+            "manifest, or get it back with: git checkout"
+        )
+    return content
+
+
+def _table(revision: Revision, path: str) -> dict[str, Any]:
+    content = _json(revision, path)
+    cells, images = content.get("cells"), content.get("images")
+    named = isinstance(cells, dict) and isinstance(images, dict)
+    if not named or not all(map(_is_cell, (cells or {}).values())):
+        raise UserError(
+            f"{revision.place(path)}: is no table of cells (damaged, or edited); write it again "
+            "with: faithdiff tables"
+        )
+    return content
+
+
+def _is_cell(cell: Any) -> bool:
+    if not isinstance(cell, dict) or any(name not in cell for name in _CELL):
+        return False
+    lists = [cell[name] for name in ("datasets", "levels")]
+    return all(isinstance(cell[n], str) for n in _CELL[:5]) and all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists
+    )
 
 
 def _stage(revision: Revision, profile: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ SHARED = [HealthCheck.function_scoped_fixture]  # each example puts back what it
 DAMAGE: dict[str, Callable[[Path], None]] = {
     "first bit": lambda file: flip(file, 0),
     # Rows of the cache are checked as they are read; the last tensor, lq, is read whole at once.
-    "middle bit": lambda file: flip(file, 0.97 if file.name == "cache.safetensors" else 0.5, 3),
+    "middle bit": lambda file: flip(file, 0.995 if file.name == "cache.safetensors" else 0.5, 3),
     "last bit": lambda file: flip(file, 1, 7),
     "cut": lambda file: cut(file, 0.6),
 }
@@ -91,7 +91,8 @@ def test_damage_is_named_before_use_and_mended_by_the_command_that_is_named(
     assert call(*named_command(message)) == ""
     assert call(*verb) == ""
     assert stable(Path()) == before
-    assert not verify(whole).findings
+    # A training that is made again took other seconds, which the table of costs shows.
+    assert not [each for each in verify(whole).findings if "cost.csv" not in each.message]
 
 
 # --- faithdiff verify -----------------------------------------------------------------------------
@@ -101,7 +102,9 @@ UNVERIFIED = ("config", "logs", ".work", "paper")
 
 
 def same_meaning(file: Path, before: bytes) -> bool:
-    """Whether JSON reads as before: 1e-05 and 1E-05 are one number."""
+    """Whether a file reads as before: 1e-05 and 1E-05 are one number, a hash stands alone."""
+    if file.suffix == ".sha256":
+        return file.read_bytes().split()[:1] == before.split()[:1]
     try:
         return file.suffix == ".json" and json.loads(file.read_bytes()) == json.loads(before)
     except ValueError:
@@ -207,6 +210,10 @@ def test_a_damaged_value_of_the_score_cache_is_never_a_score(
     assert len(after) < len(before)
 
 
+class Killed(BaseException):
+    """Stands in for a kill: nothing on the way out handles it."""
+
+
 @pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
 def test_a_damaged_training_state_starts_afresh_and_ends_with_the_same_weights(
     whole: Study, place: float, capsys: pytest.CaptureFixture[str]
@@ -219,12 +226,12 @@ def test_a_damaged_training_state_starts_afresh_and_ends_with_the_same_weights(
     def killed(self: state.State, step: int) -> None:
         plain(self, step)
         saved.append(self._job.state)
-        raise KeyboardInterrupt
+        raise Killed
 
     plain = state.State._write
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(state.State, "_write", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             call("train", *CONFIG, "--method", "faithdiff")
     assert saved and loop.train
     # A tensor's own bytes: torch does not look at their checksum.

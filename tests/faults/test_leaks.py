@@ -69,5 +69,5 @@ def test_memory_is_flat_over_500_images_of_restore_and_score(
 
 def test_the_measure_sees_a_leak() -> None:
     kept: list[bytes] = []
-    start, end = growth(lambda number: kept.append(os.urandom(40_000)), 400)
+    start, end = growth(lambda number: kept.append(os.urandom(400_000)), 400)
     assert end - start > ALLOWED and len(kept) == 400
