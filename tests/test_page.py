@@ -24,6 +24,7 @@ from faithdiff.data.images import sha256_file, write_png
 from faithdiff.errors import UserError
 from faithdiff.methods import Study
 from faithdiff.report.costs import cost_table, load_costs
+from faithdiff.report.page import content
 from faithdiff.report.page.build import _code, page_digest, report_folder, write_page
 from faithdiff.report.page.content import embedded, page_content
 from faithdiff.report.page.pictures import EXACT, WHOLE, Album, _box, _cut
@@ -233,6 +234,19 @@ def test_the_costs_are_explained_by_their_own_file(page: Path, tmp_path: Path) -
     shown = next(t for t in page_content(results, root)["tables"] if t["name"] == "cost")
     assert "GPU-hours" in shown["columns"] and "no GPU-hours" in shown["notes"][0]
     assert ["parameters trained", "unet 5"] in data["facts"]
+
+
+def test_the_values_of_a_large_study_keep_the_page_light(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = load_results(find_revision(WORKING_TREE, "mini", page.parents[3]), "mini")
+    whole = embedded(results, page.parents[3])
+    monkeypatch.setattr(content, "MOST", 10_000)
+    light = embedded(results, page.parents[3])
+    assert len(json.dumps(light["values"])) < 13_000 < len(json.dumps(whole["values"]))
+    left = set(whole["values"]) - set(light["values"])
+    assert left and all("too many" in light["statuses"][key] for key in left)
+    assert light["cells"].keys() == whole["cells"].keys()
 
 
 def test_code_in_sentences_is_marked_and_the_rest_escaped() -> None:
