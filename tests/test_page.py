@@ -25,7 +25,7 @@ from faithdiff.errors import UserError
 from faithdiff.methods import Study
 from faithdiff.report.costs import cost_table, load_costs
 from faithdiff.report.page import content
-from faithdiff.report.page.build import _code, page_digest, report_folder, write_page
+from faithdiff.report.page.build import _environment, page_digest, report_folder, write_page
 from faithdiff.report.page.content import embedded, page_content
 from faithdiff.report.page.pictures import EXACT, WHOLE, Album, _box, _cut
 from faithdiff.report.render import write_table
@@ -250,8 +250,10 @@ def test_the_values_of_a_large_study_keep_the_page_light(
 
 
 def test_code_in_sentences_is_marked_and_the_rest_escaped() -> None:
-    assert _code("run `a <b>` & go") == "run <code>a &lt;b&gt;</code> &amp; go"
-    assert _code("one ` <") == "one ` &lt;"
+    macro = (ROOT / "faithdiff/report/page/index.html.jinja").read_text("utf-8").splitlines()[0]
+    printed = _environment().from_string(macro + "{{ code(text) }}")
+    assert printed.render(text="run `a <b>` & go") == "run <code>a &lt;b&gt;</code> &amp; go"
+    assert printed.render(text="one ` <") == "one ` &lt;"
 
 
 def test_large_images_are_cut_alike_and_small_ones_stored_exactly(tmp_path: Path) -> None:
