@@ -17,6 +17,8 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input
 WITH_VENV := PATH="$(abspath $(VENV))/bin:$$PATH"
 # OpenMP threads that spin while they wait make a step several times slower beside another process.
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+# A process for each core, up to a memory of some 8 GB; the tests of a file share what they build.
+IN_PARALLEL := --numprocesses=logical --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: help .venv install reproduce test test-slow lint bench pull prior clean
 
@@ -56,7 +58,7 @@ reproduce: .venv ## Run the miniature of the study: snakemake --cores all $(ARGS
 	@$(WITH_VENV) snakemake --cores all $(ARGS)
 
 test: .venv ## Run the tests, without the slow ones
-	@$(WITH_VENV) $(ONE_THREAD) pytest $(ARGS)
+	@$(WITH_VENV) $(ONE_THREAD) pytest $(IN_PARALLEL) $(ARGS)
 
 test-slow: .venv ## Run the tests marked slow
 	@$(WITH_VENV) $(ONE_THREAD) pytest -m slow $(ARGS)

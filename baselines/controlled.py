@@ -27,6 +27,7 @@ from faithdiff.errors import RunError
 from faithdiff.methods import Denoiser, Method, Restorer, Study
 from faithdiff.models.prior import Prior, load_prior
 from faithdiff.provenance import folder_digest
+from faithdiff.repeatable import compute_repeatably
 from faithdiff.train.cache import Batch, Cache
 from faithdiff.train.loop import Job, train
 from faithdiff.train.objective import prediction_target
@@ -59,8 +60,8 @@ class Training:
 
     @classmethod
     def start(cls, study: Study, name: str, seed: int, settings: Settings, state: Path) -> Training:
-        torch.set_num_threads(1)  # the order of sums, and so the last bits, depend on it
         profile = study.profile
+        compute_repeatably(profile)
         prior = load_prior(study.prior_folder).to(profile.device)
         cache = Cache(study.layout.train_cache, prior, profile.data.scale, profile.training)
         before = module_digest(*prior.modules())

@@ -29,6 +29,7 @@ from basicsr.utils.img_process_util import usm_sharp
 from faithdiff.config import Natural, Positive, Probability, Rate, Section, digest
 from faithdiff.methods import Study
 from faithdiff.models.prior import load_prior
+from faithdiff.repeatable import compute_repeatably
 from faithdiff.train.loop import Job, train
 from faithdiff.train.pairs import Pairs, corners, crops, pick
 
@@ -72,7 +73,7 @@ class Training:
         cls, config: Settings, study: Study, seed: int, pairs: Pairs, state: Path
     ) -> Training:
         profile = study.profile
-        torch.set_num_threads(1)  # the order of sums, and so the last bits, depend on it
+        compute_repeatably(study.profile)
         vae = load_prior(study.prior_folder).vae.to(profile.device)
         contents = _sha256([pairs.hq, pairs.lq, *vae.encoder.state_dict().values()])
         identity = digest(config, profile.training.optimiser, profile.seed, seed, contents)

@@ -40,6 +40,10 @@ app.add_typer(method_app, name="method")
 Config = Annotated[Path, typer.Option("--config", "-c", help="Profile to read.")]
 Method = Annotated[str, typer.Option(help="A key of `variants` or `baselines` in the profile.")]
 Seed = Annotated[int, typer.Option(help="Repetition of the training.")]
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="K/N", help="Every N-th image; left out: collect all."),
+]
 TimeLimit = Annotated[
     float | None,
     typer.Option(
@@ -278,16 +282,23 @@ def export(
 
 
 @app.command(epilog="Example: faithdiff restore-sets --method faithdiff --seed 0")
-def restore_sets(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
+def restore_sets(
+    method: Method, seed: Seed = 0, config: Config = MINI, shard: ShardOption = None
+) -> None:
     """Restore every test set and level with a method; resumes at the image.
 
     Of a denoiser also the held-out loss: it needs the same model and the same images.
     """
     from faithdiff.registry import find_method
-    from faithdiff.restore.run import restore_job
+    from faithdiff.restore.run import restore_job, restore_shard
+    from faithdiff.shards import Shard
 
     study = Study.load(config)
-    restore_job(study, find_method(study, method), method, seed)
+    found = find_method(study, method)
+    if shard is not None:
+        restore_shard(study, found, method, seed, Shard.parse(shard))
+        return
+    restore_job(study, found, method, seed)
     if method in study.profile.denoisers:
         heldout(method, seed, config)
 
@@ -325,12 +336,16 @@ def heldout(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
 
 
 @app.command(epilog="Example: faithdiff score --method frozen --seed 0")
-def score(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
+def score(method: Method, seed: Seed = 0, config: Config = MINI, shard: ShardOption = None) -> None:
     """Score the restored images of a method under every protocol of the profile."""
-    from faithdiff.score.run import score_job
+    from faithdiff.score.run import score_job, score_shard
+    from faithdiff.shards import Shard
 
     study = Study.load(config)
     known = _known(method, list(study.profile.methods), "--method")
+    if shard is not None:
+        score_shard(study.profile, study.layout, known, seed, Shard.parse(shard))
+        return
     score_job(study.profile, study.layout, known, seed)
 
 
@@ -483,11 +498,14 @@ def plan(
     utilisation: Annotated[
         float, typer.Option(min=0.01, max=1, help="Share of it that a training reaches.")
     ] = 0.4,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="Of a cluster: adds GPU-hours, hours and disk on it.")
+    ] = None,
 ) -> None:
     """Print what a profile will do before it starts: images, jobs, memory, disk, hours."""
     from faithdiff.plan import write_plan
 
-    typer.echo(write_plan(config, tflops, utilisation), nl=False)
+    typer.echo(write_plan(config, tflops, utilisation, gpus), nl=False)
 
 
 @app.command(epilog="Example: faithdiff bench --config config/mini.yaml")
@@ -624,6 +642,35 @@ def pull(
 
     profile = Study.load(config).profile.profile
     pull_study(profile, Path(), stamp or Path("logs", profile, "version.json"), remote)
+
+
+@app.command(epilog="Example: faithdiff verify --repair")
+def verify(
+    config: Config = MINI,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove what is damaged, so that snakemake makes it.")
+    ] = False,
+) -> None:
+    """Check every file of a study against the hashes recorded when it was made.
+
+    Exit code 0: all is whole, or was removed; 1: damage was found and is still there.
+    """
+    from faithdiff.verify import repair as remove
+    from faithdiff.verify import verify as run
+
+    study = Study.load(config)
+    report = run(study)
+    for finding in report.findings:
+        typer.echo(finding.message)
+    typer.echo(f"{report.checked} checked, {len(report.findings)} damaged")
+    if repair:
+        for path in remove(report):
+            typer.echo(f"removed {path}")
+        again = f"snakemake --cores all --config profile={study.profile.profile}"
+        if report.findings:
+            typer.echo(f"make it again with: {again}")
+    left = [each for each in report.findings if not repair or not each.remove]
+    raise typer.Exit(1 if left else 0)
 
 
 @baseline.command("prepare", epilog="Example: faithdiff baseline prepare diffbir")

@@ -488,6 +488,8 @@ class Profile(Section):
     seed: Natural
     seeds: Annotated[list[Natural], Field(min_length=1)]
     device: Literal["cpu", "cuda"]
+    deterministic: bool = True
+    shards: Annotated[int, Field(ge=1)] = 1  # changes where images are made, not what they are
     data: Data
     prior: Prior
     alignment: Alignment

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from faithdiff.errors import UserError
+from faithdiff.errors import DamageError, UserError
 from faithdiff.files import write_text_atomic
 
 METADATA = Path(".snakemake", "metadata")  # one JSON file per output, named by its path in base64
@@ -33,6 +33,7 @@ def save_jobs(profile: str, root: Path) -> Path:
 
     Raises:
         RunError: The file cannot be written.
+        DamageError: A record is damaged.
     """
     records = {name: record for name, output, record in _records(profile, root) if output.exists()}
     text = json.dumps(records, indent=1, sort_keys=True)
@@ -75,7 +76,14 @@ def _records(profile: str, root: Path) -> Iterator[tuple[str, Path, dict[str, An
         name = file.relative_to(folder)
         output = _output(name)
         if output.parts[:2] in {(top, profile) for top in FOLDERS}:
-            yield name.as_posix(), root / output, json.loads(file.read_text(encoding="utf-8"))
+            try:
+                record = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise DamageError(
+                    f"{file}: Snakemake's record of {output} is damaged ({error}); delete it, then "
+                    "run snakemake again: the job runs again"
+                ) from None
+            yield name.as_posix(), root / output, record
 
 
 def _output(name: Path) -> Path:

@@ -68,6 +68,19 @@ class Layout:
         """Finished restorations by key: what makes a killed job resume at the image."""
         return Path("restored", self.profile, ".store")
 
+    def shard(self, job: str, method: str, seed: int, number: int, of: int) -> Path:
+        """Record of a share of the images of a method, written last; `job` is restore or score."""
+        name = f"{job}-{number}-of-{of}.json"
+        return Path("restored", self.profile, ".work", f"{method}-seed{seed}", name)
+
+    def lock(self, job: str, method: str, seed: int) -> Path:
+        """Held by the process that restores or scores all images of a method."""
+        return Path("restored", self.profile, ".work", f"{job}-{method}-seed{seed}.lock")
+
+    def stored(self, key: str) -> Path:
+        """The finished restoration of a key."""
+        return self.store / key[:2] / f"{key}.png"
+
     def outside(self, method: str, seed: int, dataset: str, level: str) -> Path:
         """Where a method outside of this process works: its LQ folder, its outputs, its log."""
         return Path("restored", self.profile, ".work", f"{method}-seed{seed}", dataset, level)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from faithdiff.checkpoints import check_checkpoint
 from faithdiff.config import Profile, load_profile
 from faithdiff.data.artifacts import Artifact, check_shipped
 from faithdiff.errors import UserError
@@ -45,8 +46,10 @@ class Study:
 
         Raises:
             CheckpointError: The shipped prior is not the one of ``config/artifacts.yaml``.
+            DamageError: The trained prior is not what its training wrote.
         """
         if self.profile.prior.source == "train":
+            check_checkpoint(self.layout.trained_prior)
             return self.layout.trained_prior
         check_shipped(self.profile.prior.path)
         return self.profile.prior.path
@@ -78,6 +81,14 @@ class Restorer(ABC):
         Returns:
             ``(B, 3, scale * h, scale * w)`` float32 in [0, 1].
         """
+
+    def save_memory(self) -> str | None:
+        """Need less memory for one image from now on, at the same result.
+
+        Returns:
+            What it does now, for the log; None if there is nothing left to do.
+        """
+        return None
 
 
 @dataclass(frozen=True)

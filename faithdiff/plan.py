@@ -19,9 +19,12 @@ from faithdiff.config import Dataset, FolderSet, Group, MixtureSet, Profile, Sta
 from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, load_artifacts
 from faithdiff.data.fetch import RAW
 from faithdiff.data.images import list_images
+from faithdiff.errors import UserError
 from faithdiff.methods import Study
+from faithdiff.resources import Sizes
 from faithdiff.score.protocols import weights_needed
 from faithdiff.train.cost import Costs, Phase
+from faithdiff.workload import Job, counts, jobs_of, longest_way, wall_hours
 
 GIB, GB = 2**30, 1e9
 # The card that the paper names, for a profile on GPUs where none is here: its data sheet's dense
@@ -46,12 +49,17 @@ class Run:
 class Plan:
     """The figures of a profile."""
 
-    def __init__(self, study: Study, tflops: float | None, utilisation: float) -> None:
+    def __init__(
+        self, study: Study, tflops: float | None, utilisation: float, gpus: int | None = None
+    ) -> None:
         self.study = study
         self.profile = study.profile
         self.costs = Costs(study.profile)
         self.peak = self._peak(tflops)
         self.utilisation = utilisation
+        self.gpus = gpus
+        self.sizes = Sizes(study.file)
+        self.jobs = jobs_of(study)
 
     def lines(self) -> Iterator[str]:
         """The page, line by line."""
@@ -61,12 +69,14 @@ class Plan:
         yield from self._runs()
         yield from self._memory()
         yield from self._disk()
+        yield from self._cluster()
         yield from self._download()
+        uncounted = ", ".join([*self._uncounted(), "degradation", "restoration", "scoring"])
         yield (
-            f"\nNot counted: {', '.join(self._uncounted())}, degradation, restoration, scoring; "
+            f"\nNot counted: {uncounted}; "
             f"`faithdiff bench --config {self.study.file}` measures what can run here."
         )
-        if profile.training.processes > 1:
+        if self.runs and profile.training.processes > 1:
             yield f"Trainings start {profile.training.processes} processes by `accelerate launch`."
 
     def _uncounted(self) -> list[str]:
@@ -78,8 +88,10 @@ class Plan:
     def _images(self) -> Iterator[str]:
         data = self.profile.data
         yield "## Images\n\n| set | images | versions |\n|---|--:|---|"
-        sets: dict[str, tuple[Dataset, list[str]]] = {"train": (data.train, [data.train_level])}
-        sets |= {name: (test, data.levels) for name, test in data.test.items()}
+        sets: dict[str, tuple[Dataset, list[str]]] = {}
+        if self.profile.learns:
+            sets["train"] = (data.train, [data.train_level])
+        sets |= {name: (test, data.levels_of(name)) for name, test in data.test.items()}
         if self.profile.prior.source == "train":
             sets["prior"] = (self.profile.prior.training.data, [])
         for name, (dataset, levels) in sets.items():
@@ -100,12 +112,11 @@ class Plan:
             cost = self.costs.phase(recipe, groups, objective)
             runs.append(Run(name, tuple(groups), updates, len(profile.seeds), cost))
 
-        used = {v.recipe for v in profile.variants.values() if v.pretrain}
-        for name in [name for name in profile.recipes if name in used]:
+        for name in [name for name in profile.recipes if name in profile.pretrained]:
             only: list[Group] = ["alignment"]
             add(f"stage 1 {name}", profile.recipes[name], only, training.stage1_steps, "denoising")
         for name, variant in profile.variants.items():
-            for phase in variant.phases:
+            for phase in variant.phases if variant.weights is None else []:
                 recipe = profile.recipes[variant.recipe]
                 add(name, recipe, phase.train, training.stage2_steps, phase.objective)
         return runs
@@ -118,6 +129,9 @@ class Plan:
 
     def _runs(self) -> Iterator[str]:
         training = self.profile.training
+        if not self.runs:
+            yield "\n## Trainings\n\nNone is counted."
+            return
         shape = (
             f"{training.batch_size} images per update = micro_batch {training.micro_batch} x "
             f"accumulation {training.micro_batches // training.processes} x processes "
@@ -204,22 +218,19 @@ class Plan:
         return parts
 
     def _disk(self) -> Iterator[str]:
-        profile, training = self.profile, self.profile.training
+        profile = self.profile
         first = [run for run in self.runs if run.name not in profile.variants]
         aligned = sum(4.0 * run.cost.trained * run.repetitions for run in first)
-        models = {run.name: run for run in self.runs if run not in first}  # the last phase of each
-        whole = sum(4.0 * run.cost.parameters * run.repetitions for run in models.values())
-        copies = 2 if training.weights == "ema" else 1
-        state = max(
-            (4.0 * copies * r.cost.parameters + 8.0 * r.cost.trained for r in self.runs), default=0
-        )
-        phases = max((len(v.phases) for v in profile.variants.values()), default=1)
+        phases = self._states
         yield "\n## Disk\n\n| what | GB |\n|---|--:|"
-        yield f"| checkpoints of {len(profile.variants)} variants | {whole / GB:.3g} |"
+        yield f"| checkpoints of {len(profile.variants)} variants | {self._checkpoints / GB:.3g} |"
+        if not self.runs:
+            yield from self._restored()
+            return
         yield f"| stage 1 | {aligned / GB:.3g} |"
         yield (
-            f"| states of one running training, {phases} and one being written "
-            f"| {(phases + 1) * state / GB:.3g} |"
+            f"| states of one running training, {phases - 1} and one being written "
+            f"| {phases * self._state / GB:.3g} |"
         )
         count = _images_in(profile.data.train)
         pair = self._encoded_pair()
@@ -227,11 +238,38 @@ class Plan:
             yield f"| encoded training set, per 1,000 images | {1000 * pair / GB:.3g} |"
         else:
             yield f"| encoded training set | {count * pair / GB:.3g} |"
-        tests = [_images_in(test) for test in profile.data.test.values()]
-        known = sum(count for count in tests if count is not None)
-        restored = known * len(profile.data.levels) * len(profile.methods) * len(profile.seeds)
-        unknown = " and those of sets that are not there yet" if None in tests else ""
+        yield from self._restored()
+
+    def _restored(self) -> Iterator[str]:
+        profile = self.profile
+        tests = {name: _images_in(test) for name, test in profile.data.test.items()}
+        known = sum(tests[name] or 0 for name, _ in profile.data.places)
+        restored = known * len(profile.methods) * len(profile.seeds)
+        unknown = " and those of sets that are not there yet" if None in tests.values() else ""
         yield f"| restored images: {restored:,}{unknown} | not counted |"
+
+    @cached_property
+    def _checkpoints(self) -> float:
+        """Bytes of the trained or imported weights of all variants."""
+        profile = self.profile
+        total = 0.0
+        for variant in profile.variants.values():
+            phase = variant.phases[-1]
+            cost = self.costs.phase(profile.recipes[variant.recipe], phase.train, phase.objective)
+            total += 4.0 * cost.parameters * len(profile.seeds)
+        return total
+
+    @property
+    def _state(self) -> float:
+        """Bytes of the largest resumable state."""
+        copies = 2 if self.profile.training.weights == "ema" else 1
+        sizes = (4.0 * copies * r.cost.parameters + 8.0 * r.cost.trained for r in self.runs)
+        return max(sizes, default=0.0)
+
+    @property
+    def _states(self) -> int:
+        """States that a running training keeps at most, the one being written included."""
+        return 1 + max((len(v.phases) for v in self.profile.variants.values()), default=1)
 
     def _encoded_pair(self) -> float:
         """Bytes of one image of the least size (a crop) in the encoded training set."""
@@ -241,6 +279,53 @@ class Plan:
         pooled = unet.projection_class_embeddings_input_dim - 6 * unet.addition_time_embed_dim
         text = profile.prior.text_encoder.length * unet.cross_attention_dim + pooled
         return pixels + latents + 4 * text
+
+    # --- A cluster --------------------------------------------------------------------------
+
+    def _cluster(self) -> Iterator[str]:
+        counted = ", ".join(f"{number} {rule}" for rule, number in counts(self.jobs).items())
+        on_gpus = sum(job.gpus > 0 for job in self.jobs)
+        yield f"\n## Jobs\n\n{len(self.jobs)} jobs, {on_gpus} of them on GPUs: {counted}."
+        yield f"`snakemake -n --config profile={self.study.file.stem}` says which are left."
+        if self.gpus is None:
+            return
+        if on_gpus == 0:
+            raise UserError(
+                f"--gpus {self.gpus}: {self.study.file}: device is cpu, no job needs one"
+            )
+        gpus = self.gpus
+        asked = sum(job.gpus * self._asked(job) for job in self.jobs)
+        most = wall_hours(self.jobs, self._asked, gpus)
+        yield f"\n### On a cluster of {gpus} GPUs\n\n| | |\n|---|--:|"
+        if self.runs:
+            trained = sum(job.gpus * self._trained(job) for job in self.jobs)
+            takes = wall_hours(self.jobs, self._trained, gpus)
+            chain = longest_way(self.jobs, self._trained)
+            yield f"| GPU-hours of the trainings counted above | {trained:,.0f} |"
+            yield f"| these trainings alone, as GPUs become free | {takes:,.0f} hours |"
+            yield f"| their longest chain, which no number of GPUs shortens | {chain:,.0f} hours |"
+        yield f"| GPU-hours that all jobs may take (config/resources.yaml) | {asked:,.0f} |"
+        yield f"| all jobs, if each takes all that it may | {most:,.0f} hours |"
+        at_once = max(1, gpus // self.profile.training.processes) if self.runs else 0
+        states = at_once * self._states * self._state
+        yield (
+            f"| disk: checkpoints, and the states of {at_once} trainings at once "
+            f"| {(self._checkpoints + states) / GB:,.0f} GB |"
+        )
+        yield (
+            "\nWhat is not counted takes no time in the hours of trainings. In no figure is "
+            "a job sent twice, nor does one wait for other users of the cluster."
+        )
+
+    def _trained(self, job: Job) -> float:
+        """Hours of a training that is counted; no time for any other job."""
+        name = job.name.split(" ")[0]
+        run = {"pretrain_alignment": f"stage 1 {name}", "train_variant": name}.get(job.rule)
+        return sum(self.hours(found) for found in self.runs if found.name == run)
+
+    def _asked(self, job: Job) -> float:
+        """Hours that a job asks the queue for, at its first attempt."""
+        return self.sizes.of(job.size or job.rule).runtime / 60
 
     def _download(self) -> Iterator[str]:
         artifacts = _artifacts(self.profile)
@@ -303,6 +388,12 @@ def _measure(device: str, dtype: torch.dtype) -> tuple[str, float]:
     return f"{used}, measured", max(rates)
 
 
-def write_plan(file: Path, tflops: float | None, utilisation: float) -> str:
-    """The plan of a profile as Markdown; counts only, starts nothing."""
-    return "\n".join(Plan(Study.load(file), tflops, utilisation).lines()) + "\n"
+def write_plan(
+    file: Path, tflops: float | None, utilisation: float, gpus: int | None = None
+) -> str:
+    """The plan of a profile as Markdown; counts only, starts nothing.
+
+    Raises:
+        UserError: The study needs more GPUs at once than `gpus`, or none at all.
+    """
+    return "\n".join(Plan(Study.load(file), tflops, utilisation, gpus).lines()) + "\n"

@@ -7,6 +7,7 @@ changes no output: ``dvc.lock`` gets the hashes, DVC's cache gets copies.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from faithdiff.errors import RunError, UserError
+from faithdiff.errors import DamageError, RunError, UserError
 from faithdiff.files import write_text_atomic
 from faithdiff.jobs import restore_jobs, save_jobs
 
@@ -83,6 +84,7 @@ def pull_study(profile_name: str, root: Path, stamp: Path, remote: str | None = 
     Raises:
         UserError: There is nothing to fetch or no remote, or a result differs from ``dvc.lock``.
         RunError: The remote lacks a file, or cannot be read.
+        DamageError: An object of DVC's cache is damaged.
     """
     name = stage_name(profile_name)
     if reason := _why_not(name, root):
@@ -95,6 +97,10 @@ def pull_study(profile_name: str, root: Path, stamp: Path, remote: str | None = 
                 "no DVC remote: name the folder or address where the data lies with: "
                 "dvc remote add --default NAME ADDRESS"
             )
+        repo.fetch(targets=[_target(repo, name)], remote=remote)
+        # DVC trusts what its cache holds, unread, and would check out a damaged object.
+        for oid in {oid for out in _stage(repo, name).outs for oid in _objects(out)}:
+            check_object(Path(repo.cache.local.oid_to_path(oid)), oid)
         repo.pull(targets=[_target(repo, name)], remote=remote)
         if changed := [out.def_path for out in _stage(repo, name).outs if out.status()]:
             raise UserError(
@@ -104,6 +110,32 @@ def pull_study(profile_name: str, root: Path, stamp: Path, remote: str | None = 
     restored = restore_jobs(profile_name, root)
     _write_stamp(stamp, _recorded(name, root))
     print(f"{name}: {restored} outputs restored")
+
+
+def object_folder(root: Path) -> Path | None:
+    """Where DVC's cache keeps its objects; None where there is no DVC."""
+    if not (root / ".dvc").is_dir():
+        return None
+    with _dvc(root) as repo:
+        return Path(repo.cache.local.path)
+
+
+def check_object(file: Path, oid: str) -> None:
+    """Hold a file of DVC's cache against its name; one that is not there is no damage.
+
+    Raises:
+        DamageError: They differ.
+    """
+    if not file.is_file():
+        return
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "md5").hexdigest()
+    if found != oid.removesuffix(".dir"):
+        raise DamageError(
+            f"{file}: is damaged: md5 {found[:12]}..., its name says {oid[:12]}...; remove it "
+            "with: faithdiff verify --repair, then get it again with: faithdiff pull, or from the "
+            "study's own files with: faithdiff version-study"
+        )
 
 
 def _why_not(name: str, root: Path) -> str | None:

@@ -46,6 +46,11 @@ def study(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study
     return Study.load(PROFILE)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The whole study first: it is the longest, and other files are tested beside it."""
+    items.sort(key=lambda item: item.path.name != "test_study.py")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``pytest --method NAME``: the contract test-suite on a method of a profile."""
     parser.addoption("--method", help="method whose contract to test (tests/test_contract.py)")

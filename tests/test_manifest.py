@@ -124,7 +124,7 @@ def test_a_change_shows_in_its_section_alone(study: Study, file: str, section: s
     before = manifest(study)
     Path(file).write_text(Path(file).read_text() + "x,x\n", encoding="utf-8")
     after = manifest(study)
-    assert [key for key in before if before[key] != after[key]] == [section]
+    assert [key for key in before if before[key] != after[key]] == [section, "sealed"]
 
 
 def test_an_image_restored_otherwise_shows(study: Study) -> None:

@@ -69,6 +69,7 @@ def imported(folder: Path) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 names.add(node.module.split(".")[0])
     own = {"faithdiff", "baselines", "tests", *(path.stem for path in folder.rglob("*.py"))}
+    own |= {path.parent.name for path in folder.rglob("__init__.py")}
     return names - sys.stdlib_module_names - own
 
 
@@ -184,7 +185,7 @@ def test_ci_run_is_executable_bash_and_ends_with_the_tests() -> None:
     assert os.access(path, os.X_OK)
     assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
     steps = re.findall(r"^make .*? (\S+) \|\|", path.read_text("utf-8"), re.MULTILINE)
-    assert steps == [".venv", "lint", "test"]
+    assert steps == [".venv", "lint", "test-slow", "test"]
 
 
 def test_no_tracked_file_names_a_package_registry() -> None:

@@ -68,6 +68,7 @@ def losses() -> list[float]:
 
 
 @pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.slow
 def test_two_processes_equal_one_with_twice_the_accumulation(study: Study, sharded: bool) -> None:
     train(profile(1))
     alone, curve = weights(), losses()
@@ -81,6 +82,7 @@ def test_two_processes_equal_one_with_twice_the_accumulation(study: Study, shard
     assert not WORK.exists()
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_goes_on_with_the_same_data(study: Study) -> None:
     train(profile(1))
     curve = losses()
@@ -159,6 +161,7 @@ def test_sigterm_saves_the_state_of_all(study: Study) -> None:
     assert (WORK / "phase1.pt").is_file()
 
 
+@pytest.mark.slow
 def test_sigterm_to_a_single_process_loses_nothing(study: Study) -> None:
     config = profile(1, stage2_steps=40, log_every=40, checkpoint_every=5)
     train(config)

@@ -154,19 +154,48 @@ def test_misspelt_profile_stops_before_anything_runs(finished: Path) -> None:
     assert "did you mean 'start_timestep'" in output
 
 
-def test_killed_run_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
-    folder = copy_suite(tmp_path / "killed")
-    for pattern in ("checkpoints/test/.work/faithdiff-seed0/*.pt", "restored/test/.store/*/*.png"):
-        process = start(folder)
-        wait_for(folder, pattern, process)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        run_unlock(folder)
-    kept = {file: file.stat().st_mtime_ns for file in folder.glob("restored/test/.store/*/*.png")}
+def kill(folder: Path, pattern: str) -> None:
+    """Start the study, and kill all its processes when a file appears; its locks stay behind."""
+    process = start(folder)
+    wait_for(folder, pattern, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert any((folder / ".snakemake" / "locks").iterdir())
+
+
+TRAINING = "checkpoints/test/.work/faithdiff-seed0/*.pt"
+RESTORING = "restored/test/.store/*/*.png"
+
+
+def test_killed_training_and_restoration_end_with_the_same_bytes(
+    finished: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "killed"
+    shutil.copytree(finished, folder)
+    shutil.rmtree(folder / "checkpoints/test/faithdiff")
+    shutil.rmtree(folder / "restored/test/faithdiff")
+    shutil.rmtree(folder / "restored/test/.store")
+    for pattern in (TRAINING, RESTORING):
+        kill(folder, pattern)
+    kept = {file: file.stat().st_mtime_ns for file in folder.glob(RESTORING)}
     run(folder)
     assert (folder / SCORES).read_bytes() == (finished / SCORES).read_bytes()
     assert kept
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in kept.items())
+
+
+@pytest.mark.slow
+def test_a_run_in_shares_that_is_killed_ends_with_the_same_bytes(
+    finished: Path, tmp_path: Path
+) -> None:
+    folder = copy_suite(tmp_path / "shares")
+    with (folder / "config" / "test.yaml").open("a", encoding="utf-8") as file:
+        file.write("shards: 2\n")
+    for pattern in (TRAINING, RESTORING):
+        kill(folder, pattern)
+    run(folder)
+    assert (folder / SCORES).read_bytes() == (finished / SCORES).read_bytes()
+    assert len(list(folder.glob("restored/test/.work/faithdiff-seed0/*-of-2.json"))) == 4
 
 
 def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
@@ -176,10 +205,3 @@ def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline, f"nothing matched {pattern}"
         time.sleep(0.05)
-
-
-def run_unlock(folder: Path) -> None:
-    """Remove the lock that a killed snakemake leaves behind."""
-    process = start(folder, "--unlock")
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output

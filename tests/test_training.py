@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from faithdiff import cli, seeds
 from faithdiff.config import Optimiser, Profile, Stage1, Training, load_profile, parse
-from faithdiff.data.images import read_image, write_png
+from faithdiff.data.images import read_image, sha256_file, write_png
 from faithdiff.errors import CheckpointError, ConfigError, Paused, RunError, UserError
+from faithdiff.integrity import write_summed
 from faithdiff.methods import Study
 from faithdiff.models.alignment import Alignment, Standardise
 from faithdiff.models.faithdiff import FaithDiff, build, load
@@ -438,7 +439,7 @@ def test_a_killed_encoding_goes_on_where_it_was(
         cli.cache(PROFILE)
     assert calls[1:] == ([8] if dies_at == 3 else [0, 4, 8])
     assert file.read_bytes() == in_small_chunks
-    assert {path.name for path in file.parent.glob("cache*")} == {file.name}
+    assert {path.name for path in file.parent.glob("cache*")} == {file.name, "cache.sums"}
 
 
 def test_an_encoding_of_other_images_starts_afresh(
@@ -455,8 +456,12 @@ def test_an_encoding_of_other_images_starts_afresh(
 
 
 def test_images_of_two_sizes_are_refused(study: Study) -> None:
-    image = sorted((study.layout.dataset("train") / "hq").glob("*.png"))[-1]
+    folder = study.layout.dataset("train")
+    image = sorted((folder / "hq").glob("*.png"))[-1]
+    before = sha256_file(image)
     write_png(read_image(image)[:48, :48], image)
+    index = (folder / "index.csv").read_text("utf-8")
+    write_summed(index.replace(before, sha256_file(image)), folder / "index.csv")
     with pytest.raises(UserError, match="must have one size"):
         cli.cache(PROFILE)
     assert not study.layout.train_cache.with_suffix(".progress.json").exists()

@@ -4,29 +4,37 @@ import re
 
 from snakemake.exceptions import WorkflowError
 
+from faithdiff import workload
 from faithdiff.claims.schema import CLAIMS
 from faithdiff.config import REAL, digest
 from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
+from faithdiff.locks import forget_killed_runs
 from faithdiff.methods import Foreign, Study
-from faithdiff.registry import find_method
 from faithdiff.provenance import code_digest, folder_digest
 from faithdiff.report.page.build import page_digest
+from faithdiff.resources import Sizes
 from faithdiff.score.protocols import definitions_of, weights_state
 
 # One thread for each process: two of them use two cores better than one that shares both.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+# After `kill -9` of a run the same command goes on; jobs parse this file, too, and stay out of it.
+if workflow.is_main_process:
+    alive = forget_killed_runs(Path(".snakemake"))
+
 try:
     study = Study.load(Path("config", f"{config.get('profile', 'mini')}.yaml"))
     levels = load_choices(study.profile.data.levels_file)
+    sizes = Sizes(study.file)
 except FaithDiffError as error:
     raise WorkflowError(str(error))
 
 profile, layout = study.profile, study.layout
 LOGS = Path("logs", profile.profile)
 GPU = int(profile.device == "cuda")
+SPARE = 10  # minutes that a queue is asked for beyond a time limit
 VERSIONED_CONFIG = [
     Path("dvc.yaml"),
     *sorted({Path("config", "mini.yaml"), study.file}),
@@ -59,6 +67,34 @@ def verb(arguments):
 def time_limit():
     """Option of a training, for queues that take machines back: --config time_limit=MINUTES."""
     return f" --time-limit {config['time_limit']}" if "time_limit" in config else ""
+
+
+def needs(what, job):
+    """Memory or minutes that a job asks a queue for: its size, once more with each attempt."""
+
+    def asked(wildcards, attempt):
+        size = sizes.of(job(wildcards) if callable(job) else job)
+        amount = attempt * getattr(size, what)
+        if what == "runtime" and "time_limit" in config:
+            return min(amount, int(config["time_limit"]) + SPARE)
+        return amount
+
+    return asked
+
+
+def preparation(wildcards):
+    """The size of a data set's preparation, which a captioner decides where there is one."""
+    return "caption" if captioner_of(wildcards.dataset) else "prepare_dataset"
+
+
+def processes_of(variant):
+    """Processes of a variant's training; weights are imported by one."""
+    return 1 if profile.variants[variant].weights else profile.training.processes
+
+
+def gpus_of(variant):
+    """GPUs of a variant's training, one for each process; weights are imported without."""
+    return 0 if profile.variants[variant].weights else GPU * profile.training.processes
 
 
 def test_sets(pattern):
@@ -125,6 +161,38 @@ def method_module(method):
     return profile.baselines[method].implementation.partition(":")[0]
 
 
+def restoring(w):
+    """What a restoration reads, whoever does it: a whole method or a share of its images."""
+    return {
+        "data": [layout.dataset(d) / "index.csv" for d in profile.data.test],
+        "lq": test_sets(lambda d, lv: layout.lq(d, lv) / "degradation.jsonl"),
+        "captions": [layout.captions(d, lv) for d, lv in profile.data.places if d in CAPTIONED],
+        "checkpoint": layout.checkpoint(w.method, w.seed) if w.method in profile.trained else [],
+        "prior": prior_files() if w.method in profile.denoisers else [],
+        "prepared": layout.prepared(w.method) if needs_preparation(w.method) else [],
+    }
+
+
+def decides_restoration(w):
+    """Digest of the settings that a restoration follows."""
+    if w.method not in profile.denoisers:
+        return digest(scales(), profile.seed)
+    heldout, loss = profile.training.heldout, profile.training.loss
+    return digest(settings_of(w.method), profile.restore, heldout, loss, scales(), profile.seed)
+
+
+def shards(job):
+    """What a job over all images of a method waits for, where others make its shares first."""
+
+    def records(w):
+        if profile.shards == 1 or isinstance(from_elsewhere(w.method), Foreign):
+            return []
+        numbers = range(1, profile.shards + 1)
+        return [layout.shard(job, w.method, w.seed, number, profile.shards) for number in numbers]
+
+    return records
+
+
 def settings_of(method, training=False):
     """Settings of a baseline, without the switches of its sampler where it is trained."""
     if method in profile.variants:
@@ -133,21 +201,14 @@ def settings_of(method, training=False):
     return {k: v for k, v in settings.items() if k != "sampling"} if training else settings
 
 
-def from_elsewhere(method):
-    """The method, if its code, weights or outputs come from elsewhere; they are cheap to look at."""
-    elsewhere = method_module(method).startswith(("faithdiff.foreign.", "baselines.official."))
-    return find_method(study, method) if elsewhere else None
-
-
 def needs_preparation(method):
     """Whether its code or its environment must be there first; given outputs need neither."""
-    runs_outside = isinstance(from_elsewhere(method), Foreign)
-    return runs_outside and not hasattr(profile.baselines[method], "outputs")
+    return workload.needs_preparation(study, method)
 
 
 def outside_state(method):
     """What decides the results of such a method: outputs, command, code, weights."""
-    found = from_elsewhere(method)
+    found = workload.outside_method(study, method)
     if found is None:
         return None
     return digest(found.state(study) if isinstance(found, Foreign) else found.settings(study))

@@ -6,16 +6,14 @@ training captions describe the HQ image, test captions the LQ image.
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from faithdiff.errors import UserError
-from faithdiff.files import write_text_atomic
+from faithdiff.integrity import append_row, check_summed, read_rows, write_summed
 
 CAPTIONS = "captions.csv"
 Ask = Callable[[Path], str]  # an image -> the answer, as it came
@@ -71,6 +69,7 @@ def read_captions(file: Path) -> dict[str, str]:
         UserError: It is missing, or lacks a column.
     """
     try:
+        check_summed(file)
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
     except OSError:
         raise UserError(f"{file}: is missing; make it with: faithdiff caption") from None
@@ -84,7 +83,7 @@ def read_captions(file: Path) -> dict[str, str]:
 def write_captions(captions: Mapping[str, str], file: Path) -> None:
     """Write a table of captions, sorted by name."""
     table = pd.DataFrame(sorted(captions.items()), columns=["name", "caption"])
-    write_text_atomic(table.to_csv(index=False, lineterminator="\n"), file)
+    write_summed(table.to_csv(index=False, lineterminator="\n"), file)
 
 
 class AnswerCache:
@@ -97,12 +96,7 @@ class AnswerCache:
         self._file = file
         self._answers: dict[tuple[str, str], str] = {}
         if file.is_file():
-            data = file.read_bytes()
-            whole = data[: data.rfind(b"\n") + 1]
-            if whole != data:  # a job was killed while it wrote the last line
-                file.write_bytes(whole)
-            rows = csv.reader(whole.decode("utf-8").splitlines())
-            self._answers = {(row[0], row[1]): row[2] for row in rows if len(row) == 3}
+            self._answers = {(row[0], row[1]): row[2] for row in read_rows(file) if len(row) == 3}
 
     def get(self, image: str, settings: str) -> str | None:
         return self._answers.get((image, settings))
@@ -111,11 +105,7 @@ class AnswerCache:
         """Keep an answer, on disk at once; it becomes one line."""
         answer = " ".join(answer.split())
         self._answers[image, settings] = answer
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.open("a", encoding="utf-8", newline="") as out:
-            csv.writer(out, lineterminator="\n").writerow((image, settings, answer))
-            out.flush()
-            os.fsync(out.fileno())
+        append_row((image, settings, answer), self._file)
 
 
 def ask_all(

@@ -24,7 +24,8 @@ from faithdiff.data.images import sha256_file, write_png
 from faithdiff.data.photos import PHOTOS, load_photo
 from faithdiff.data.scenes import render_scene
 from faithdiff.errors import UserError
-from faithdiff.files import write_text_atomic
+from faithdiff.integrity import check_summed, damage, write_summed
+from faithdiff.remake import command_for
 
 # Name, image, and its caption, source and licence.
 Picture = tuple[str, NDArray[np.uint8], dict[str, str]]
@@ -79,17 +80,34 @@ def prepare_dataset(
         hashes = dict(zip(index["name"], index["sha256"], strict=True))
         index.loc[asked, "caption"] = index.loc[asked, "name"].map(captioner(files, hashes))
     table = index[list(COLUMNS)].to_csv(index=False, lineterminator="\n")
-    write_text_atomic(table, folder / "index.csv")
+    write_summed(table, folder / "index.csv")
 
 
 def read_index(folder: Path) -> pd.DataFrame:
-    """Read ``index.csv`` of a prepared data set, one row per image, sorted by name."""
+    """Read ``index.csv`` of a prepared data set, one row per image, sorted by name.
+
+    Raises:
+        UserError: It is missing.
+        DamageError: It is not what ``faithdiff prepare`` wrote, or no index.
+    """
     file = folder / "index.csv"
     if not file.is_file():
-        raise UserError(
-            f"{file}: is missing; make it with: faithdiff prepare --dataset {folder.name}"
-        )
-    return pd.read_csv(file, dtype=str, keep_default_na=False)
+        raise UserError(f"{file}: is missing; make it with: {command_for(file)}")
+    check_summed(file)
+    index = pd.read_csv(file, dtype=str, keep_default_na=False)
+    check_names(file, index.get("name", []))
+    return index
+
+
+def check_names(index: Path, names: Iterable[str]) -> None:
+    """Refuse names that would lead out of the folder of the images.
+
+    Raises:
+        DamageError: Names the index and the name.
+    """
+    for name in names:
+        if name in ("", ".", "..") or name != Path(name).name or "\0" in name:
+            raise damage(index, f"{name!r} is no name of an image")
 
 
 def _each(

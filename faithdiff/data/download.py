@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 import urllib.request
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +28,10 @@ from faithdiff.files import write_text_atomic
 Opener = Callable[[urllib.request.Request], Any]
 
 _BLOCK = 1 << 20  # bytes
+_BUSY = (429, 500, 502, 503, 504)  # answers of a server that may soon give another
+_TRIES = 5
+_LONGEST_WAIT = 120.0  # seconds; a server that asks for more is asked again by a later call
+_WINDOW, _SLOWEST = 60.0, 100.0  # seconds, bytes per second: less for so long is a dead transfer
 _AGAIN = "run the same command again to resume"
 _PAGES = (".html", ".json", ".txt", ".csv", ".md")  # what may come as text/html
 
@@ -96,18 +102,52 @@ def _download(artifact: Artifact, address: str, part: Path, opener: Opener) -> N
         if etag:
             headers["If-Range"] = etag  # a changed file is sent whole
     try:
-        with opener(urllib.request.Request(address, headers=headers)) as response:
+        with _answer(urllib.request.Request(address, headers=headers), opener) as response:
             _receive(artifact, address, response, part, had)
     except HTTPError as error:
+        error.close()
         if error.code != 416:  # 416: nothing is left to send; the hash decides
-            raise _AddressError(f"answers {error}") from None
-    except (URLError, OSError, HTTPException) as error:
+            raise _AddressError(_said(error)) from None
+    except (URLError, OSError, HTTPException, ValueError) as error:  # ValueError: a bad redirect
         reason = getattr(error, "reason", error)
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise RunError(f"{part}: the disk is full; free some space, then {_AGAIN}") from None
         if _size(part) > had:
             raise RunError(f"{artifact.name}: {address}: {reason}; {_AGAIN}") from None
         raise _AddressError(str(reason)) from None
+
+
+def _answer(request: urllib.request.Request, opener: Opener) -> Any:
+    """Open a request; a busy server is asked again after a while, or when it says."""
+    for attempt in range(1, _TRIES + 1):
+        try:
+            return opener(request)
+        except HTTPError as error:
+            wait = _wait(error, 2.0 ** (attempt - 1))
+            if error.code not in _BUSY or attempt == _TRIES or wait > _LONGEST_WAIT:
+                raise
+            error.close()
+            tqdm.write(f"{request.full_url}: {_said(error)}; asking again in {wait:g} s")
+            time.sleep(wait)
+    raise AssertionError  # the last attempt returns or raises
+
+
+def _wait(error: HTTPError, usual: float) -> float:
+    """Seconds until the next attempt: as ``Retry-After`` says, in seconds or as a date."""
+    text = error.headers.get("Retry-After") or ""
+    if text.isdigit():
+        return float(text)
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    except ValueError:
+        return usual
+
+
+def _said(error: HTTPError) -> str:
+    text = f"answers {error}"
+    if later := error.headers.get("Retry-After"):
+        text += f" (Retry-After: {later})"
+    return " ".join(text.split())
 
 
 def _resumable(part: Path, address: str) -> tuple[int, str]:
@@ -124,9 +164,13 @@ def _receive(artifact: Artifact, address: str, response: Any, part: Path, had: i
     if kind.startswith("text/html") and artifact.path.suffix not in _PAGES:
         raise _AddressError("answers with a web page in place of the file")
     resumed = response.status == 206  # a server without ranges sends it all again
+    sent = response.headers.get("Content-Range")
+    if resumed and sent and not sent.startswith(f"bytes {had}-"):
+        part.unlink(missing_ok=True)
+        raise _AddressError(f"sends {sent!r} where bytes {had}- were asked for; {_AGAIN}")
     start = had if resumed else 0
-    length = response.headers.get("Content-Length")
-    total = start + int(length) if length else None
+    length = response.headers.get("Content-Length") or ""
+    total = start + int(length) if length.isdigit() else None
     mode: Literal["ab", "wb"] = "ab" if resumed else "wb"
     if not resumed:
         part.unlink(missing_ok=True)  # before its source is renamed
@@ -137,15 +181,39 @@ def _receive(artifact: Artifact, address: str, response: Any, part: Path, had: i
         part.open(mode) as out,
         tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=artifact.name) as bar,
     ):
-        while block := response.read(_BLOCK):
+        pace = _Pace()
+        # read1: what has come, so that a kill costs nothing and a drip is seen.
+        while block := response.read1(_BLOCK):
             out.write(block)
-            out.flush()  # a kill costs no more than the block in work
+            out.flush()
             bar.update(len(block))
+            if pace.too_slow(len(block)):
+                raise RunError(
+                    f"{artifact.name}: {address}: less than {_SLOWEST:g} bytes/s for {_WINDOW:g} "
+                    f"s; {_AGAIN}"
+                )
     got = _size(part)
     if total is not None and got < total:
         raise RunError(
             f"{artifact.name}: the transfer ended after {got} of {total} bytes; {_AGAIN}"
         )
+
+
+class _Pace:
+    """Notices a transfer that only drips."""
+
+    def __init__(self) -> None:
+        self._begun, self._got = time.monotonic(), 0
+
+    def too_slow(self, got: int) -> bool:
+        """Count bytes; True at the end of a window that brought too few."""
+        self._got += got
+        seconds = time.monotonic() - self._begun
+        if seconds < _WINDOW:
+            return False
+        slow = self._got < _SLOWEST * seconds
+        self._begun, self._got = time.monotonic(), 0
+        return slow
 
 
 def _verify(artifact: Artifact, root: Path, address: str, part: Path) -> str:

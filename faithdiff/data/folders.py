@@ -7,7 +7,8 @@ the number of workers changes a byte.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,11 +71,21 @@ def cut(source: Source, dataset: str, master_seed: int) -> Iterator[tuple[str, P
 
 def _of_folder(config: FolderSet, prefix: str) -> list[Source]:
     files = _files(config)
+    _check_utf8(files.values())
     if config.quality is not None:
         files = _good(files, config.quality)
     chosen = sorted(files)[: config.limit]
     captions = file_captions(config.path, files) if config.captions == "file" else {}
     return [Source(prefix + name, files[name], captions.get(name, ""), config) for name in chosen]
+
+
+def _check_utf8(files: Iterable[Path]) -> None:
+    """An index names the images in UTF-8, which not every file name is."""
+    for file in files:
+        # What is no UTF-8 in a name reaches Python as lone surrogates.
+        if any("\ud800" <= character <= "\udfff" for character in str(file)):
+            shown = os.fsencode(file).decode("utf-8", "backslashreplace")
+            raise UserError(f"{shown}: its name is not UTF-8; rename it")
 
 
 def _files(config: FolderSet) -> dict[str, Path]:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from faithdiff.errors import ImageError, RunError, UserError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Four times 8K video; a larger one is a mistake or an attack, and would not fit a GPU anyway.
 MAX_PIXELS = 4 * 7680 * 4320
 
@@ -134,6 +136,26 @@ def write_png(image: NDArray[np.uint8], path: str | Path) -> None:
         # After a successful rename there is nothing left under this name.
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def png_is_whole(path: Path) -> bool:
+    """Whether a PNG decodes and each of its bytes is vouched for by the checksum of its chunk.
+
+    A decoder stops at the last pixel; a bit that flipped behind it would change the file's hash.
+    """
+    try:
+        data = path.read_bytes()
+        read_image(path)
+    except (OSError, ImageError):
+        return False
+    place, kind = len(_SIGNATURE), b""
+    while kind != b"IEND" and place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        kind = data[place + 4 : place + 8]
+        if zlib.crc32(data[place + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            return False
+        place = end
+    return data.startswith(_SIGNATURE) and kind == b"IEND" and place == len(data)
 
 
 def list_images(folder: str | Path) -> list[Path]:

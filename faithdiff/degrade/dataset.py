@@ -17,13 +17,15 @@ from tqdm import tqdm
 
 from faithdiff import seeds
 from faithdiff.config import REAL
+from faithdiff.data.datasets import check_names
 from faithdiff.data.images import read_image, sha256_file, write_png
+from faithdiff.data.recorded import LOG, check_hq
 from faithdiff.degrade.levels import Level
 from faithdiff.degrade.pipeline import apply, draw
 from faithdiff.errors import ImageError
-from faithdiff.files import write_text_atomic
+from faithdiff.integrity import check_file, check_summed, write_summed
 
-LOG = "degradation.jsonl"
+__all__ = ["LOG", "degrade_dataset", "log_real"]
 
 
 def degrade_dataset(
@@ -55,17 +57,19 @@ def degrade_dataset(
 
     Raises:
         ImageError: The index names no image, one twice, or one that cannot be read or is too small.
+        DamageError: The index or an HQ image is not what was prepared.
         RunError: The output cannot be written.
     """
-    names = _names(index)
+    hashes = _hashes(index)
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / LOG).unlink(missing_ok=True)  # a log must never stand beside newer images
     lines = []
     for name in tqdm(
-        names, desc=f"degrade {dataset} {level_name}", unit="img", disable=not progress
+        hashes, desc=f"degrade {dataset} {level_name}", unit="img", disable=not progress
     ):
         seed = seeds.seed(master_seed, "degrade", dataset, level_name, name)
         source, target = hq_dir / f"{name}.png", out_dir / f"{name}.png"
+        check_hq(source, hashes)
         drawn, member = _member(level, level_name, seed)
         parameters = _degrade(source, target, member, seed, scale)
         lines.append(
@@ -79,7 +83,7 @@ def degrade_dataset(
             }
         )
     text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-    write_text_atomic(text, out_dir / LOG)
+    write_summed(text, out_dir / LOG)
 
 
 def log_real(index: Path, dataset: str, out_dir: Path) -> None:
@@ -89,15 +93,16 @@ def log_real(index: Path, dataset: str, out_dir: Path) -> None:
         ImageError: The index names no image, or one that is not in `out_dir`.
     """
     lines = []
-    for name in _names(index):
+    for name, recorded in _hashes(index).items():
         file = out_dir / f"{name}.png"
         if not file.is_file():
             raise ImageError(f"{file}: is missing; run: faithdiff prepare --dataset {dataset}")
+        check_file(file, recorded)
         lines.append(
             {"name": name, "level": REAL, "lq_sha256": sha256_file(file), "parameters": None}
         )
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    write_text_atomic(text, out_dir / LOG)
+    write_summed(text, out_dir / LOG)
 
 
 def _member(level: Level | Mapping[str, Level], name: str, seed: int) -> tuple[str, Level]:
@@ -119,17 +124,21 @@ def _degrade(source: Path, target: Path, level: Level, seed: int, scale: int) ->
     return parameters
 
 
-def _names(index: Path) -> list[str]:
+def _hashes(index: Path) -> dict[str, str]:
+    """Hashes of the HQ images by name, sorted; empty where the index has none."""
     try:
+        check_summed(index)
         with index.open(newline="", encoding="utf-8") as file:
-            names = sorted(row["name"] for row in csv.DictReader(file))
+            rows = sorted((row["name"], row.get("sha256") or "") for row in csv.DictReader(file))
     except OSError as error:
         raise ImageError(f"{index}: cannot be read ({error.strerror})") from None
     except KeyError:
         raise ImageError(f"{index}: has no column 'name'") from None
+    names = [name for name, _ in rows]
+    check_names(index, names)
     if not names:
         raise ImageError(f"{index}: lists no image; prepare the data set first")
     twice = [name for name, following in pairwise(names) if name == following]
     if twice:
         raise ImageError(f"{index}: names {twice[0]!r} more than once")
-    return names
+    return dict(rows)

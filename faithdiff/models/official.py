@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from faithdiff.checkpoints import check_checkpoint
 from faithdiff.errors import CheckpointError, RunError
 from faithdiff.models.alignment import Alignment
 from faithdiff.models.faithdiff import FaithDiff
@@ -89,7 +90,9 @@ def export_official(folder: Path, target: Path) -> None:
     Raises:
         CheckpointError: The checkpoint is damaged, or of a variant that the format cannot express.
         RunError: The file cannot be written.
+        DamageError: The checkpoint is not what its training wrote.
     """
+    check_checkpoint(folder)
     _check_expressible(folder)
     state: dict[str, Tensor] = {}
     for part in ("unet", "lq_encoder", "alignment"):

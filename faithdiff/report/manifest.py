@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from faithdiff.checkpoints import check_checkpoint
 from faithdiff.config import digest
 from faithdiff.errors import RunError
 from faithdiff.files import write_text_atomic
+from faithdiff.integrity import check_summed, read_sealed, sealed
 from faithdiff.layout import Layout
 from faithdiff.methods import Study
 from faithdiff.provenance import commit, file_digest, folder_digest, packages
@@ -48,7 +50,7 @@ def write_manifest(study: Study) -> None:
         "config": study.profile.model_dump(mode="json"),
         "packages": packages(),
     }
-    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(sealed(manifest), indent=1, ensure_ascii=False, allow_nan=False)
     write_text_atomic(text + "\n", study.layout.results / MANIFEST)
 
 
@@ -89,6 +91,7 @@ def _checkpoints(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
         }
         folders |= {name: study.layout.checkpoint(name, seed) for name in study.profile.trained}
         for name, folder in folders.items():
+            check_checkpoint(folder)
             yield (
                 f"{name}/seed{seed}",
                 _read(folder / "run.json") | {"weights": folder_digest(folder)},
@@ -120,9 +123,11 @@ def _machines(work: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """The distinct machines of checkpoints and restorations, with what each of them made."""
     machines: dict[str, dict[str, Any]] = {}
     for name, record in work.items():
-        hardware = record.get("hardware")
-        machine = machines.setdefault(digest(hardware), {"hardware": hardware, "made": []})
-        machine["made"].append(name)
+        # Where several machines shared the images, each of them made the set.
+        for hardware in [made.get("hardware") for made in record.get("shards", [record])]:
+            machine = machines.setdefault(digest(hardware), {"hardware": hardware, "made": []})
+            if name not in machine["made"]:
+                machine["made"].append(name)
     return list(machines.values())
 
 
@@ -179,12 +184,9 @@ def _total(jobs: dict[str, dict[str, float | None]]) -> dict[str, Any]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return read_sealed(file)
     except OSError as error:
         raise RunError(f"{file}: {error.strerror}; run: snakemake --cores all") from None
-    except ValueError as error:
-        raise RunError(f"{file}: is damaged ({error}); delete it and run again") from None
-    return content
 
 
 def _rows(index: Path) -> int:
@@ -194,6 +196,7 @@ def _rows(index: Path) -> int:
 
 def _sha256(file: Path) -> str:
     try:
+        check_summed(file)
         return file_digest(file)
     except OSError as error:
         raise RunError(f"{file}: {error.strerror}; run: snakemake --cores all") from None

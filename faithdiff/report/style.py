@@ -7,7 +7,6 @@ because it fades on white. Fonts are embedded as TrueType, and no file carries a
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from faithdiff.config import Profile
+from faithdiff.files import write_bytes_atomic
 
 VERMILLION = "#D55E00"
 _COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000"]
@@ -99,8 +99,5 @@ def _save(figure: Figure, path: Path, metadata: dict[str, Any]) -> Path:
                 image.set_interpolation("none")
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:], dpi=200, metadata=metadata)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(path)
+    write_bytes_atomic(buffer.getvalue(), path)
     return path

@@ -19,7 +19,7 @@ def training_figure(profile: Profile, layout: Layout) -> Figure | None:
     if not curves:
         return None
     panels = {title: [c for c in curves if c[0] == title] for title, *_ in curves}
-    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, drawn) in zip(all_axes, panels.items(), strict=True):
         axes.set_title(title)
@@ -32,7 +32,7 @@ def training_figure(profile: Profile, layout: Layout) -> Figure | None:
                 log["step"], smooth, color=style.colour, marker=style.marker, ms=3,
                 markevery=(len(log) // 12, max(len(log) // 4, 1)), label=style.label,
             )  # fmt: skip
-        axes.legend(fontsize=6)
+        axes.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     all_axes[0].set_ylabel("training loss")
     return figure
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from faithdiff.checkpoints import RUN
 from faithdiff.config import Profile, Restore, digest, parse
 from faithdiff.data.images import list_images, read_image, sha256_file, write_png
 from faithdiff.errors import CheckpointError, ImageError, RunError, UserError
@@ -25,8 +26,8 @@ from faithdiff.layout import Layout
 from faithdiff.methods import Restorer, Study
 from faithdiff.registry import find_method
 from faithdiff.restore.arrays import to_image, to_tensor
+from faithdiff.restore.memory import restore_in_memory
 from faithdiff.restore.run import describe
-from faithdiff.train.run import RUN
 
 SMALLEST = 8  # pixels: below it there is nothing to see, and a UNet has no pixel left to halve
 RECORD = "restored.json"  # beside the results: the key of each, so that none is made twice
@@ -181,10 +182,7 @@ def _restore(restorer: Restorer, picture: Picture, caption: str, seed: int, titl
             bar.update(done - bar.n)
 
         restorer.progress = show
-        try:
-            restored = restorer.restore(image, [caption], [seed])[0]
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            raise RunError(f"{picture.source}: not enough memory, crop it first: {error}") from None
+        restored = restore_in_memory(restorer, image, [caption], [seed], str(picture.source))[0]
         passes = max(int(bar.n), 1)  # a method that does not report its passes is one
         show(passes, passes)
     if not torch.isfinite(restored).all():

@@ -28,7 +28,14 @@ class FaithDiffRestorer(Restorer):
             model.unet.compile()
         self._config = config
         self._scale = scale
+        self._tile_batch = config.tile_batch
         self.batch_size = config.batch_size
+
+    def save_memory(self) -> str | None:
+        if self._tile_batch == 1:
+            return None
+        self._tile_batch //= 2
+        return f"tiles in one UNet pass: {self._tile_batch} at most"
 
     def restore(self, lq: Tensor, captions: list[str], seeds: list[int]) -> Tensor:
         config = self._config
@@ -45,7 +52,7 @@ class FaithDiffRestorer(Restorer):
             start_timestep=config.start_timestep,
             tile_size=config.tile,
             tile_stride=config.tile_stride,
-            tile_batch_size=config.tile_batch,
+            tile_batch_size=self._tile_batch,
             color_fix=config.color_fix,
             wavelet_levels=config.wavelet_levels,
             as_released=config.as_released,

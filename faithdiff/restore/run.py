@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,35 @@ import torch
 from tqdm import tqdm
 
 from faithdiff import seeds
+from faithdiff.checkpoints import check_checkpoint
 from faithdiff.config import Data, digest
 from faithdiff.data.captions import read_captions
 from faithdiff.data.datasets import read_index
-from faithdiff.data.images import read_image, sha256_file, write_png
-from faithdiff.errors import CheckpointError, ImageError, RunError, UserError
+from faithdiff.data.images import png_is_whole, read_image, sha256_file, write_png
+from faithdiff.data.recorded import check_lq, lq_hashes
+from faithdiff.errors import CheckpointError, RunError, UserError
 from faithdiff.files import write_text_atomic
+from faithdiff.integrity import sealed
+from faithdiff.locks import claimed
 from faithdiff.methods import Foreign, Item, Method, Place, Restorer, Study
 from faithdiff.provenance import code_digest, folder_digest, hardware
+from faithdiff.repeatable import compute_repeatably
 from faithdiff.restore.arrays import to_image, to_tensor
+from faithdiff.restore.memory import restore_in_memory
+from faithdiff.shards import Shard, read_records, write_record
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The images of one test set and level, as they now lie in the store."""
+
+    dataset: str
+    level: str
+    items: list[Item]
+    identity: dict[str, Any]
+    count: int  # made by this call
+    seconds: float
+    failures: Mapping[str, str] = field(default_factory=dict)
 
 
 def restore_job(study: Study, method: Method, name: str, seed: int) -> None:
@@ -35,11 +56,49 @@ def restore_job(study: Study, method: Method, name: str, seed: int) -> None:
 
     Writes, for each, ``<image>.png`` and then ``manifest.json``. Images that a method outside of
     this process failed on are in the manifest alone, with the reason.
+
+    Raises:
+        RunError: The profile has several shards, and one of them is not finished.
     """
-    torch.set_num_threads(1)
+    shards = 1 if isinstance(method, Foreign) else study.profile.shards
+    records = read_records(study.layout, "restore", name, seed, shards)
+    with claimed(study.layout.lock("restore", name, seed), f"restore {name} seed{seed}"):
+        for made in _made(study, method, name, seed):
+            target = study.layout.restoration(name, seed, made.dataset, made.level)
+            _publish(study, made, target, records)
+
+
+def restore_shard(study: Study, method: Method, name: str, seed: int, shard: Shard) -> None:
+    """Restore a share of the images of one (method, seed) into the store, and record it.
+
+    Raises:
+        UserError: The method runs outside of this process, a folder at a time.
+    """
+    if isinstance(method, Foreign):
+        raise UserError(f"{name}: runs outside and takes whole folders; leave out --shard")
+    record = study.layout.shard("restore", name, seed, shard.number, shard.of)
+    places = {}
+    with claimed(record.with_suffix(".lock"), f"restore {name} seed{seed}"):
+        for made in _made(study, method, name, seed, shard):
+            spent = {"made": made.count, "seconds": round(made.seconds, 3)}
+            places[f"{made.dataset}/{made.level}"] = spent
+        write_record(record, places)
+
+
+def _made(
+    study: Study, method: Method, name: str, seed: int, shard: Shard | None = None
+) -> Iterator[_Made]:
+    """Make what is missing of each test set and level."""
+    compute_repeatably(study.profile)
     folder = study.layout.checkpoint(name, seed)
     for scale, places in _by_scale(study.profile.data).items():
-        _restore_places(study.at_scale(scale), method, name, seed, folder, places)
+        scaled = study.at_scale(scale)
+        identity = describe(scaled, method, name, folder)
+        if isinstance(method, Foreign):
+            for dataset, level in places:
+                yield _restore_outside(scaled, method, identity, seed, dataset, level)
+        else:
+            yield from _restore_inside(scaled, method, identity, seed, folder, places, shard)
 
 
 def _by_scale(data: Data) -> dict[int, list[tuple[str, str]]]:
@@ -50,36 +109,33 @@ def _by_scale(data: Data) -> dict[int, list[tuple[str, str]]]:
     return found
 
 
-def _restore_places(
+def _restore_inside(
     study: Study,
     method: Method,
-    name: str,
+    identity: dict[str, Any],
     seed: int,
     folder: Path,
     places: list[tuple[str, str]],
-) -> None:
-    identity = describe(study, method, name, folder)
-    if isinstance(method, Foreign):
-        for dataset, level in places:
-            _restore_outside(study, method, identity, seed, dataset, level)
-        return
+    shard: Shard | None,
+) -> Iterator[_Made]:
     restorer: Restorer | None = None
     for dataset, level in places:
         items = list(_items(study, dataset, level, seed, identity))
+        if shard is not None:
+            items = shard.share(items)
         missing = [item for item in items if not _is_whole(_stored(study, item.key))]
         if missing and restorer is None:
             restorer = method.load(study, folder)
         begun = time.perf_counter()
         if restorer is not None:
-            _restore(study, restorer, missing, f"{name} {dataset} {level}")
+            _restore(study, restorer, missing, f"{identity['method']} {dataset} {level}")
         seconds = time.perf_counter() - begun
-        target = study.layout.restoration(name, seed, dataset, level)
-        _publish(study, items, target, identity, len(missing), seconds)
+        yield _Made(dataset, level, items, identity, len(missing), seconds)
 
 
 def _restore_outside(
     study: Study, method: Foreign, identity: dict[str, Any], seed: int, dataset: str, level: str
-) -> None:
+) -> _Made:
     """Let a method outside of this process restore what is missing; its failures are recorded."""
     name = identity["method"]
     place = Place(dataset, level, seed, study.layout.outside(name, seed, dataset, level))
@@ -98,9 +154,8 @@ def _restore_outside(
     for image, why in failures.items():
         print(f"restore {name} {dataset} {level}: {image}: failed: {why}")
     seconds = time.perf_counter() - begun
-    target = study.layout.restoration(name, seed, dataset, level)
     made = len(missing) - len(failures)
-    _publish(study, items, target, identity | method.record(), made, seconds, failures)
+    return _Made(dataset, level, items, identity | method.record(), made, seconds, failures)
 
 
 def describe(study: Study, method: Method, name: str, folder: Path) -> dict[str, Any]:
@@ -110,6 +165,8 @@ def describe(study: Study, method: Method, name: str, folder: Path) -> dict[str,
             f"{folder}: is missing; make it with: "
             f"faithdiff train --config {study.file} --method {name} --seed {folder.name[4:]}"
         )
+    if method.trained:
+        check_checkpoint(folder)
     modules = ("faithdiff.restore.arrays", type(method).__module__)
     return {
         "method": name,
@@ -123,6 +180,7 @@ def describe(study: Study, method: Method, name: str, folder: Path) -> dict[str,
 def _items(
     study: Study, dataset: str, level: str, seed: int, identity: dict[str, Any]
 ) -> Iterator[Item]:
+    recorded = lq_hashes(study.layout.lq(dataset, level))
     for name, caption in captions_of(study, dataset, level).items():
         lq = study.layout.lq(dataset, level) / f"{name}.png"
         if not lq.is_file():
@@ -130,6 +188,7 @@ def _items(
                 f"{lq}: is missing; make it with: faithdiff degrade --config {study.file} "
                 f"--dataset {dataset} --level {level}"
             )
+        check_lq(lq, recorded)
         sha256 = sha256_file(lq)
         # Not keyed by method: every method meets an image with the same noise.
         noise = seeds.seed(study.profile.seed, "restore", dataset, level, name, seed)
@@ -158,23 +217,20 @@ def captions_of(study: Study, dataset: str, level: str) -> dict[str, str]:
 
 
 def _stored(study: Study, key: str) -> Path:
-    return study.layout.store / key[:2] / f"{key}.png"
+    return study.layout.stored(key)
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether a stored image is there and can be decoded; a damaged one is made again."""
-    try:
-        read_image(file)
-    except ImageError:
-        return False
-    return True
+    """Whether a stored image is there and undamaged; otherwise it is made again."""
+    return png_is_whole(file)
 
 
 def _restore(study: Study, restorer: Restorer, items: list[Item], title: str) -> None:
     bar = tqdm(total=len(items), desc=f"restore {title}", unit="image", mininterval=2)
     for batch in _batches(items, restorer.batch_size):
         lq = torch.cat([to_tensor(read_image(item.lq)) for item in batch])
-        restored = restorer.restore(lq, [i.caption for i in batch], [i.seed for i in batch])
+        captions, noise = [item.caption for item in batch], [item.seed for item in batch]
+        restored = restore_in_memory(restorer, lq, captions, noise, f"restore {title}")
         for item, image in zip(batch, restored, strict=True):
             if not torch.isfinite(image).all():
                 raise RunError(f"{title}: {item.name}: the restored image holds NaN or infinity")
@@ -198,50 +254,40 @@ def _batches(items: list[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _publish(
-    study: Study,
-    items: list[Item],
-    folder: Path,
-    identity: dict[str, Any],
-    made: int,
-    seconds: float,
-    failures: Mapping[str, str] | None = None,
-) -> None:
+def _publish(study: Study, made: _Made, folder: Path, records: list[dict[str, Any]]) -> None:
     """Link the images under their own names, then write the manifest.
 
+    An image that failed is listed without a hash, and is tried again by the next run.
+
     Args:
-        failures: Why there is no image, by name; such an image is listed without a hash, and is
-            tried again by the next run.
+        records: Of the shares that came before, where there were several.
     """
-    failures = failures or {}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)  # never beside images of another run
-    wanted = {f"{item.name}.png" for item in items if item.name not in failures}
+    wanted = {f"{item.name}.png" for item in made.items if item.name not in made.failures}
     for stale in folder.glob("*.png"):
         if stale.name not in wanted:
             stale.unlink()
     images: dict[str, dict[str, Any]] = {}
-    for item in items:
-        if item.name in failures:
-            why = {"failed": failures[item.name], "lq_sha256": item.lq_sha256, "seed": item.seed}
-            images[item.name] = why
+    for item in made.items:
+        about = {"lq_sha256": item.lq_sha256, "seed": item.seed}
+        if item.name in made.failures:
+            images[item.name] = {"failed": made.failures[item.name], **about}
             continue
         target = folder / f"{item.name}.png"
         _link(_stored(study, item.key), target)
-        images[item.name] = {
-            "sha256": sha256_file(target),
-            "lq_sha256": item.lq_sha256,
-            "seed": item.seed,
-            "key": item.key,
-        }
+        images[item.name] = {"sha256": sha256_file(target), **about, "key": item.key}
+    spent = [record["places"][f"{made.dataset}/{made.level}"] for record in records]
     manifest = {
-        **identity,
+        **made.identity,
         "images": images,
-        "made": made,
-        "seconds": round(seconds, 3),
+        "made": made.count + sum(each["made"] for each in spent),
+        "seconds": round(made.seconds + sum(each["seconds"] for each in spent), 3),
         "hardware": hardware(),
     }
-    write_text_atomic(json.dumps(manifest, indent=1) + "\n", folder / "manifest.json")
+    if records:
+        manifest["shards"] = [{"hardware": record["hardware"]} for record in records]
+    write_text_atomic(json.dumps(sealed(manifest), indent=1) + "\n", folder / "manifest.json")
 
 
 def _link(source: Path, target: Path) -> None:

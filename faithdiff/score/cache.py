@@ -1,45 +1,52 @@
 """Metric values of earlier runs, by the hashes of all that they depend on.
 
 A CSV that only grows, a line per value as it is computed: a killed job loses at most the value in
-work. It is no output of the workflow; deleting it costs time, never a result.
+work. Each line ends with its checksum; one that does not fit counts as not there. The file is no
+output of the workflow; deleting it costs time, never a result.
 """
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Iterable
 from pathlib import Path
+
+from faithdiff.integrity import append_row, read_rows
 
 Key = tuple[str, str, str]  # digest of the metric, sha256 of the restored and of the HQ image
 
 
 class Cache:
-    """Values by key; kept in `file` where one is given."""
+    """Values by key; kept in `file` where one is given.
 
-    def __init__(self, file: Path | None = None) -> None:
+    Args:
+        others: Files of other jobs, which are read only.
+    """
+
+    def __init__(self, file: Path | None = None, others: Iterable[Path] = ()) -> None:
         self._file = file
         self._values: dict[Key, str] = {}
+        for other in others:
+            self._values.update(_read(other))
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._values = _read(file)
+            self._values.update(_read(file))
 
     def get(self, key: Key) -> str | None:
         """The value as it was put, or None."""
         return self._values.get(key)
 
     def put(self, key: Key, value: str) -> None:
-        """Keep a value, on disk at once."""
+        """Keep a value, on disk at once.
+
+        Raises:
+            RunError: It cannot be written.
+        """
         self._values[key] = value
         if self._file is not None:
-            with self._file.open("a", encoding="utf-8", newline="") as out:
-                csv.writer(out, lineterminator="\n").writerow((*key, value))
+            append_row((*key, value), self._file)
 
 
 def _read(file: Path) -> dict[Key, str]:
     if not file.exists():
         return {}
-    data = file.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if whole != data:  # a job was killed while it wrote the last line
-        file.write_bytes(whole)
-    rows = csv.reader(whole.decode("utf-8").splitlines())
-    return {(row[0], row[1], row[2]): row[3] for row in rows if len(row) == 4}
+    return {(row[0], row[1], row[2]): row[3] for row in read_rows(file) if len(row) == 4}

@@ -9,9 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from faithdiff.checkpoints import check_checkpoint
 from faithdiff.config import REAL, Profile
 from faithdiff.errors import RunError
 from faithdiff.files import write_text_atomic
+from faithdiff.integrity import check_summed
 from faithdiff.layout import Layout
 from faithdiff.score.costs import cost_table
 from faithdiff.score.protocols import COLUMNS
@@ -67,6 +69,7 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
 def _read(file: Path) -> pd.DataFrame:
     if not file.is_file():
         raise RunError(f"{file}: is missing; make it with: faithdiff score")
+    check_summed(file)
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
     if tuple(table.columns) != COLUMNS:
         raise RunError(f"{file}: has the columns {list(table.columns)}, not {list(COLUMNS)}")
@@ -101,4 +104,5 @@ def _curves(profile: Profile, layout: Layout) -> Iterator[pd.DataFrame]:
         folders |= {method: layout.checkpoint(method, seed) for method in profile.methods}
         for name, folder in folders.items():
             if (folder / "training.csv").is_file():
+                check_checkpoint(folder, only="training.csv")
                 yield pd.read_csv(folder / "training.csv").assign(method=name, seed=seed)

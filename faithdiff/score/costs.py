@@ -7,7 +7,6 @@ benchmark files of Snakemake, which a step run by hand does not write.
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pandas as pd
 
 from faithdiff.config import Profile, Variant
 from faithdiff.errors import RunError
+from faithdiff.integrity import read_sealed
 from faithdiff.layout import Layout
 
 COST_COLUMNS = (
@@ -87,12 +87,9 @@ def _cost(folder: Path) -> dict[str, Any]:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return read_sealed(file)
     except OSError as error:
         raise RunError(f"{file}: {error.strerror}; run: snakemake --cores all") from None
-    except ValueError as error:
-        raise RunError(f"{file}: is damaged ({error}); delete it and run again") from None
-    return content
 
 
 def _peak(file: Path) -> float | None:

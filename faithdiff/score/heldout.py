@@ -15,11 +15,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from faithdiff import seeds
+from faithdiff.checkpoints import check_checkpoint
 from faithdiff.config import digest
 from faithdiff.data.images import read_image, sha256_file
-from faithdiff.files import write_text_atomic
+from faithdiff.data.recorded import check_hq, check_lq, hq_hashes, lq_hashes
+from faithdiff.integrity import write_summed
 from faithdiff.methods import Denoiser, Method, Study
 from faithdiff.models.prior import Prior, load_prior
+from faithdiff.repeatable import compute_repeatably
 from faithdiff.restore.arrays import to_tensor
 from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.run import captions_of
@@ -31,8 +34,9 @@ METRIC, PROTOCOL = "heldout_loss", "heldout"
 
 def heldout_job(study: Study, method: Method, name: str, seed: int) -> None:
     """Write ``heldout.csv`` of one (method, seed): rows in the columns of ``scores.csv``."""
-    torch.set_num_threads(1)
+    compute_repeatably(study.profile)
     device = study.profile.device
+    check_checkpoint(study.layout.checkpoint(name, seed))
     prior = load_prior(study.prior_folder).to(device)
     model = method.denoiser(study, study.layout.checkpoint(name, seed))
     config = study.profile.training.heldout
@@ -41,10 +45,14 @@ def heldout_job(study: Study, method: Method, name: str, seed: int) -> None:
     places = [(d, lv) for d in study.profile.data.with_hq for lv in study.profile.data.levels]
     for dataset, level in tqdm(places, f"held-out {name}", unit="set"):
         captions = list(captions_of(study, dataset, level).items())[: config.images]
+        hq_recorded = hq_hashes(study.layout.dataset(dataset))
+        lq_recorded = lq_hashes(study.layout.lq(dataset, level))
         at_scale = study.at_scale(study.profile.data.scale_of(dataset))
         for image, caption in captions:
             hq = study.layout.dataset(dataset) / "hq" / f"{image}.png"
             lq = study.layout.lq(dataset, level) / f"{image}.png"
+            check_hq(hq, hq_recorded)
+            check_lq(lq, lq_recorded)
             # The same noise at every level: levels differ by their LQ image alone.
             generator = seeds.torch_generator(study.profile.seed, "heldout", dataset, image)
             value = heldout_loss(at_scale, model, prior, hq, lq, caption, generator)
@@ -93,4 +101,4 @@ def _distance(prediction: Tensor, target: Tensor, kind: str) -> float:
 
 def _write(rows: list[list[object]], file: Path) -> None:
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    write_text_atomic(table.to_csv(index=False, lineterminator="\n"), file)
+    write_summed(table.to_csv(index=False, lineterminator="\n"), file)

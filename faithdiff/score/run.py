@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,15 +21,20 @@ from faithdiff.config import Profile
 from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts
 from faithdiff.data.datasets import read_index
 from faithdiff.data.images import sha256_file
+from faithdiff.data.recorded import check_hq, hq_hashes
 from faithdiff.errors import RunError, UserError
-from faithdiff.files import write_text_atomic
+from faithdiff.integrity import damage, read_sealed, write_summed
 from faithdiff.layout import Layout
+from faithdiff.locks import claimed
 from faithdiff.score.cache import Cache
 from faithdiff.score.metrics import prepare_all
 from faithdiff.score.protocols import COLUMNS, definitions_of
 from faithdiff.score.scorer import Pair, Scorer
+from faithdiff.shards import Shard, read_records, write_record
 
 Row = dict[str, str | int]
+# Of each test set and level: restored images by name, and why there is none of others.
+Folders = dict[tuple[str, str], tuple[dict[str, Path], dict[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -120,21 +125,80 @@ def score_job(
     same bits in every run.
 
     Raises:
-        RunError: A manifest is missing, or does not match the images or the data set's index.
+        RunError: A manifest is missing, or does not match the images or the data set's index; or
+            one of several shards is not finished.
         ConfigError: A protocol or a metric is not defined.
         UserError: The profile's device is not here.
     """
+    read_records(layout, "score", method, seed, profile.shards)
+    folders = _folders(profile, layout, method, seed, threads)
+    shared = [_values(layout, method, seed, number, profile.shards) for number in _all(profile)]
+    with claimed(layout.lock("score", method, seed), f"score {method} seed{seed}"):
+        cache = Cache(_values(layout, method, seed), shared)
+        scorer = _scorer(profile, cache, artifacts_file)
+        rows = _rows(profile, layout, method, seed, folders, scorer)
+        write_scores(rows, layout.restored(method, seed) / "scores.csv")
+    ok = sum(row["status"] == "ok" for row in rows)
+    count = sum(len(images) for images, _ in folders.values())
+    print(f"{method} seed{seed}: {count} images, {ok} of {len(rows)} values ok, "
+          f"{scorer.computed} computed now")  # fmt: skip
+
+
+def score_shard(
+    profile: Profile,
+    layout: Layout,
+    method: str,
+    seed: int,
+    shard: Shard,
+    threads: int = 1,
+    artifacts_file: Path = ARTIFACTS_FILE,
+) -> None:
+    """Compute the values of a share of the images for :func:`score_job`, and record it."""
+    folders = _folders(profile, layout, method, seed, threads)
+    record = layout.shard("score", method, seed, shard.number, shard.of)
+    with claimed(record.with_suffix(".lock"), f"score {method} seed{seed}"):
+        cache = Cache(_values(layout, method, seed, shard.number, shard.of))
+        scorer = _scorer(profile, cache, artifacts_file)
+        shares: Folders = {}
+        for place, (restored, _) in folders.items():
+            names = shard.share(sorted(restored))
+            shares[place] = ({name: restored[name] for name in names}, {})
+        begun = time.perf_counter()
+        _rows(profile, layout, method, seed, shares, scorer)
+        seconds = round(time.perf_counter() - begun, 3)
+        write_record(record, {"all": {"made": scorer.computed, "seconds": seconds}})
+
+
+def _all(profile: Profile) -> range:
+    """Numbers of the shards; none if one job does all."""
+    return range(1, profile.shards + 1) if profile.shards > 1 else range(0)
+
+
+def _values(layout: Layout, method: str, seed: int, number: int = 1, of: int = 1) -> Path:
+    """The file of values that a job grows; each of several jobs has its own."""
+    share = "" if of == 1 else f"-{number}-of-{of}"
+    return layout.store / "scores" / f"{method}-seed{seed}{share}.csv"
+
+
+def _folders(profile: Profile, layout: Layout, method: str, seed: int, threads: int) -> Folders:
     if profile.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda, but torch sees no GPU here; set device: cpu to score on CPU")
     torch.set_num_threads(threads)
-    folders = {
+    return {
         (dataset, level): _checked(layout, method, seed, dataset, level)
         for dataset, level in profile.data.places
     }
-    cache = Cache(layout.store / "scores" / f"{method}-seed{seed}.csv")
+
+
+def _scorer(profile: Profile, cache: Cache, artifacts_file: Path) -> Scorer:
     weights = profile.score.weights
     metrics = prepare_all(definitions_of(profile), weights, load_artifacts(artifacts_file))
-    scorer = Scorer(metrics, weights, profile.device, cache)
+    return Scorer(metrics, weights, profile.device, cache)
+
+
+def _rows(
+    profile: Profile, layout: Layout, method: str, seed: int, folders: Folders, scorer: Scorer
+) -> list[Row]:
     variant = method if method in profile.variants else ""
     rows: list[Row] = []
     count = sum(len(images) for images, _ in folders.values())
@@ -143,13 +207,14 @@ def score_job(
             folder = layout.dataset(dataset) / "hq"
             real = profile.data.is_real(dataset)
             hq = None if real else {name: folder / f"{name}.png" for name in restored}
+            if not real:
+                recorded = hq_hashes(layout.dataset(dataset))
+                for name in (*restored, *failures):
+                    check_hq(folder / f"{name}.png", recorded)
             place = Place(method, variant, seed, dataset, level)
             rows += score_folder(hq, restored, scorer, place, bar.update)
             rows += failed_rows(failures, None if real else folder, scorer, place)
-    write_scores(rows, layout.restored(method, seed) / "scores.csv")
-    ok = sum(row["status"] == "ok" for row in rows)
-    print(f"{method} seed{seed}: {count} images, {ok} of {len(rows)} values ok, "
-          f"{scorer.computed} computed now")  # fmt: skip
+    return rows
 
 
 def write_scores(rows: list[Row], file: Path) -> None:
@@ -159,7 +224,7 @@ def write_scores(rows: list[Row], file: Path) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(sorted(rows, key=lambda row: tuple(row[column] for column in order)))
-    write_text_atomic(text.getvalue(), file)
+    write_summed(text.getvalue(), file)
 
 
 def _checked(
@@ -179,22 +244,22 @@ def _checked(
     _same(manifest, {**hashes, **failures}, names, f"images in {index}")
     for name, file in files.items():
         if sha256_file(file) != hashes[name]:
-            raise RunError(f"{manifest}: {name}: {file} has another sha256; restore it again")
+            raise damage(manifest, f"{name}: {file} has another sha256")
     return files, failures
 
 
 def _manifest(file: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Hashes of the images by name, and of the others why there is none."""
     try:
-        images = json.loads(file.read_text(encoding="utf-8"))["images"]
+        images = read_sealed(file)["images"]
         failures = {name: str(e["failed"]) for name, e in images.items() if "failed" in e}
         done = {name: e["sha256"] for name, e in images.items() if name not in failures}
     except OSError:
         raise RunError(
             f"{file}: is missing: the restoration is not finished; restore first"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise RunError(f"{file}: is not a manifest of restored images; restore again") from None
+    except (KeyError, TypeError, AttributeError):
+        raise damage(file, "is not a manifest of restored images") from None
     return done, failures
 
 

@@ -7,21 +7,28 @@ only, so a set may be larger than the memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from faithdiff import seeds
 from faithdiff.config import Training
 from faithdiff.errors import CheckpointError, ConfigError
+from faithdiff.files import write_bytes_atomic
+from faithdiff.integrity import damage
 from faithdiff.models.prior import Prior
 from faithdiff.models.text import Prompt
+from faithdiff.remake import command_for
 from faithdiff.train.objective import time_ids
 from faithdiff.train.pairs import crops, pick
 
@@ -134,21 +141,61 @@ def _normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator) -> 
     return torch.randn(shape, generator=generator)
 
 
-class _Mapped:
-    """A tensor of the file, read by row."""
+def sums_file(file: Path) -> Path:
+    """Where the checksums of the rows of an encoded training set lie."""
+    return file.with_suffix(".sums")
 
-    def __init__(self, part: Any) -> None:
+
+def write_sums(tensors: Mapping[str, NDArray[Any]], file: Path) -> None:
+    """Write a CRC-32 of each row of each tensor beside an encoded training set.
+
+    Of rows, not of the file: a batch is checked by reading no more than the batch.
+
+    Raises:
+        RunError: They cannot be written.
+    """
+    sums = {name: np.array([_crc(row) for row in rows]) for name, rows in tensors.items()}
+    write_bytes_atomic(save(sums), sums_file(file))
+
+
+def check_cache(file: Path) -> None:
+    """Read an encoded training set whole and hold each row against its checksum.
+
+    Raises:
+        CheckpointError: It cannot be read.
+        DamageError: A row is not what was written.
+    """
+    for tensor in _open(file).values():
+        for row in range(len(tensor)):
+            tensor[torch.tensor([row])]
+
+
+def _crc(row: NDArray[Any]) -> np.uint32:
+    return np.uint32(zlib.crc32(row.tobytes()))
+
+
+class _Mapped:
+    """A tensor of the file, read by row; a row that is not what was written is an error."""
+
+    def __init__(self, part: Any, file: Path, sums: NDArray[np.uint32] | None) -> None:
         self._part = part  # safetensors' slice
+        self._file, self._sums = file, sums
         self.shape = tuple(part.get_shape())
 
     def __len__(self) -> int:
         return int(self.shape[0])
 
     def first(self, count: int) -> Tensor:
-        return torch.from_numpy(self._part[: min(count, len(self))])
+        return self[torch.arange(min(count, len(self)))]
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        return torch.cat([torch.from_numpy(self._part[row : row + 1]) for row in rows.tolist()])
+        return torch.cat([torch.from_numpy(self._row(row)) for row in rows.tolist()])
+
+    def _row(self, row: int) -> NDArray[Any]:
+        values: NDArray[Any] = self._part[row : row + 1]
+        if self._sums is not None and _crc(values) != self._sums[row]:
+            raise damage(self._file, f"is damaged in row {row}")
+        return values
 
 
 def _open(file: Path) -> dict[str, _Mapped]:
@@ -156,8 +203,12 @@ def _open(file: Path) -> dict[str, _Mapped]:
     # as memory in use, and refuses for a file larger than it.
     try:
         stream = safe_open(file, framework="np")
-        return {key: _Mapped(stream.get_slice(key)) for key in stream.keys()}  # noqa: SIM118
+        keys = list(stream.keys())
+        sums = load_file(sums_file(file)) if sums_file(file).is_file() else {}
+        if sums and set(sums) != set(keys):
+            raise damage(file, f"is damaged: has {', '.join(sorted(keys))}")
+        return {key: _Mapped(stream.get_slice(key), file, sums.get(key)) for key in keys}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{file}: cannot be read ({error}); make it with: faithdiff cache"
+            f"{file}: cannot be read ({error}); make it with: {command_for(file)}"
         ) from None

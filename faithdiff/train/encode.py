@@ -25,7 +25,7 @@ from faithdiff.config import digest
 from faithdiff.errors import RunError, UserError
 from faithdiff.files import write_text_atomic
 from faithdiff.models.prior import Prior
-from faithdiff.train.cache import to_signed
+from faithdiff.train.cache import sums_file, to_signed, write_sums
 from faithdiff.train.pairs import PairFiles
 
 IMAGES, CAPTIONS = 8, 256  # encoded together
@@ -83,7 +83,9 @@ def write_cache(pairs: PairFiles, prior: Prior, file: Path, prior_digest: str = 
                     _flush(places)
                     write_text_atomic(json.dumps({"of": identity, "done": number + 1}), progress)
         _flush(places)
+        sums_file(file).unlink(missing_ok=True)  # never those of an older file beside this one
         os.replace(partial, file)
+        write_sums(places, file)
         progress.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"{file}: cannot be written: {error}; the same command goes on") from None

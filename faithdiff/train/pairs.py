@@ -16,6 +16,7 @@ from torch import Tensor
 from faithdiff.config import digest
 from faithdiff.data.datasets import read_index
 from faithdiff.data.images import read_image
+from faithdiff.data.recorded import check_hq, check_lq, hq_hashes, lq_hashes
 from faithdiff.errors import UserError
 from faithdiff.layout import Layout
 from faithdiff.provenance import file_digest
@@ -38,6 +39,8 @@ class PairFiles:
     lq: list[Path]
     captions: list[str]
     identity: str  # of the images and captions
+    hq_sha256: dict[str, str]  # as recorded, by name
+    lq_sha256: dict[str, str]
 
     def __len__(self) -> int:
         return len(self.hq)
@@ -47,8 +50,12 @@ class PairFiles:
 
         Raises:
             UserError: These images are not all of one size.
+            DamageError: One is not what was recorded of it.
         """
         part = slice(start, stop)
+        for hq, lq in zip(self.hq[part], self.lq[part], strict=True):
+            check_hq(hq, self.hq_sha256)
+            check_lq(lq, self.lq_sha256)
         return Pairs(read_stack(self.hq[part]), read_stack(self.lq[part]), self.captions[part])
 
 
@@ -64,6 +71,8 @@ def find_pairs(layout: Layout, level: str) -> PairFiles:
         [lq / f"{name}.png" for name in index["name"]],
         list(index["caption"]),
         digest(known),
+        hq_hashes(folder),
+        lq_hashes(lq),
     )
 
 

@@ -23,6 +23,7 @@ from faithdiff.models.prior import Prior, build_prior, load_prior
 from faithdiff.models.text import Prompt, build_tokenizer
 from faithdiff.models.vae import start_from_patches
 from faithdiff.provenance import folder_digest
+from faithdiff.repeatable import compute_repeatably
 from faithdiff.train.cache import to_signed
 from faithdiff.train.loop import Job, train, write_log
 from faithdiff.train.objective import prediction_target, time_ids
@@ -175,7 +176,7 @@ def _encode(prior: Prior, images: Tensor) -> Tensor:
 
 def train_prior_job(study: Study, folder: Path, state: Path) -> None:
     """Train the prior of a profile from its prepared data set into a folder."""
-    torch.set_num_threads(1)
+    compute_repeatably(study.profile)
     data = study.layout.dataset("prior")
     index = read_index(data)
     images = read_stack([data / "hq" / f"{name}.png" for name in index["name"]])

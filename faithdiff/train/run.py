@@ -7,17 +7,22 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+from faithdiff.checkpoints import RUN, file_hashes
 from faithdiff.errors import RunError
 from faithdiff.files import write_text_atomic
+from faithdiff.integrity import sealed
+from faithdiff.locks import claimed
 from faithdiff.methods import Study
 from faithdiff.provenance import commit, hardware, packages
 from faithdiff.train import pause
 from faithdiff.train.processes import launched_first
 from faithdiff.train.spent import Cost
 
-RUN = "run.json"
 STOP = "stop"  # a file beside the states: asks for a pause
 PICTURES = "validation"  # a folder beside the states, which outlives them
 STARTED = time.monotonic()  # of this process, but for the imports before this one
@@ -44,23 +49,26 @@ def run_job(
         Paused: The time limit is near, or SIGTERM came; the state is saved.
     """
     state = study.layout.work(f"{name}-seed{seed}")
-    begun = time.perf_counter()
-    try:
-        with pause.watch(time_limit, STARTED, state / STOP):
-            partial = _fresh(state / "finished")
-            cost = train(partial, state)
-    except OSError as error:
-        raise RunError(f"{folder}: training stopped: {error}") from None
-    seconds = time.perf_counter() - begun
-    if not launched_first():
-        return
-    _write_run(study, name, seed, partial, seconds, cost)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(partial, folder)
-    _keep_pictures(state / PICTURES, folder)
-    shutil.rmtree(state)
-    print(f"{name}: trained in {seconds:.0f} s -> {folder}")
+    # The first of several processes holds the lock for all of them.
+    lock = state.parent / f"{state.name}.lock"
+    with claimed(lock, f"train {name}") if launched_first() else nullcontext():
+        begun = time.perf_counter()
+        try:
+            with pause.watch(time_limit, STARTED, state / STOP):
+                partial = _fresh(state / "finished")
+                cost = train(partial, state)
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{folder}: training stopped: {error}") from None
+        seconds = time.perf_counter() - begun
+        if not launched_first():
+            return
+        _write_run(study, name, seed, partial, seconds, cost)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(partial, folder)
+        _keep_pictures(state / PICTURES, folder)
+        shutil.rmtree(state)
+        print(f"{name}: trained in {seconds:.0f} s -> {folder}")
 
 
 def _keep_pictures(pictures: Path, folder: Path) -> None:
@@ -78,7 +86,7 @@ def _fresh(partial: Path) -> Path:
 def _write_run(
     study: Study, name: str, seed: int, folder: Path, seconds: float, cost: Cost | None
 ) -> None:
-    """``run.json``: the profile, machine and code that made a checkpoint."""
+    """``run.json``: the profile, machine and code that made a checkpoint, and its files' hashes."""
     run = {
         "method": name,
         "seed": seed,
@@ -88,5 +96,6 @@ def _write_run(
         **commit(),
         "hardware": hardware(),
         "packages": packages(),
+        "files": file_hashes(folder),
     }
-    write_text_atomic(json.dumps(run, indent=1) + "\n", folder / RUN)
+    write_text_atomic(json.dumps(sealed(run), indent=1) + "\n", folder / RUN)

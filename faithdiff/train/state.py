@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +69,14 @@ class State:
             torch.save(state, partial)
             os.replace(partial, job.state)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            # Before the half file is gone: torch says of a full disk only that a position is odd.
+            free = shutil.disk_usage(job.state.parent).free / 1e6
             partial.unlink(missing_ok=True)
-            raise RunError(f"{job.state}: the training state cannot be written: {error}") from None
+            raise RunError(
+                f"{job.state}: the training state cannot be written, {free:.1f} MB are free there: "
+                f"{error}; free some space, then run the same command again: it goes on from the "
+                "last state"
+            ) from None
 
     def resume(self) -> int:
         """Load the state and return its updates; one of another identity or damaged counts 0."""
@@ -76,6 +84,7 @@ class State:
         if file is None or not file.is_file():
             return 0
         try:
+            _check_sums(file)
             # Mapped, so that the processes of one machine read one copy of it.
             state = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
         except Exception as error:  # noqa: BLE001 - a damaged file raises what it likes
@@ -105,6 +114,13 @@ class State:
             self._average.load_state_dict(state["average"])
         job.log[:] = state["log"]
         job.losses[:] = state["losses"]
+
+
+def _check_sums(file: Path) -> None:
+    """Hold every tensor of a state against the checksum that torch wrote and does not read."""
+    with zipfile.ZipFile(file) as archive:
+        if bad := archive.testzip():
+            raise zipfile.BadZipFile(f"wrong checksum of {bad}")
 
 
 def write_log(log: list[dict[str, Any]], file: Path) -> None:

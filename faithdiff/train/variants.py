@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faithdiff import seeds
+from faithdiff.checkpoints import check_checkpoint
 from faithdiff.config import Group, Phase, Profile, Stage1, Training, Variant, digest
 from faithdiff.errors import CheckpointError, RunError
 from faithdiff.methods import Denoiser, Method, Restorer, Study
@@ -28,6 +29,7 @@ from faithdiff.models.official import import_official
 from faithdiff.models.prior import Prior, load_prior
 from faithdiff.models.weights import load_part
 from faithdiff.provenance import folder_digest
+from faithdiff.repeatable import compute_repeatably
 from faithdiff.train.ahead import Ahead
 from faithdiff.train.cache import Batch, Cache
 from faithdiff.train.loop import Job, train, write_log
@@ -146,7 +148,7 @@ def _networks(model: FaithDiff, study: Study) -> list[nn.Module]:
 def _start(study: Study, recipe: str, seed: int) -> _Training:
     """The untrained model of a recipe, equal for every variant that names it, and its data."""
     profile = study.profile
-    torch.set_num_threads(1)
+    compute_repeatably(profile)
     processes, device = join(profile.device)
     # The VAE and the text encoders stay on the CPU: their outputs are in the cache.
     prior = load_prior(study.prior_folder)
@@ -188,6 +190,7 @@ def _load_stage1(training: _Training, recipe: str) -> None:
             f"{folder}: is missing; make it with: "
             f"faithdiff pretrain --config {study.file} --recipe {recipe} --seed {seed}"
         )
+    check_checkpoint(folder.parent)
     pretrained = load_part(Alignment, folder)
     try:
         training.model.alignment.load_state_dict(pretrained.state_dict())

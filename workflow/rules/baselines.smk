@@ -11,6 +11,7 @@ rule prepare_baseline:
         outside=lambda w: outside_state(w.method),
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=needs("mem_mb", "prepare_baseline"),
+        runtime=needs("runtime", "prepare_baseline"),
     shell:
         verb("baseline prepare {wildcards.method}")

@@ -12,7 +12,8 @@ rule prepare_dataset:
     threads: 1
     resources:
         gpu=lambda w: GPU if captioner_of(w.dataset) else 0,
-        mem_mb=lambda w: 32000 if captioner_of(w.dataset) else 2000,
+        mem_mb=needs("mem_mb", preparation),
+        runtime=needs("runtime", preparation),
     shell:
         verb("prepare --dataset {wildcards.dataset} --workers {threads}")
 
@@ -34,7 +35,8 @@ rule degrade:
         config=lambda w: degradation_digest(w.dataset, *profile.data.levels),
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=needs("mem_mb", "degrade"),
+        runtime=needs("runtime", "degrade"),
     shell:
         verb(f"degrade --dataset {{wildcards.dataset}} {level_options(*profile.data.levels)}")
 
@@ -55,7 +57,8 @@ rule take_real:
         code=code_digest("faithdiff.degrade.dataset"),
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=needs("mem_mb", "take_real"),
+        runtime=needs("runtime", "take_real"),
     shell:
         verb(f"degrade --dataset {{wildcards.dataset}} {level_options(REAL)}")
 
@@ -78,7 +81,8 @@ rule caption:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=32000,
+        mem_mb=needs("mem_mb", "caption"),
+        runtime=needs("runtime", "caption"),
     shell:
         verb("caption --dataset {wildcards.dataset} --level {wildcards.level}")
 
@@ -97,6 +101,7 @@ rule degrade_train:
         config=degradation_digest("train", profile.data.train_level),
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=needs("mem_mb", "degrade_train"),
+        runtime=needs("runtime", "degrade_train"),
     shell:
         verb(f"degrade --dataset train {level_options(profile.data.train_level)}")

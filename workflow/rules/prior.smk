@@ -14,7 +14,8 @@ rule train_prior:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=needs("mem_mb", "train_prior"),
+        runtime=needs("runtime", "train_prior"),
     shell:
         verb("train-prior" + time_limit())
 
@@ -36,6 +37,7 @@ rule cache_latents:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=needs("mem_mb", "cache_latents"),
+        runtime=needs("runtime", "cache_latents"),
     shell:
         verb("cache")

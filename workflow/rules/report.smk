@@ -18,7 +18,8 @@ rule tables:
         config=digest(profile.report, {n: m.label for n, m in profile.methods.items()}),
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=needs("mem_mb", "tables"),
+        runtime=needs("runtime", "tables"),
     shell:
         verb("tables")
 
@@ -38,7 +39,8 @@ rule figures:
         config=digest(profile.report, {n: m.label for n, m in profile.methods.items()}),
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=needs("mem_mb", "figures"),
+        runtime=needs("runtime", "figures"),
     shell:
         verb("figures")
 
@@ -59,7 +61,8 @@ rule claims:
         config=digest(profile.report, {n: m.label for n, m in profile.methods.items()}),
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=needs("mem_mb", "claims"),
+        runtime=needs("runtime", "claims"),
     shell:
         verb("claims")
 
@@ -79,7 +82,8 @@ rule manifest:
         config=digest(profile),
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=needs("mem_mb", "manifest"),
+        runtime=needs("runtime", "manifest"),
     shell:
         verb("manifest")
 
@@ -103,6 +107,7 @@ rule report:
         config=digest(profile.data.places, {n: m.label for n, m in profile.methods.items()}),
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=needs("mem_mb", "report"),
+        runtime=needs("runtime", "report"),
     shell:
         verb("report")

@@ -1,13 +1,8 @@
 # Every method on every test set and level: one process for each (method, seed).
 rule restore_baseline:
     input:
-        data=[layout.dataset(d) / "index.csv" for d in profile.data.test],
-        lq=test_sets(lambda d, lv: layout.lq(d, lv) / "degradation.jsonl"),
-        captions=[layout.captions(d, lv) for d, lv in profile.data.places if d in CAPTIONED],
-        checkpoint=lambda w: (
-            layout.checkpoint(w.method, w.seed) if w.method in profile.trained else []
-        ),
-        prepared=lambda w: (layout.prepared(w.method) if needs_preparation(w.method) else []),
+        unpack(restoring),
+        shards=shards("restore"),
     output:
         test_sets(lambda d, lv: layout.restoration("{method}", "{seed}", d, lv) / "manifest.json"),
     log:
@@ -18,12 +13,13 @@ rule restore_baseline:
         method=one_of(set(profile.methods) - set(profile.denoisers)),
     params:
         code=lambda w: code_digest("faithdiff.restore.run", method_module(w.method)),
-        config=digest(scales(), profile.seed),
+        config=decides_restoration,
         outside=lambda w: outside_state(w.method),
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=needs("mem_mb", "restore_baseline"),
+        runtime=needs("runtime", "restore_baseline"),
     shell:
         verb("restore-sets --method {wildcards.method} --seed {wildcards.seed}")
 
@@ -31,11 +27,8 @@ rule restore_baseline:
 # A held-out denoising loss needs the model and the images that are loaded here anyway.
 rule restore_denoiser:
     input:
-        data=[layout.dataset(d) / "index.csv" for d in profile.data.test],
-        lq=test_sets(lambda d, lv: layout.lq(d, lv) / "degradation.jsonl"),
-        captions=[layout.captions(d, lv) for d, lv in profile.data.places if d in CAPTIONED],
-        checkpoint=layout.checkpoint("{method}", "{seed}"),
-        prior=prior_files(),
+        unpack(restoring),
+        shards=shards("restore"),
     output:
         test_sets(lambda d, lv: layout.restoration("{method}", "{seed}", d, lv) / "manifest.json"),
         heldout=layout.restored("{method}", "{seed}") / "heldout.csv",
@@ -49,17 +42,39 @@ rule restore_denoiser:
         code=lambda w: code_digest(
             "faithdiff.restore.run", "faithdiff.score.heldout", method_module(w.method)
         ),
-        config=lambda w: digest(
-            settings_of(w.method),
-            profile.restore,
-            profile.training.heldout,
-            profile.training.loss,
-            scales(),
-            profile.seed,
-        ),
+        config=decides_restoration,
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=needs("mem_mb", "restore_denoiser"),
+        runtime=needs("runtime", "restore_denoiser"),
     shell:
         verb("restore-sets --method {wildcards.method} --seed {wildcards.seed}")
+
+
+# A share of the images of a method, where `shards` in the profile is more than 1.
+rule restore_shard:
+    input:
+        unpack(restoring),
+    output:
+        record=layout.shard("restore", "{method}", "{seed}", "{shard}", profile.shards),
+    log:
+        LOGS / "restore" / "{method}-seed{seed}-{shard}.log",
+    benchmark:
+        LOGS / "benchmarks" / "restore_shard" / "{method}-seed{seed}-{shard}.tsv"
+    wildcard_constraints:
+        method=one_of(profile.methods),
+    params:
+        code=lambda w: code_digest("faithdiff.restore.run", method_module(w.method)),
+        config=decides_restoration,
+        outside=lambda w: outside_state(w.method),
+        share=lambda w: f"{w.shard}/{profile.shards}",
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=needs("mem_mb", "restore_denoiser"),
+        runtime=needs("runtime", "restore_denoiser"),
+    shell:
+        verb(
+            "restore-sets --method {wildcards.method} --seed {wildcards.seed} --shard {params.share}"
+        )

@@ -5,6 +5,7 @@ rule score:
         manifests=test_sets(
             lambda d, lv: layout.restoration("{method}", "{seed}", d, lv) / "manifest.json"
         ),
+        shards=shards("score"),
     output:
         scores=layout.restored("{method}", "{seed}") / "scores.csv",
     log:
@@ -18,9 +19,35 @@ rule score:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=needs("mem_mb", "score"),
+        runtime=needs("runtime", "score"),
     shell:
         verb("score --method {wildcards.method} --seed {wildcards.seed}")
+
+
+# A share of the images, where `shards` in the profile is more than 1.
+rule score_shard:
+    input:
+        data=rules.score.input.data,
+        manifests=rules.score.input.manifests,
+    output:
+        record=layout.shard("score", "{method}", "{seed}", "{shard}", profile.shards),
+    log:
+        LOGS / "score" / "{method}-seed{seed}-{shard}.log",
+    benchmark:
+        LOGS / "benchmarks" / "score_shard" / "{method}-seed{seed}-{shard}.tsv"
+    params:
+        code=code_digest("faithdiff.score.run"),
+        config=digest(list(definitions_of(profile))),
+        weights=weights_state(profile),
+        share=lambda w: f"{w.shard}/{profile.shards}",
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=needs("mem_mb", "score"),
+        runtime=needs("runtime", "score"),
+    shell:
+        verb("score --method {wildcards.method} --seed {wildcards.seed} --shard {params.share}")
 
 
 rule collect:
@@ -48,6 +75,7 @@ rule collect:
         code=code_digest("faithdiff.score.collect"),
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=needs("mem_mb", "collect"),
+        runtime=needs("runtime", "collect"),
     shell:
         verb("collect")

@@ -10,6 +10,8 @@ rule pretrain_alignment:
         LOGS / "pretrain_alignment" / "{recipe}-seed{seed}.log",
     benchmark:
         LOGS / "benchmarks" / "pretrain_alignment" / "{recipe}-seed{seed}.tsv"
+    # What follows a training is long, too: trainings that start last leave cores idle at the end.
+    priority: 2
     params:
         code=code_digest("faithdiff.train.run", "faithdiff.train.variants"),
         config=lambda w: digest(
@@ -21,8 +23,9 @@ rule pretrain_alignment:
         prior=prior_digest(),
     threads: profile.training.processes
     resources:
-        gpu=GPU,
-        mem_mb=4000,
+        gpu=GPU * profile.training.processes,
+        mem_mb=needs("mem_mb", "pretrain_alignment"),
+        runtime=needs("runtime", "pretrain_alignment"),
     shell:
         verb("pretrain --recipe {wildcards.recipe} --seed {wildcards.seed}" + time_limit())
 
@@ -45,6 +48,7 @@ rule train_variant:
         LOGS / "benchmarks" / "train_variant" / "{method}-seed{seed}.tsv"
     wildcard_constraints:
         method=one_of(profile.variants),
+    priority: 1
     params:
         code=code_digest("faithdiff.train.run", "faithdiff.train.variants"),
         config=lambda w: digest(
@@ -57,10 +61,11 @@ rule train_variant:
         # Not an input: a plan must not hash gigabytes, nor fail before they are fetched.
         weights=lambda w: size_of(profile.variants[w.method].weights),
         prior=prior_digest(),
-    threads: profile.training.processes
+    threads: lambda w: processes_of(w.method)
     resources:
-        gpu=GPU,
-        mem_mb=4000,
+        gpu=lambda w: gpus_of(w.method),
+        mem_mb=needs("mem_mb", "train_variant"),
+        runtime=needs("runtime", "train_variant"),
     shell:
         verb("train --method {wildcards.method} --seed {wildcards.seed}" + time_limit())
 
@@ -78,6 +83,7 @@ rule train_baseline:
         LOGS / "benchmarks" / "train_baseline" / "{method}-seed{seed}.tsv"
     wildcard_constraints:
         method=one_of(profile.baselines),
+    priority: 1
     params:
         code=lambda w: code_digest("faithdiff.train.run", method_module(w.method)),
         config=lambda w: digest(
@@ -94,6 +100,7 @@ rule train_baseline:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=needs("mem_mb", "train_baseline"),
+        runtime=needs("runtime", "train_baseline"),
     shell:
         verb("train --method {wildcards.method} --seed {wildcards.seed}" + time_limit())

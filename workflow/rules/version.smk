@@ -13,6 +13,7 @@ rule version:
         code=code_digest("faithdiff.versioning"),
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=needs("mem_mb", "version"),
+        runtime=needs("runtime", "version"),
     shell:
         verb("version-study --stamp {output.stamp}")

@@ -1,0 +1,23 @@
+"""How torch computes in the jobs of a study, so that a job gives the same bits again."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from faithdiff.config import Profile
+
+
+def compute_repeatably(profile: Profile) -> None:
+    """Set up torch in this process; docs/determinism.md says what that promises.
+
+    One CPU thread, since the order of sums, and so their last bits, depend on their number. On a
+    GPU, with ``deterministic: true``, no kernel whose result depends on the order of execution:
+    where torch has no other, it warns and names it.
+    """
+    torch.set_num_threads(1)
+    if profile.device == "cuda" and profile.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first cuBLAS call
+        torch.backends.cudnn.benchmark = False  # else the kernel is chosen by a race
+        torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,0 +1,1 @@
+"""Injected faults and their end states; docs/reliability.md lists them."""

@@ -1,0 +1,57 @@
+"""A finished study of two methods, made once per session and copied for each test."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from faithdiff.methods import Study
+from faults.damage import call
+
+PROFILE = Path("config/test.yaml")
+METHODS = ("bicubic", "faithdiff")
+
+
+@pytest.fixture(scope="session")
+def finished(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a study from data to manifest; not to be changed."""
+    root = tmp_path_factory.mktemp("finished") / "study"
+    shutil.copytree(built, root)
+    shutil.copytree(Path(__file__).parents[2] / "results/paper", root / "results/paper")
+    smaller(root / PROFILE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for method in METHODS:
+            run("restore-sets", "--method", method)
+            run("score", "--method", method)
+        for verb in ("collect", "tables", "figures", "claims", "manifest"):
+            run(verb)
+    return root
+
+
+def smaller(file: Path) -> None:
+    """Leave the profile two methods, so that a whole study takes seconds."""
+    profile = yaml.safe_load(file.read_text(encoding="utf-8"))
+    others = ("frozen", "concat", "no-pretrain", "spatial-attention", "separate", "features-8ch")
+    profile["variants"] = dict.fromkeys(others)
+    profile["baselines"] = dict.fromkeys(("realesrgan", "diffbir", "supir", "seesr"))
+    profile["report"] |= {"main": list(METHODS), "ablation": ["faithdiff"]}
+    file.write_text(yaml.safe_dump(profile), encoding="utf-8")
+
+
+def run(*arguments: str) -> None:
+    """Run a verb of the profile, which must not fail."""
+    verb, *options = arguments
+    assert call(verb, "--config", str(PROFILE), *options) == ""
+
+
+@pytest.fixture
+def whole(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """A copy of the finished study that the test may change; its folder is the current one."""
+    root = tmp_path / "study"
+    shutil.copytree(finished, root)
+    monkeypatch.chdir(root)
+    return Study.load(PROFILE)
