@@ -24,7 +24,8 @@ from faithdiff.data.images import sha256_file, write_png
 from faithdiff.errors import UserError
 from faithdiff.methods import Study
 from faithdiff.report.costs import cost_table, load_costs
-from faithdiff.report.page.build import _code, page_digest, report_folder, write_page
+from faithdiff.report.page import content
+from faithdiff.report.page.build import _environment, page_digest, report_folder, write_page
 from faithdiff.report.page.content import embedded, page_content
 from faithdiff.report.page.pictures import EXACT, WHOLE, Album, _box, _cut
 from faithdiff.report.render import write_table
@@ -235,9 +236,24 @@ def test_the_costs_are_explained_by_their_own_file(page: Path, tmp_path: Path) -
     assert ["parameters trained", "unet 5"] in data["facts"]
 
 
+def test_the_values_of_a_large_study_keep_the_page_light(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = load_results(find_revision(WORKING_TREE, "mini", page.parents[3]), "mini")
+    whole = embedded(results, page.parents[3])
+    monkeypatch.setattr(content, "MOST", 10_000)
+    light = embedded(results, page.parents[3])
+    assert len(json.dumps(light["values"])) < 13_000 < len(json.dumps(whole["values"]))
+    left = set(whole["values"]) - set(light["values"])
+    assert left and all("too many" in light["statuses"][key] for key in left)
+    assert light["cells"].keys() == whole["cells"].keys()
+
+
 def test_code_in_sentences_is_marked_and_the_rest_escaped() -> None:
-    assert _code("run `a <b>` & go") == "run <code>a &lt;b&gt;</code> &amp; go"
-    assert _code("one ` <") == "one ` &lt;"
+    macro = (ROOT / "faithdiff/report/page/index.html.jinja").read_text("utf-8").splitlines()[0]
+    printed = _environment().from_string(macro + "{{ code(text) }}")
+    assert printed.render(text="run `a <b>` & go") == "run <code>a &lt;b&gt;</code> &amp; go"
+    assert printed.render(text="one ` <") == "one ` &lt;"
 
 
 def test_large_images_are_cut_alike_and_small_ones_stored_exactly(tmp_path: Path) -> None:
@@ -309,14 +325,19 @@ def test_sorting(opened: Browser) -> None:
 
 
 @needs_browser
-def test_filtering(opened: Browser) -> None:
+def test_filtering(opened: Browser, page: Path) -> None:
+    rows = len(column(opened, 1))
     opened.choose("input[data-filter=table-1]", "faithdiff")
-    assert set(column(opened, 1)) == {"FaithDiff"}
-    assert opened.text("[data-count=table-1]") == "6 of 36 rows"
-    opened.choose("select[data-filter=claims-table]", "inconclusive")
-    assert opened.text("[data-count=claims-table]") == "3 of 23 rows"
+    found = column(opened, 1)
+    assert set(found) == {"FaithDiff"}
+    assert opened.text("[data-count=table-1]") == f"{len(found)} of {rows} rows"
+    claims = json.loads((page.parent.parent / "claims.json").read_text(encoding="utf-8"))
+    verdict, wanted = next((v, n) for v, n in claims["verdicts"].items() if n)
+    opened.choose("select[data-filter=claims-table]", verdict)
+    count = f"{wanted} of {len(claims['claims'])} rows"
+    assert opened.text("[data-count=claims-table]") == count
     shown = "return document.querySelectorAll('#claims-table tbody tr:not([hidden])').length"
-    assert opened.js(shown) == 1
+    assert opened.js(shown) == wanted
 
 
 @needs_browser

@@ -17,7 +17,9 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from faithdiff import cli
 from faithdiff.config import FolderSet, Profile, load_profile
 from faithdiff.errors import UserError
 from faithdiff.layout import Layout
@@ -259,3 +261,20 @@ def test_a_profile_without_real_images_has_no_such_table(profile: Profile, layou
     without = profile.model_copy(update={"data": profile.data.model_copy(update={"test": sets})})
     with pytest.raises(UserError, match="lq_only"):
         print_table("realworld", without, layout, "latex")
+
+
+def test_a_written_table_has_its_sidecar_beside_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ROOT)
+    file = tmp_path / "main.tex"
+    found = CliRunner().invoke(
+        cli.app, ["table", "main", "--format", "latex", "--output", str(file)]
+    )
+    assert found.exit_code == 0, found.output
+    cells = json.loads((tmp_path / "main.cells.json").read_text(encoding="utf-8"))
+    shipped = json.loads((ROOT / "results/mini/tables/main.cells.json").read_text("utf-8"))
+    assert cells["cells"].keys() >= shipped["cells"].keys()
+    assert file.read_text(encoding="utf-8").count("toprule") == len(
+        {cell["datasets"][0] for cell in cells["cells"].values()}
+    )

@@ -494,7 +494,7 @@ def test_every_figure_is_written(profile: Profile, study: Layout) -> None:
             content = path.read_bytes()
             assert b"CreationDate" not in content
             assert b"/CIDFontType2" in content  # TrueType, not Type 3
-            fonts = content.count(b"/FontDescriptor ")
+            fonts = content.count(b"/Type /FontDescriptor")
             assert fonts and content.count(b"/FontFile2") == fonts  # each is embedded
             (width,) = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+)", content)
             assert float(width) <= 72 * WIDTH + 0.1  # fits the text width of a paper

@@ -15,7 +15,12 @@ rule tables:
         LOGS / "benchmarks" / "tables" / "study.tsv"
     params:
         code=code_digest("faithdiff.report.tables"),
-        config=digest(profile.report, {n: m.label for n, m in profile.methods.items()}),
+        config=digest(
+            profile.report,
+            {n: m.label for n, m in profile.methods.items()},
+            # GPU-hours are of every GPU.
+            [profile.device, profile.training.processes],
+        ),
     threads: 1
     resources:
         mem_mb=needs("mem_mb", "tables"),

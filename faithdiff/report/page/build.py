@@ -11,7 +11,6 @@ import shutil
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from faithdiff.audit.results import load_results
 from faithdiff.audit.revision import WORKING_TREE, find_revision
@@ -83,15 +82,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters["code"] = _code
+    environment.filters["pieces"] = _pieces
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment
 
 
-def _code(text: str) -> Markup:
-    """Escape a text; what stands between backticks becomes code."""
+def _pieces(text: str) -> list[str]:
+    """Split a sentence at its backticks: every second piece is code."""
     parts = text.split("`")
-    if len(parts) % 2 == 0:  # an unpaired backtick
-        return escape(text)
-    code = Markup("<code>{}</code>")
-    return Markup().join(code.format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
+    return parts if len(parts) % 2 else [text]  # an unpaired backtick is itself

@@ -18,7 +18,8 @@ from faithdiff.audit.results import Columns, Results, columns_of
 from faithdiff.report.cells import header
 
 MARKS = {"best": "best", "second": "second", "tie": "one of two leaders, not separated"}
-DIGITS = 6  # of an embedded per-image value
+DIGITS, FEWER = 6, 4  # of an embedded value
+MOST = 400_000  # bytes of per-image values
 ORDER = ("main", "real", "ablation", "cost")
 
 
@@ -179,6 +180,7 @@ def embedded(results: Results, root: Path) -> dict[str, Any]:
                     for seed, value in found.rows[["seed", "value"]].itertuples(index=False)
                 ]
     return {
+        "profile": results.profile,
         "cells": cells,
         "metrics": {f"{metric}|{protocol}": c.label for (metric, protocol), c in columns.items()},
         "facts": [list(fact) for fact in facts],
@@ -188,13 +190,17 @@ def embedded(results: Results, root: Path) -> dict[str, Any]:
 
 
 def _json(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """A value as JSON takes it, in as many digits as the page shows."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
 
 
 def _values(results: Results, printed: set[tuple[str, str]]) -> dict[str, Any]:
     """Per-image values of the printed metrics: ``values[method|seed|metric|protocol]``.
 
-    A list as long as `places`; null where there is no value.
+    A list as long as `places`; null where there is no value. Of a large study, whose values would
+    make the page heavy, fewer digits; what is beyond `MOST` bytes then is left to `explain`.
     """
     scores = results.scores
     asked = [pair in printed for pair in zip(scores["metric"], scores["protocol"], strict=True)]
@@ -205,6 +211,8 @@ def _values(results: Results, printed: set[tuple[str, str]]) -> dict[str, Any]:
     index = {place: i for i, place in enumerate(places.itertuples(index=False, name=None))}
     values: dict[str, list[float | None]] = {}
     statuses: dict[str, str] = {}
+    digits = DIGITS if len(own) * (DIGITS + 2) <= MOST else FEWER
+    left = MOST
     for (method, seed, metric, protocol), rows in own.groupby(
         ["method", "seed", "metric", "protocol"], sort=True
     ):
@@ -212,14 +220,19 @@ def _values(results: Results, printed: set[tuple[str, str]]) -> dict[str, Any]:
         if (rows["status"] != "ok").all():
             statuses[key] = str(rows["status"].iloc[0])
             continue
-        values[key] = _aligned(rows, index)
+        line = _aligned(rows, index, digits)
+        left -= sum(len(repr(value)) + 1 for value in line)
+        if left < 0:
+            statuses[key] = "ok, and too many for this page"
+            continue
+        values[key] = line
     return {"places": [list(place) for place in index], "values": values, "statuses": statuses}
 
 
-def _aligned(rows: pd.DataFrame, index: dict[Any, int]) -> list[float | None]:
+def _aligned(rows: pd.DataFrame, index: dict[Any, int], digits: int) -> list[float | None]:
     line: list[float | None] = [None] * len(index)
     for row in rows.itertuples(index=False):
         if row.status == "ok":
             place = (row.dataset, row.level, row.image)
-            line[index[place]] = float(f"{row.value:.{DIGITS}g}")
+            line[index[place]] = float(f"{row.value:.{digits}g}")
     return line

@@ -193,6 +193,10 @@ function explain(key) {
   body.replaceChildren(pairs(sentences(cell)));
   if (rows.length > 1) body.append(plot(cell, rows));
   if (rows.length) body.append(valueTable(cell, rows));
+  else if (cell.mean !== undefined && !cell.by_seed) {
+    body.append(element("p", {}, "The values of this study are too many for a page; ",
+      element("code", {}, `faithdiff explain ${key.split("|")[0]} "${cell.label}" ${cell.metric} "${cell.block}" --profile ${DATA.profile}`), " prints them."));
+  }
   body.append(element("h3", {}, "Made from"), pairs(cell.facts.map((i) => DATA.facts[i])));
   body.append(element("h3", {}, "Made again by"));
   for (const i of cell.commands) {
