@@ -47,7 +47,10 @@ ShardOption = Annotated[
 TimeLimit = Annotated[
     float | None,
     typer.Option(
-        min=0, metavar="MINUTES", help="Stop before it with a saved state and exit code 75."
+        min=0,
+        metavar="MINUTES",
+        envvar="FAITHDIFF_TIME_LIMIT",  # the workflow's way: a limit is no part of a rule's command
+        help="Stop before it with a saved state and exit code 75.",
     ),
 ]
 MINI = Path("config/mini.yaml")

@@ -135,6 +135,16 @@ def test_config_edit_reruns_only_what_reads_it(finished: Path) -> None:
     assert not rules & {"train_variant", "pretrain_alignment", "train_baseline", "restore_baseline"}
 
 
+def test_images_of_a_method_are_shared_out(finished: Path) -> None:
+    file = finished / "config" / "test.yaml"
+    before = file.read_text(encoding="utf-8")
+    file.write_text(f"{before}shards: 2\n", "utf-8")
+    said = run(finished, "--dry-run", "--forcerun", "restore_denoiser")
+    file.write_text(before, "utf-8")
+    assert "restore-sets --method faithdiff --seed 0 --shard 2/2" in said
+    assert "score --method faithdiff --seed 0 --shard 1/2" in said
+
+
 def test_clone_with_committed_results_still_runs_the_study(finished: Path, tmp_path: Path) -> None:
     folder = copy_suite(tmp_path / "clone")
     shutil.copytree(finished / "results" / "test", folder / "results" / "test")

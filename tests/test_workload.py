@@ -15,6 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from faithdiff import cli
 from faithdiff.config import Baseline, OwnCommand, OwnOutputs
 from faithdiff.errors import ConfigError, UserError
 from faithdiff.methods import Study
@@ -96,6 +97,23 @@ def test_a_queue_is_asked_for_gpus_memory_and_time_that_grow() -> None:
         said, "train_variant"
     )
     assert "gpu=1" in resources_of(said, "score")
+
+
+def test_a_time_limit_is_no_part_of_a_command() -> None:
+    def commands(said: str) -> list[str]:
+        return sorted(re.findall(r"^Shell command: .*$", said, re.MULTILINE))
+
+    limited = dry_run("paper", "time_limit=1400", workflow_profile="profiles/slurm")
+    assert commands(limited) == commands(dry_run("paper")) != []
+
+
+def test_a_time_limit_reaches_a_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAITHDIFF_TIME_LIMIT", "never")
+    with pytest.raises(SystemExit):
+        cli.app(["train", "--method", "faithdiff"])
+    assert "'never' is not a valid float" in capsys.readouterr().err
 
 
 def test_on_one_machine_no_two_jobs_share_a_gpu() -> None:

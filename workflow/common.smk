@@ -24,6 +24,11 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 if workflow.is_main_process:
     alive = forget_killed_runs(Path(".snakemake"))
 
+# Of trainings, for queues that take machines back: --config time_limit=MINUTES. Not in the command of
+# a rule: Snakemake would take a training with another limit for out of date.
+if "time_limit" in config:
+    os.environ["FAITHDIFF_TIME_LIMIT"] = str(config["time_limit"])
+
 try:
     study = Study.load(Path("config", f"{config.get('profile', 'mini')}.yaml"))
     levels = load_choices(study.profile.data.levels_file)
@@ -62,11 +67,6 @@ wildcard_constraints:
 def verb(arguments):
     """Shell line of a rule: a command that a person can paste; its output is kept and shown."""
     return f"set -o pipefail; faithdiff {arguments} --config {study.file} 2>&1 | tee {{log}}"
-
-
-def time_limit():
-    """Option of a training, for queues that take machines back: --config time_limit=MINUTES."""
-    return f" --time-limit {config['time_limit']}" if "time_limit" in config else ""
 
 
 def needs(what, job):
@@ -185,7 +185,7 @@ def shards(job):
     """What a job over all images of a method waits for, where others make its shares first."""
 
     def records(w):
-        if profile.shards == 1 or isinstance(from_elsewhere(w.method), Foreign):
+        if profile.shards == 1 or isinstance(workload.outside_method(study, w.method), Foreign):
             return []
         numbers = range(1, profile.shards + 1)
         return [layout.shard(job, w.method, w.seed, number, profile.shards) for number in numbers]

@@ -291,8 +291,7 @@ def run_on(cluster: Slurm, folder: Path) -> tuple[str, Job]:
     while process.poll() is None and cancelled is None:
         time.sleep(2)
         for job in cluster.jobs():
-            states = any(folder.glob("checkpoints/test/.work/*-seed0/*.pt"))
-            if job.comment.startswith(CANCELLED) and job.state == "RUNNING" and states:
+            if job.comment.startswith(CANCELLED) and job.state == "RUNNING":
                 cluster.ask("scancel", str(job.number))
                 cancelled = job
                 break
@@ -321,8 +320,9 @@ def check(cluster: Slurm, said: str, cancelled: Job, there: Path, here: Path) ->
     expect(not bad, f"not completed: {bad}")
     again = [job for job in jobs if job.comment == cancelled.comment]
     expect(
-        [job.memory for job in again] == ["4000M", "8000M"],
-        f"the cancelled job was not sent again with twice the memory: {again}",
+        [(job.memory, job.limit) for job in again]
+        == [("4000M", "00:30:00"), ("8000M", "01:00:00")],
+        f"the cancelled job was not sent again with twice the memory and time: {again}",
     )
     bicubic = [job for job in jobs if job.comment.startswith("rule_restore_baseline")]
     expect(all("gpu:1" in job.gpus for job in bicubic), f"no GPU was asked for: {bicubic}")

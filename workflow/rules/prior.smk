@@ -17,7 +17,7 @@ rule train_prior:
         mem_mb=needs("mem_mb", "train_prior"),
         runtime=needs("runtime", "train_prior"),
     shell:
-        verb("train-prior" + time_limit())
+        verb("train-prior")
 
 
 rule cache_latents:

@@ -27,7 +27,7 @@ rule pretrain_alignment:
         mem_mb=needs("mem_mb", "pretrain_alignment"),
         runtime=needs("runtime", "pretrain_alignment"),
     shell:
-        verb("pretrain --recipe {wildcards.recipe} --seed {wildcards.seed}" + time_limit())
+        verb("pretrain --recipe {wildcards.recipe} --seed {wildcards.seed}")
 
 
 rule train_variant:
@@ -67,7 +67,7 @@ rule train_variant:
         mem_mb=needs("mem_mb", "train_variant"),
         runtime=needs("runtime", "train_variant"),
     shell:
-        verb("train --method {wildcards.method} --seed {wildcards.seed}" + time_limit())
+        verb("train --method {wildcards.method} --seed {wildcards.seed}")
 
 
 rule train_baseline:
@@ -103,4 +103,4 @@ rule train_baseline:
         mem_mb=needs("mem_mb", "train_baseline"),
         runtime=needs("runtime", "train_baseline"),
     shell:
-        verb("train --method {wildcards.method} --seed {wildcards.seed}" + time_limit())
+        verb("train --method {wildcards.method} --seed {wildcards.seed}")
