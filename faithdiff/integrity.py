@@ -82,8 +82,9 @@ def check_summed(file: Path) -> None:
 
 
 def sealed(content: dict[str, Any]) -> dict[str, Any]:
-    """The content with a hash over it under ``sealed``."""
-    return {**content, SEAL: _seal(content)}
+    """The content with a hash over it under ``sealed``, in the place of an older one."""
+    rest = _unsealed(content)
+    return {**rest, SEAL: _seal(rest)}
 
 
 def read_sealed(file: Path) -> dict[str, Any]:
@@ -106,8 +107,11 @@ def read_sealed(file: Path) -> dict[str, Any]:
 
 def seal_fits(content: dict[str, Any]) -> bool:
     """Whether the content is what was sealed; True where it has no seal."""
-    rest = {key: value for key, value in content.items() if key != SEAL}
-    return SEAL not in content or content[SEAL] == _seal(rest)
+    return SEAL not in content or content[SEAL] == _seal(_unsealed(content))
+
+
+def _unsealed(content: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key != SEAL}
 
 
 def _seal(content: dict[str, Any]) -> str:

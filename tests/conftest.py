@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from whole import copy_suite, run
 
 from faithdiff import cli
 from faithdiff import compat as compat  # before torchvision, which the metrics import
@@ -44,6 +45,14 @@ def study(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study
     shutil.copytree(built, root)
     monkeypatch.chdir(root)
     return Study.load(PROFILE)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished run of the profile `test` by the workflow; change nothing for good."""
+    folder = copy_suite(tmp_path_factory.mktemp("study with space"))
+    run(folder)
+    return folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

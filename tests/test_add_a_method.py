@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from whole import PARTS, copy_suite
+
 ROOT = Path(__file__).parents[1]
-PARTS = (
-    "Snakefile",
-    "workflow",
-    "profiles",
-    "config",
-    "faithdiff",
-    "baselines",
-    "results",
-    "prior",
-)
 
 
 def lines() -> list[str]:
@@ -33,12 +24,7 @@ def test_twenty_lines_are_enough() -> None:
 
 
 def test_the_lines_work(tmp_path: Path) -> None:
-    for part in PARTS:
-        source, target = ROOT / part, tmp_path / part
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
+    copy_suite(tmp_path, [*PARTS, "results", "prior"])
     script = "\n".join(lines())
     # The whole of `mini` takes minutes and has a test of its own at a smaller size.
     assert script.count("snakemake --cores all") == 1

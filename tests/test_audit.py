@@ -33,6 +33,7 @@ from faithdiff.audit.sections import Section, sections
 from faithdiff.audit.tolerance import parse_tolerance
 from faithdiff.data.images import sha256_file, write_png
 from faithdiff.errors import UserError
+from faithdiff.integrity import sealed
 from faithdiff.methods import Study
 from faithdiff.report.manifest import write_manifest
 from faithdiff.report.tables import write_tables
@@ -391,7 +392,7 @@ def test_other_data_is_not_comparable_and_is_named(other: World, part: str, said
         manifest["data"]["Photos"]["index.csv"] = "0" * 64
     else:
         manifest["data"]["Photos"]["degradation.jsonl"]["II"] = "0" * 64
-    write(file, manifest)
+    write(file, sealed(manifest))
     found = other.audit()
     met = [c for c in found.comparison.places if c.verdict == "not comparable"]
     assert {c.place for c in met} == ({"Photos, I", "Photos, II"} if said == "data"
@@ -533,7 +534,7 @@ def test_if_nothing_that_can_explain_it_differs_it_says_so(world: World) -> None
 def test_what_could_not_be_compared_is_not_called_the_same(other: World) -> None:
     file = other.root / "results/tiny/manifest.json"
     manifest = json.loads(file.read_text("utf-8"))
-    write(file, manifest | {"commit": "0" * 40})
+    write(file, sealed(manifest | {"commit": "0" * 40}))
     why = other.audit("sharper").why
     assert "code (NEW was made at 000000000, which this clone does not have)" in why.statement
     assert "code," not in why.statement.partition("Not compared")[0]

@@ -25,8 +25,8 @@ import torch
 import yaml
 from official_model import official_state, save_base_model
 from PIL import Image
-from test_study import copy_suite, run
 from tiny_llava import save_tiny_llava
+from whole import copy_suite, run
 
 from faithdiff import cli, seeds
 from faithdiff.data.images import read_image

@@ -7,58 +7,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from whole import IMAGES, SCORES, copy_suite, run, start
 
-ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("Snakefile", "workflow", "profiles", "config", "faithdiff", "baselines", "results/paper")
 BASELINES = {"bicubic", "realesrgan", "diffbir", "supir", "seesr"}
-SCORES = Path("results/test/scores.csv")
-
-
-def copy_suite(folder: Path) -> Path:
-    """A checkout without git: the run's own code and none of another run's data."""
-    folder.mkdir(exist_ok=True)
-    for part in PARTS:
-        source, target = ROOT / part, folder / part
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
-    return folder
-
-
-def start(folder: Path, *arguments: str, profile: str = "test") -> subprocess.Popen[str]:
-    """Start snakemake in a session of its own, with the package of the copy."""
-    scripts = Path(sys.executable).parent
-    environment = {
-        **os.environ,
-        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(folder),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", f"profile={profile}"]
-    return subprocess.Popen(
-        [*command, *arguments],
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-
-
-def run(folder: Path, *arguments: str, profile: str = "test") -> str:
-    """Run snakemake to its end and return what it printed."""
-    process = start(folder, *arguments, profile=profile)
-    output, _ = process.communicate(timeout=1200)
-    assert process.returncode == 0, output[-4000:]
-    return output
 
 
 def planned(folder: Path) -> set[str]:
@@ -70,10 +26,8 @@ def planned(folder: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = copy_suite(tmp_path_factory.mktemp("study with space"))
-    run(folder)
-    return folder
+def finished(undisturbed: Path) -> Path:
+    return undisturbed
 
 
 def test_study_ends_with_scores_tables_figures_and_manifest(finished: Path) -> None:
@@ -174,7 +128,6 @@ def kill(folder: Path, pattern: str) -> None:
 
 
 TRAINING = "checkpoints/test/.work/faithdiff-seed0/*.pt"
-RESTORING = "restored/test/.store/*/*.png"
 
 
 def test_killed_training_and_restoration_end_with_the_same_bytes(
@@ -185,9 +138,9 @@ def test_killed_training_and_restoration_end_with_the_same_bytes(
     shutil.rmtree(folder / "checkpoints/test/faithdiff")
     shutil.rmtree(folder / "restored/test/faithdiff")
     shutil.rmtree(folder / "restored/test/.store")
-    for pattern in (TRAINING, RESTORING):
+    for pattern in (TRAINING, IMAGES):
         kill(folder, pattern)
-    kept = {file: file.stat().st_mtime_ns for file in folder.glob(RESTORING)}
+    kept = {file: file.stat().st_mtime_ns for file in folder.glob(IMAGES)}
     run(folder)
     assert (folder / SCORES).read_bytes() == (finished / SCORES).read_bytes()
     assert kept
@@ -201,7 +154,7 @@ def test_a_run_in_shares_that_is_killed_ends_with_the_same_bytes(
     folder = copy_suite(tmp_path / "shares")
     with (folder / "config" / "test.yaml").open("a", encoding="utf-8") as file:
         file.write("shards: 2\n")
-    for pattern in (TRAINING, RESTORING):
+    for pattern in (TRAINING, IMAGES):
         kill(folder, pattern)
     run(folder)
     assert (folder / SCORES).read_bytes() == (finished / SCORES).read_bytes()

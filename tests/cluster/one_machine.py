@@ -23,11 +23,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "workflow", "profiles", "config", "faithdiff", "baselines", "results/paper")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from whole import SCORES, copy_suite
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 INSTALL = "apt-get install -y --no-install-recommends slurm-wlm munge"
-SCORES = Path("results/test/scores.csv")
 CANCELLED = "rule_train_variant_wildcards_"  # the comment of the job that is cancelled, so far
 HOUR = 3600
 
@@ -225,18 +226,6 @@ def _end_jobs(found: Slurm) -> None:
         time.sleep(5)
 
 
-def checkout(folder: Path) -> Path:
-    """The suite as it is here, without git and without anything that a run has made."""
-    folder.mkdir(parents=True)
-    for part in PARTS:
-        source, target = ROOT / part, folder / part
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
-    return folder
-
-
 def _start(folder: Path, environment: dict[str, str], *options: str) -> subprocess.Popen[str]:
     scripts = Path(sys.executable).parent
     environment = {
@@ -348,14 +337,14 @@ def main(folder: Path) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     with slurm(folder / "slurm") as cluster:
         begun = time.monotonic()
-        there = checkout(folder / "there")
+        there = copy_suite(folder / "there")
         said, cancelled = run_on(cluster, there)
         print(f"through sbatch: {time.monotonic() - begun:.0f} s")
         for job in cluster.jobs():
             asked = f"{job.memory:>6} {job.limit:>8} {job.gpus:14}"
             print(f"{job.number:4} {job.state:10} {asked} {job.comment}")
         begun = time.monotonic()
-        here = checkout(folder / "here")
+        here = copy_suite(folder / "here")
         run_here(here)
         print(f"here: {time.monotonic() - begun:.0f} s")
         wrong = check(cluster, said, cancelled, there, here)
