@@ -10,6 +10,7 @@ munge.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -355,4 +356,8 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]).resolve()))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="a folder that is not there yet")
+    sys.exit(main(parser.parse_args().folder.resolve()))
