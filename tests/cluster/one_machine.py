@@ -359,5 +359,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="a folder that is not there yet")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="one that is not there yet")
     sys.exit(main(parser.parse_args().folder.resolve()))
