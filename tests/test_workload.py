@@ -114,7 +114,7 @@ def test_a_time_limit_reaches_a_training(
     with pytest.raises(SystemExit):
         cli.app(["train", "--method", "faithdiff"])
     said = capsys.readouterr().err
-    assert "FAITHDIFF_TIME_LIMIT" in said and "never" in said
+    assert "FAITHDIFF_TIME_LIMIT" in said and "valid number" in said
 
 
 def test_on_one_machine_no_two_jobs_share_a_gpu() -> None:
