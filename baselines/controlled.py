@@ -40,7 +40,8 @@ CONTROL = "control"  # phase of the last stage
 class Settings(Section):
     """What the settings of every controlled diffusion baseline hold."""
 
-    learning_rate: Rate  # of the last stage; its updates and batches are those of `training`
+    learning_rate: Rate  # of the last stage; its batches are those of `training`
+    budget: Rate = 1.0  # of the last stage, times the updates of stage 2
     sampling: Sampling = Sampling()
 
 
@@ -111,7 +112,8 @@ class Training:
         def loss(step: int, micro: int) -> Tensor:
             return self.denoising_loss(design, draw(step, micro))
 
-        steps, rate = profile.training.stage2_steps, self.settings.learning_rate
+        steps = round(self.settings.budget * profile.training.stage2_steps)
+        rate = self.settings.learning_rate
         self.run(CONTROL, design.control, loss, steps, rate)
 
     def shared_batch(self, step: int, micro: int) -> Batch:

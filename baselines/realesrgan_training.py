@@ -52,6 +52,7 @@ class Settings(Section):
     pixel_weight: Weight  # [1]
     perceptual_weight: Weight  # [1]
     gan_weight: Weight  # [0.1]
+    sharpen: bool  # the targets, by an unsharp mask [true]; costs PSNR, and gains sharpness
     ema_decay: Probability  # [0.999]
 
 
@@ -63,7 +64,7 @@ class Training:
     study: Study
     seed: int
     pairs: Pairs
-    sharp: Tensor  # sharpened HQ, (N, 3, H, W) uint8
+    targets: Tensor  # HQ, sharpened where the settings say so, (N, 3, H, W) uint8
     vae: AutoencoderKL
     state: Path
     identity: str
@@ -77,14 +78,15 @@ class Training:
         vae = load_prior(study.prior_folder).vae.to(profile.device)
         contents = _sha256([pairs.hq, pairs.lq, *vae.encoder.state_dict().values()])
         identity = digest(config, profile.training.optimiser, profile.seed, seed, contents)
-        return cls(config, study, seed, pairs, _sharpen(pairs.hq), vae, state, identity)
+        targets = _sharpen(pairs.hq) if config.sharpen else pairs.hq
+        return cls(config, study, seed, pairs, targets, vae, state, identity)
 
     def by_pixels(self, generator: RRDBNet) -> list[dict[str, Any]]:
         """Phase 1, RealESRNet: L1 alone. Leaves the averaged weights in `generator`."""
 
         def loss(step: int, _: int) -> Tensor:
-            lq, sharp, _hq = self._batch("psnr", step)
-            return F.l1_loss(generator(lq), sharp)
+            lq, target, _hq = self._batch("psnr", step)
+            return F.l1_loss(generator(lq), target)
 
         steps, rate = self.config.psnr_steps, self.config.learning_rate
         return self._run("psnr", nn.ModuleDict({"generator": generator}), loss, steps, rate)
@@ -92,16 +94,16 @@ class Training:
     def by_all_losses(
         self, generator: RRDBNet, discriminator: UNetDiscriminatorSN
     ) -> list[dict[str, Any]]:
-        """Phase 2: L1 + perceptual against sharpened targets; raw images are what is real."""
+        """Phase 2: L1 + perceptual against the targets; raw images are what is real."""
         weights = self.config
 
         def loss(step: int, _: int) -> Tensor:
-            lq, sharp, hq = self._batch("gan", step)
+            lq, target, hq = self._batch("gan", step)
             fake = generator(lq)
             discriminator.requires_grad_(False)  # the generator's loss leaves it alone
             generated = (
-                weights.pixel_weight * F.l1_loss(fake, sharp)
-                + weights.perceptual_weight * _perceptual_distance(self.vae, fake, sharp)
+                weights.pixel_weight * F.l1_loss(fake, target)
+                + weights.perceptual_weight * _perceptual_distance(self.vae, fake, target)
                 + weights.gan_weight * F.softplus(-discriminator(fake)).mean()
             )
             discriminator.requires_grad_(True)
@@ -141,7 +143,7 @@ class Training:
         return job.log
 
     def _batch(self, phase: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """LQ ``(B, 3, h, w)``, sharpened and raw HQ ``(B, 3, H, W)``, all in [0, 1]."""
+        """LQ ``(B, 3, h, w)``, targets and raw HQ ``(B, 3, H, W)``, all in [0, 1]."""
         profile, config, scale = self.study.profile, self.config, self.study.profile.data.scale
         generator = seeds.torch_generator(
             profile.seed, "realesrgan", "batch", phase, self.seed, step
@@ -151,9 +153,9 @@ class Training:
         size = min(self.pairs.hq.shape[-2:]) // scale
         corner = corners(size, config.crop // scale, config.batch_size, generator)
         lq = crops(self.pairs.lq[rows], corner, config.crop // scale)
-        sharp = crops(self.sharp[rows], scale * corner, config.crop)
+        target = crops(self.targets[rows], scale * corner, config.crop)
         hq = crops(self.pairs.hq[rows], scale * corner, config.crop)
-        first, second, third = (part.to(profile.device).float() / 255 for part in (lq, sharp, hq))
+        first, second, third = (part.to(profile.device).float() / 255 for part in (lq, target, hq))
         return first, second, third
 
 

@@ -269,14 +269,21 @@ class Stage1(Section):
     features: Literal["penultimate", "moments"]
     alignment: Literal["transformer", "concat"]
     attention: Literal["released", "spatial"]
+    mlp_ratio: Positive | None = None  # of the Transformer blocks in place of `alignment.mlp_ratio`
 
 
 class Variant(Section):
     label: str
     recipe: Name  # a key of `recipes`
-    pretrain: bool  # False: skip stage 1
+    pretrain: bool  # False: skip stage 1; stage 2 then has its updates, too
+    budget: Rate = 1.0  # times the updates of stages 1 and 2 together; equal for a fair comparison
     phases: Annotated[list[Phase], Field(min_length=1)]
     weights: Path | None = None  # official single file to import; then nothing is trained
+
+    @property
+    def published(self) -> bool:
+        """Whether its weights are the authors' own."""
+        return self.weights is not None
 
 
 class Alignment(Section):
@@ -293,9 +300,9 @@ class LearningRates(Section):
 
 
 class HeldOut(Section):
-    """The held-out denoising loss: fixed noise and fixed timesteps on the test sets."""
+    """The held-out denoising loss: fixed noise, at the timesteps that the common sampler visits."""
 
-    timesteps: Annotated[list[Natural], Field(min_length=1)]
+    curve: list[Natural] = []  # further timesteps, for the figure of the loss over t alone
     images: Positive  # per test set and level
 
 
@@ -361,6 +368,10 @@ class Baseline(Section):
     implementation: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]  # module:Class
     trained: bool = False  # whether it must be trained before it restores
     denoises: bool = False  # whether it denoises latents of the study's prior
+    published: bool = False  # a published system, trained by its authors on their own data
+    # Restores with the checkpoint of this baseline, whose settings hold where its own say nothing:
+    # the same design under another sampler.
+    checkpoint_of: Name | None = None
     settings: dict[str, Any] = {}  # checked by the class's own schema
 
 
@@ -376,6 +387,14 @@ class _Own(Section):
     @property
     def denoises(self) -> bool:
         return False
+
+    @property
+    def published(self) -> bool:
+        return False
+
+    @property
+    def checkpoint_of(self) -> None:
+        return None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -528,6 +547,45 @@ class Profile(Section):
         return [*baselines, *self.variants]
 
     @property
+    def on_prior(self) -> list[str]:
+        """Names of the methods that sample from the prior: denoisers, and their other samplers."""
+        again = [name for name, baseline in self.baselines.items() if baseline.checkpoint_of]
+        return [*self.denoisers, *again]
+
+    def checkpoint_of(self, method: str) -> str:
+        """The method whose checkpoint a method restores with: itself, but for another sampler."""
+        baseline = self.baselines.get(method)
+        return (baseline.checkpoint_of if baseline else None) or method
+
+    def settings_of(self, baseline: str) -> dict[str, Any]:
+        """Settings of a baseline, with those of the one whose checkpoint it takes."""
+        own = self.baselines[baseline]
+        shared = self.baselines[own.checkpoint_of].settings if own.checkpoint_of else {}
+        return {**shared, **own.settings}
+
+    def phase_updates(self, variant: str) -> list[int]:
+        """Updates of each phase of stage 2: equal shares of what stage 1 leaves of the budget."""
+        chosen, training = self.variants[variant], self.training
+        total = round(chosen.budget * (training.stage1_steps + training.stage2_steps))
+        rest = total - (training.stage1_steps if chosen.pretrain else 0)
+        share, more = divmod(rest, len(chosen.phases))
+        return [share + (number < more) for number in range(len(chosen.phases))]
+
+    def updates_of(self, method: str) -> int | None:
+        """All updates of a method's training, pre-stages included; None if nothing trains it."""
+        method = self.checkpoint_of(method)
+        if method in self.variants:
+            variant = self.variants[method]
+            first = self.training.stage1_steps if variant.pretrain else 0
+            return None if variant.weights else first + sum(self.phase_updates(method))
+        baseline = self.baselines[method]
+        if not baseline.trained:
+            return None
+        stages = [v for key, v in baseline.settings.items() if key.endswith("_steps")]
+        last = round(baseline.settings.get("budget", 1.0) * self.training.stage2_steps)
+        return sum(stages) + (last if baseline.denoises else 0)
+
+    @property
     def methods(self) -> dict[str, AnyBaseline | Variant]:
         """Every method by name, in table order."""
         return {**self.baselines, **self.variants}
@@ -543,6 +601,14 @@ class Profile(Section):
             raise ValueError(f"variants and baselines share the names {sorted(both)}")
         for name, variant in self.variants.items():
             _known(f"variants.{name}.recipe", variant.recipe, self.recipes)
+            if not variant.weights and min(self.phase_updates(name)) < 1:
+                raise ValueError(
+                    f"variants.{name}.budget: leaves a phase of stage 2 without updates"
+                )
+        for name, baseline in self.baselines.items():
+            if baseline.checkpoint_of is not None:
+                trained = [key for key, each in self.baselines.items() if each.trained]
+                _known(f"baselines.{name}.checkpoint_of", baseline.checkpoint_of, trained)
         for table in ("main", "ablation"):
             for name in getattr(self.report, table):
                 _known(f"report.{table}", name, self.methods)

@@ -116,9 +116,11 @@ class Plan:
             only: list[Group] = ["alignment"]
             add(f"stage 1 {name}", profile.recipes[name], only, training.stage1_steps, "denoising")
         for name, variant in profile.variants.items():
-            for phase in variant.phases if variant.weights is None else []:
-                recipe = profile.recipes[variant.recipe]
-                add(name, recipe, phase.train, training.stage2_steps, phase.objective)
+            if variant.weights is not None:
+                continue
+            recipe, updates = profile.recipes[variant.recipe], profile.phase_updates(name)
+            for phase, count in zip(variant.phases, updates, strict=True):
+                add(name, recipe, phase.train, count, phase.objective)
         return runs
 
     def hours(self, run: Run) -> float:

@@ -7,7 +7,6 @@ never the reverse.
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 
 from faithdiff.config import Baseline, OwnCommand, OwnOutputs, Variant
 from faithdiff.errors import ConfigError
@@ -32,18 +31,18 @@ def find_method(study: Study, name: str) -> Method:
         from faithdiff.foreign import own
 
         return own.build(config, f"{study.file}: baselines.{name}", name)
-    return _baseline(study.file, name, config)
+    return _baseline(study, name, config)
 
 
-def _baseline(file: Path, name: str, config: Baseline) -> Method:
-    where = f"{file}: baselines.{name}"
+def _baseline(study: Study, name: str, config: Baseline) -> Method:
+    where = f"{study.file}: baselines.{name}"
     module, _, attribute = config.implementation.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{where}.implementation: {config.implementation}: {error}") from None
-    method: Method = found(config.settings, f"{where}.settings")
-    for name in ("trained", "denoises"):
+    method: Method = found(study.profile.settings_of(name), f"{where}.settings")
+    for name in ("trained", "denoises") if config.checkpoint_of is None else ():
         wanted = getattr(method, name)
         if wanted != getattr(config, name):
             raise ConfigError(f"{where}.{name}: must be {str(wanted).lower()} for this method")

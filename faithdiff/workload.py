@@ -120,7 +120,8 @@ def _results(study: Study, gpu: int) -> Iterator[Job]:
     for name in profile.methods:
         rule = "restore_denoiser" if name in profile.denoisers else "restore_baseline"
         for seed in profile.seeds:
-            own = [f"{train} {name} {seed}" for train in ("train_variant", "train_baseline")]
+            weights = profile.checkpoint_of(name)
+            own = [f"{train} {weights} {seed}" for train in ("train_variant", "train_baseline")]
             own.append(f"prepare_baseline {name}")
             yield Job(rule, f"{name} {seed}", (*lq, *captions, *own), gpu)
             yield Job("score", f"{name} {seed}", (f"{rule} {name} {seed}",), gpu)

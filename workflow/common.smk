@@ -167,15 +167,21 @@ def restoring(w):
         "data": [layout.dataset(d) / "index.csv" for d in profile.data.test],
         "lq": test_sets(lambda d, lv: layout.lq(d, lv) / "degradation.jsonl"),
         "captions": [layout.captions(d, lv) for d, lv in profile.data.places if d in CAPTIONED],
-        "checkpoint": layout.checkpoint(w.method, w.seed) if w.method in profile.trained else [],
-        "prior": prior_files() if w.method in profile.denoisers else [],
+        "checkpoint": checkpoint_read(w.method, w.seed),
+        "prior": prior_files() if w.method in profile.on_prior else [],
         "prepared": layout.prepared(w.method) if needs_preparation(w.method) else [],
     }
 
 
+def checkpoint_read(method, seed):
+    """The checkpoint that a method restores with, if it has one."""
+    name = profile.checkpoint_of(method)
+    return layout.checkpoint(name, seed) if name in profile.trained else []
+
+
 def decides_restoration(w):
     """Digest of the settings that a restoration follows."""
-    if w.method not in profile.denoisers:
+    if w.method not in profile.on_prior:
         return digest(scales(), profile.seed)
     heldout, loss = profile.training.heldout, profile.training.loss
     return digest(settings_of(w.method), profile.restore, heldout, loss, scales(), profile.seed)
@@ -197,7 +203,7 @@ def settings_of(method, training=False):
     """Settings of a baseline, without the switches of its sampler where it is trained."""
     if method in profile.variants:
         return None
-    settings = profile.baselines[method].settings
+    settings = profile.settings_of(method)
     return {k: v for k, v in settings.items() if k != "sampling"} if training else settings
 
 

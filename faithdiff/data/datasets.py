@@ -27,14 +27,15 @@ from faithdiff.errors import UserError
 from faithdiff.integrity import check_summed, damage, write_summed
 from faithdiff.remake import command_for
 
-# Name, image, and its caption, source and licence.
+# Name, image, and its picture, caption, source and licence.
 Picture = tuple[str, NDArray[np.uint8], dict[str, str]]
 Unit = Any  # what one call makes images from: a name, or a file of a folder
 Make = Callable[[Unit], Iterable[Picture]]
 Row = tuple[str, ...]
 # Images and their hashes by name -> captions by name.
 Captioner = Callable[[Mapping[str, Path], Mapping[str, str]], dict[str, str]]
-COLUMNS = ("name", "sha256", "width", "height", "caption", "source", "licence")
+# picture: what an image was cut from; crops of one photograph are no independent test images.
+COLUMNS = ("name", "sha256", "width", "height", "picture", "caption", "source", "licence")
 
 
 def prepare_dataset(
@@ -126,7 +127,10 @@ def _write(make: Make, folder: Path, unit: Unit) -> list[Row]:
         file = folder / f"{name}.png"
         write_png(image, file)
         height, width = image.shape[:2]
-        facts = (*(about[key] for key in ("caption", "source", "licence")), about.get("asked", ""))
+        facts = (
+            *(about[key] for key in ("picture", "caption", "source", "licence")),
+            about.get("asked", ""),
+        )
         rows.append((name, sha256_file(file), str(width), str(height), *facts))
     return rows
 
@@ -148,18 +152,28 @@ def _plan(config: Dataset, dataset: str, master_seed: int) -> tuple[list[Unit], 
 def _scene(size: int, dataset: str, master_seed: int, name: str) -> list[Picture]:
     scene = render_scene(seeds.numpy_rng(master_seed, "scene", dataset, name), size)
     source = f"procedural, seed key ('scene', '{dataset}', '{name}')"
-    about = {"caption": scene.caption, "source": source, "licence": "Apache-2.0"}
+    about = {"picture": name, "caption": scene.caption, "source": source, "licence": "Apache-2.0"}
     return [(name, scene.image, about)]
 
 
 def _photo(size: int, name: str) -> list[Picture]:
     photo = next(photo for photo in PHOTOS if photo.name == name)
-    about = {"caption": photo.caption, "source": photo.source, "licence": photo.licence}
+    about = {
+        "picture": photo.file,
+        "caption": photo.caption,
+        "source": photo.source,
+        "licence": photo.licence,
+    }
     return [(name, load_photo(photo, size), about)]
 
 
 def _folder(dataset: str, master_seed: int, source: Source) -> Iterator[Picture]:
     config = source.config
-    about = {"caption": source.caption, "licence": config.licence, "asked": config.captions}
+    about = {
+        "picture": source.name,
+        "caption": source.caption,
+        "licence": config.licence,
+        "asked": config.captions,
+    }
     for name, image, place in cut(source, dataset, master_seed):
         yield name, image, {**about, "source": place}

@@ -1,9 +1,10 @@
-"""Real test photographs without a download: crops of those inside two scientific wheels.
+"""Real test photographs without a download: crops of those inside three scientific wheels.
 
-scikit-image and scikit-learn ship a few photographs under free licences. Sixteen square crops that
-barely overlap are named here with their licence and origin; motorcycle_left/right are left out
-because no licence is stated for them. The first eight are the most varied ones, as small profiles
-take a prefix. The reduction from crop to test size makes the pictures sharp.
+scikit-image, scikit-learn and matplotlib ship a few photographs under free licences. Seventeen
+square crops of ten pictures are named here with their licence and origin; motorcycle_left/right are
+left out because no licence is stated for them. The first ten are of ten different pictures, as
+small profiles take a prefix and statistics count pictures. The reduction from crop to test size
+makes the images sharp.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from PIL import Image
 from faithdiff.data.images import read_image
 from faithdiff.errors import UserError
 
-_FOLDERS = {"skimage": ("scikit-image", "data"), "sklearn": ("scikit-learn", "datasets/images")}
+_FOLDERS = {
+    "skimage": ("scikit-image", "data"),
+    "sklearn": ("scikit-learn", "datasets/images"),
+    "matplotlib": ("matplotlib", "mpl-data/sample_data"),
+}
+Package = Literal["skimage", "sklearn", "matplotlib"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Photo:
     """
 
     name: str
-    package: Literal["skimage", "sklearn"]
+    package: Package
     file: str
     box: tuple[int, int, int]
     caption: str
@@ -40,7 +46,7 @@ class Photo:
     source: str
 
 
-_RECORDS: dict[str, tuple[Literal["skimage", "sklearn"], str, str]] = {
+_RECORDS: dict[str, tuple[Package, str, str]] = {
     "astronaut.png": ("skimage", "public domain", "NASA, https://flic.kr/p/r9qvLn"),
     "chelsea.png": ("skimage", "CC0 1.0", "Stefan van der Walt"),
     "coffee.png": ("skimage", "CC0 1.0", "Rachel Michetti, courtesy of Pikolo Espresso Bar"),
@@ -69,6 +75,11 @@ _RECORDS: dict[str, tuple[Literal["skimage", "sklearn"], str, str]] = {
         "CC BY 2.0",
         "danielbuechele, https://www.flickr.com/photos/danielbuechele/6061409035",
     ),
+    "grace_hopper.jpg": (
+        "matplotlib",
+        "public domain",
+        "James S. Davis, U.S. Navy (Commodore Grace M. Hopper)",
+    ),
     # The wheel's README credits danielbuechele for this one too, but links vultilion's page.
     "flower.jpg": (
         "sklearn",
@@ -89,18 +100,19 @@ PHOTOS: tuple[Photo, ...] = (
     _photo("cat_face", "chelsea.png", (105, 20, 260), "the face of a tabby cat with green eyes"),
     _photo("flower", "flower.jpg", (160, 75, 290), "an orange dahlia in bloom"),
     _photo("coffee_cup", "coffee.png", (150, 0, 260), "a cup of espresso on a red saucer"),
+    _photo("admiral", "grace_hopper.jpg", (115, 45, 300), "the face of a naval officer with a cap"),
+    _photo("rocket", "rocket.jpg", (190, 120, 300), "a rocket on its launch pad at dusk"),
+    _photo("tissue", "ihc.png", (210, 270, 240), "stained tissue with a gland under a microscope"),
+    _photo("optic_disc", "retina.jpg", (60, 400, 500), "blood vessels and optic disc of a retina"),
+    _photo("galaxies", "hubble_deep_field.jpg", (620, 360, 260), "distant galaxies in the dark"),
     _photo(
         "mission_patch",
         "astronaut.png",
         (105, 320, 140),
         "a round mission patch with lettering on an orange space suit",
     ),
-    _photo("rocket", "rocket.jpg", (190, 120, 300), "a rocket on its launch pad at dusk"),
-    _photo("tissue", "ihc.png", (210, 270, 240), "stained tissue with a gland under a microscope"),
     _photo("helmet", "astronaut.png", (262, 322, 188), "a black space helmet with a white rim"),
     _photo("lake_trees", "china.jpg", (340, 130, 290), "trees before a hazy lake"),
-    _photo("optic_disc", "retina.jpg", (60, 400, 500), "blood vessels and optic disc of a retina"),
-    _photo("galaxies", "hubble_deep_field.jpg", (620, 360, 260), "distant galaxies in the dark"),
     _photo("tissue_folds", "ihc.png", (200, 0, 240), "folds of brown and blue stained tissue"),
     _photo("spoon", "coffee.png", (320, 235, 165), "a metal spoon on a red saucer"),
     _photo("lamps", "rocket.jpg", (20, 247, 180), "bright lamps between steel towers at dusk"),

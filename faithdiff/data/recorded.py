@@ -25,6 +25,17 @@ def hq_hashes(folder: Path) -> dict[str, str]:
     return {} if "sha256" not in index else dict(zip(index["name"], index["sha256"], strict=True))
 
 
+def pictures(folder: Path) -> dict[str, str]:
+    """The picture that each image was cut from, by the image's name; itself where none is named.
+
+    Args:
+        folder: Of the data set.
+    """
+    index = read_index(folder)
+    found = index["picture"] if "picture" in index else index["name"]
+    return dict(zip(index["name"], found, strict=True))
+
+
 def lq_hashes(folder: Path) -> dict[str, str]:
     """sha256 of the LQ images of a level by name; empty where nothing was logged.
 

@@ -83,7 +83,7 @@ def build(prior: Prior, recipe: Stage1, config: AlignmentConfig) -> FaithDiff:
         norm=config.norm,
         blocks=config.blocks,
         heads=config.heads,
-        mlp_ratio=config.mlp_ratio,
+        mlp_ratio=recipe.mlp_ratio or config.mlp_ratio,
     )
     return FaithDiff(prior.unet, lq_encoder, alignment)
 

@@ -90,7 +90,7 @@ def _made(
 ) -> Iterator[_Made]:
     """Make what is missing of each test set and level."""
     compute_repeatably(study.profile)
-    folder = study.layout.checkpoint(name, seed)
+    folder = study.layout.checkpoint(study.profile.checkpoint_of(name), seed)
     for scale, places in _by_scale(study.profile.data).items():
         scaled = study.at_scale(scale)
         identity = describe(scaled, method, name, folder)
@@ -163,7 +163,8 @@ def describe(study: Study, method: Method, name: str, folder: Path) -> dict[str,
     if method.trained and not folder.is_dir():
         raise CheckpointError(
             f"{folder}: is missing; make it with: "
-            f"faithdiff train --config {study.file} --method {name} --seed {folder.name[4:]}"
+            f"faithdiff train --config {study.file} --method {folder.parent.name} "
+            f"--seed {folder.name[4:]}"
         )
     if method.trained:
         check_checkpoint(folder)

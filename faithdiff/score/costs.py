@@ -42,6 +42,7 @@ def cost_table(profile: Profile, layout: Layout) -> pd.DataFrame:
 
 def _training(profile: Profile, layout: Layout, method: str, seed: int) -> dict[str, Any]:
     """Parameters, updates and seconds; the stage 1 that variants share counts for each of them."""
+    method = profile.checkpoint_of(method)
     if method not in profile.trained:
         return {"parts": "", "trained_parameters": 0, "total_parameters": 0} | dict.fromkeys(
             TRAINING, 0

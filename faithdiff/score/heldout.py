@@ -1,11 +1,14 @@
 """The held-out denoising loss: how well a method denoises test images that it never saw.
 
-Noise and timesteps are fixed per image, the same for every method on the study's prior, so
-differences between them show long before sampled images separate them.
+The noise is fixed per image and timestep, the same for every method on the study's prior, so
+differences between them show long before sampled images separate them. The loss is taken at the
+timesteps that the common sampler visits: what a method does at others never enters an image. The
+loss at single timesteps, further ones included, is kept for the curve over t.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,9 +19,9 @@ from tqdm import tqdm
 
 from faithdiff import seeds
 from faithdiff.checkpoints import check_checkpoint
-from faithdiff.config import digest
+from faithdiff.config import Restore, digest
 from faithdiff.data.images import read_image, sha256_file
-from faithdiff.data.recorded import check_hq, check_lq, hq_hashes, lq_hashes
+from faithdiff.data.recorded import check_hq, check_lq, hq_hashes, lq_hashes, pictures
 from faithdiff.integrity import write_summed
 from faithdiff.methods import Denoiser, Method, Study
 from faithdiff.models.prior import Prior, load_prior
@@ -26,10 +29,23 @@ from faithdiff.repeatable import compute_repeatably
 from faithdiff.restore.arrays import to_tensor
 from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.run import captions_of
+from faithdiff.restore.schedule import make_scheduler, visited
 from faithdiff.score.protocols import COLUMNS
 from faithdiff.train.objective import prediction_target, time_ids
 
 METRIC, PROTOCOL = "heldout_loss", "heldout"
+
+
+def at(timestep: int) -> str:
+    """The metric's name at a single timestep."""
+    return f"{METRIC}@{timestep}"
+
+
+def visited_timesteps(restore: Restore, prior: Prior) -> list[int]:
+    """Timesteps of the common sampler, ascending."""
+    highest = restore.start_timestep if restore.start_point == "lq" else None
+    found = visited(make_scheduler(restore, prior.scheduler), restore.steps, highest)
+    return sorted({round(float(timestep)) for timestep in found})
 
 
 def heldout_job(study: Study, method: Method, name: str, seed: int) -> None:
@@ -40,13 +56,17 @@ def heldout_job(study: Study, method: Method, name: str, seed: int) -> None:
     prior = load_prior(study.prior_folder).to(device)
     model = method.denoiser(study, study.layout.checkpoint(name, seed))
     config = study.profile.training.heldout
-    protocol = digest(config, study.profile.training.loss, prior.scheduler.config.prediction_type)
+    sampled = visited_timesteps(study.profile.restore, prior)
+    timesteps = sorted({*sampled, *config.curve})
+    kind = prior.scheduler.config.prediction_type
+    protocol = digest(sampled, config, study.profile.training.loss, kind)
     rows = []
     places = [(d, lv) for d in study.profile.data.with_hq for lv in study.profile.data.levels]
     for dataset, level in tqdm(places, f"held-out {name}", unit="set"):
         captions = list(captions_of(study, dataset, level).items())[: config.images]
         hq_recorded = hq_hashes(study.layout.dataset(dataset))
         lq_recorded = lq_hashes(study.layout.lq(dataset, level))
+        known = pictures(study.layout.dataset(dataset))
         at_scale = study.at_scale(study.profile.data.scale_of(dataset))
         for image, caption in captions:
             hq = study.layout.dataset(dataset) / "hq" / f"{image}.png"
@@ -54,24 +74,35 @@ def heldout_job(study: Study, method: Method, name: str, seed: int) -> None:
             check_hq(hq, hq_recorded)
             check_lq(lq, lq_recorded)
             # The same noise at every level: levels differ by their LQ image alone.
-            generator = seeds.torch_generator(study.profile.seed, "heldout", dataset, image)
-            value = heldout_loss(at_scale, model, prior, hq, lq, caption, generator)
-            place = [name, name, seed, dataset, level, image, METRIC, PROTOCOL]
-            rows.append([*place, repr(value), "ok", "", sha256_file(hq), protocol])
+            noise = [
+                seeds.torch_generator(study.profile.seed, "heldout", dataset, image, timestep)
+                for timestep in timesteps
+            ]
+            losses = heldout_losses(at_scale, model, prior, hq, lq, caption, timesteps, noise)
+            found = dict(zip(timesteps, losses, strict=True))
+            values = {METRIC: sum(found[timestep] for timestep in sampled) / len(sampled)}
+            values |= {at(timestep): loss for timestep, loss in found.items()}
+            for metric, value in values.items():
+                place = [name, name, seed, dataset, level, image, known[image], metric, PROTOCOL]
+                rows.append([*place, repr(value), "ok", "", sha256_file(hq), protocol])
     _write(rows, study.layout.restored(name, seed) / "heldout.csv")
 
 
 @torch.no_grad()
-def heldout_loss(
+def heldout_losses(
     study: Study,
     model: Denoiser,
     prior: Prior,
     hq: Path,
     lq: Path,
     caption: str,
-    generator: torch.Generator,
-) -> float:
-    """Mean loss of one image over the fixed timesteps; the loss is the training's."""
+    timesteps: Sequence[int],
+    generators: Sequence[torch.Generator],
+) -> list[float]:
+    """Loss of one image at each timestep, its noise from the generator of the same place.
+
+    The loss is the training's.
+    """
     training, factor = study.profile.training, prior.factor
     clean, degraded = to_tensor(read_image(hq)), to_tensor(read_image(lq))
     height, width = (side // factor * factor for side in clean.shape[2:])
@@ -84,14 +115,14 @@ def heldout_loss(
     prompt = prior.encode_text(model.captions(condition, [caption]))
     ids = time_ids((height, width), torch.zeros(1, 2), (height, width)).to(device)
     losses = []
-    for number in training.heldout.timesteps:
+    for number, generator in zip(timesteps, generators, strict=True):
         timestep = torch.tensor([number], device=device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         noisy = prior.scheduler.add_noise(latents, noise, timestep)
         prediction = model.predict(noisy, timestep, condition, prompt, ids)
         target = prediction_target(prior.scheduler, latents, noise, timestep)
         losses.append(_distance(prediction, target, training.loss))
-    return sum(losses) / len(losses)
+    return losses
 
 
 def _distance(prediction: Tensor, target: Tensor, kind: str) -> float:

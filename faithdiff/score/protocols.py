@@ -17,9 +17,10 @@ from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, load_artifacts, q
 from faithdiff.errors import ConfigError
 
 # Of a table of scores: the first five name a place in the study, the others a value of an image.
+# picture: what the image was cut from; statistics count pictures, not their crops.
 COLUMNS = (
     *("method", "variant", "seed", "dataset", "level"),
-    *("image", "metric", "protocol", "value", "status"),
+    *("image", "picture", "metric", "protocol", "value", "status"),
     *("restored_sha256", "hq_sha256", "protocol_sha256"),
 )
 # What does not change a value: how it is printed, and what is said about it.

@@ -21,7 +21,7 @@ from faithdiff.config import Profile
 from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts
 from faithdiff.data.datasets import read_index
 from faithdiff.data.images import sha256_file
-from faithdiff.data.recorded import check_hq, hq_hashes
+from faithdiff.data.recorded import check_hq, hq_hashes, pictures
 from faithdiff.errors import RunError, UserError
 from faithdiff.integrity import damage, read_sealed, write_summed
 from faithdiff.layout import Layout
@@ -54,6 +54,7 @@ def score_folder(
     scorer: Scorer,
     place: Place,
     advance: Callable[[], object] = lambda: None,
+    pictures: Mapping[str, str] | None = None,
 ) -> list[Row]:
     """Score every restored image against the HQ image of the same name.
 
@@ -64,6 +65,7 @@ def score_folder(
         scorer: The metrics.
         place: The columns that say what was scored.
         advance: Called after each image.
+        pictures: What each image was cut from, by its name; itself where it is not named.
 
     Returns:
         A row of ``COLUMNS`` per image, metric and protocol, in no promised order.
@@ -79,14 +81,19 @@ def score_folder(
         pair = Pair(restored[name], None if hq is None else hq[name])
         for (protocol, metric), (value, status) in scorer.score(pair).items():
             digest = scorer.metrics[protocol, metric].digest
-            values = (name, metric, protocol, value, status, *pair.sha256, digest)
+            picture = (pictures or {}).get(name, name)
+            values = (name, picture, metric, protocol, value, status, *pair.sha256, digest)
             rows.append({**asdict(place), **dict(zip(COLUMNS[5:], values, strict=True))})
         advance()
     return rows
 
 
 def failed_rows(
-    failures: Mapping[str, str], hq: Path | None, scorer: Scorer, place: Place
+    failures: Mapping[str, str],
+    hq: Path | None,
+    scorer: Scorer,
+    place: Place,
+    pictures: Mapping[str, str] | None = None,
 ) -> list[Row]:
     """Rows of images that were never restored, one for each metric and protocol like all others.
 
@@ -95,6 +102,7 @@ def failed_rows(
         hq: Folder of the HQ images; None for real-world images.
         scorer: The metrics.
         place: The columns that say what was to be scored.
+        pictures: As in :func:`score_folder`.
     """
     rows: list[Row] = []
     for name, why in sorted(failures.items()):
@@ -106,7 +114,8 @@ def failed_rows(
             status = (
                 f"unavailable: {prepared.unavailable}" if prepared.unavailable else f"failed: {why}"
             )
-            values = (name, metric, protocol, "", status, "", reference, prepared.digest)
+            picture = (pictures or {}).get(name, name)
+            values = (name, picture, metric, protocol, "", status, "", reference, prepared.digest)
             rows.append({**asdict(place), **dict(zip(COLUMNS[5:], values, strict=True))})
     return rows
 
@@ -212,8 +221,9 @@ def _rows(
                 for name in (*restored, *failures):
                     check_hq(folder / f"{name}.png", recorded)
             place = Place(method, variant, seed, dataset, level)
-            rows += score_folder(hq, restored, scorer, place, bar.update)
-            rows += failed_rows(failures, None if real else folder, scorer, place)
+            known = pictures(layout.dataset(dataset))
+            rows += score_folder(hq, restored, scorer, place, bar.update, known)
+            rows += failed_rows(failures, None if real else folder, scorer, place, known)
     return rows
 
 

@@ -24,6 +24,7 @@ from faithdiff.train.pairs import read_stack
 from faithdiff.train.prior import untrained_prior
 
 SHOWN = 6
+TIMESTEPS = (100, 350, 600, 850)  # of the held-out loss: spread over the whole schedule
 
 
 def write_card(study: Study, picture: Path) -> str:
@@ -78,7 +79,7 @@ def _heldout(
     latents = prior.sample_latents(moments, torch.zeros_like(moments[:, ::2]))
     prompt = prior.encode_text(captions)
     losses = []
-    for number in study.profile.training.heldout.timesteps:
+    for number in TIMESTEPS:
         timesteps = torch.full((len(images),), number)
         noise = torch.randn(latents.shape, generator=generator)
         noisy = prior.scheduler.add_noise(latents, noise, timesteps)

@@ -59,8 +59,10 @@ class VariantMethod(Method):
         if self._variant.pretrain:
             _load_stage1(training, self._variant.recipe)
         log: list[dict[str, Any]] = []
-        for number, phase in enumerate(self._variant.phases, 1):
-            log += _phase(training, phase, state / f"phase{number}.pt", self._name)
+        updates = self._profile.phase_updates(self._name)
+        for number, phase in enumerate(self._variant.phases):
+            file = state / f"phase{number + 1}.pt"
+            log += _phase(training, phase, updates[number], file, self._name)
         if training.processes.first:
             training.model.save(folder)
             write_log(log, folder / "training.csv")
@@ -115,9 +117,10 @@ class _Training:
 def pretrain(study: Study, recipe: str, seed: int, folder: Path, state: Path) -> Cost:
     """Stage 1: train the alignment of a recipe alone; write ``alignment/`` and ``training.csv``."""
     training = _start(study, recipe, seed)
-    job = _job(training, ("alignment",), f"stage 1 {recipe}")
+    updates = training.config.stage1_steps
+    job = _job(training, ("alignment",), f"stage 1 {recipe}", updates)
     job.groups[0]["lr"] = training.config.stage1_learning_rate
-    job.steps, job.state = training.config.stage1_steps, state / "stage1.pt"
+    job.state = state / "stage1.pt"
     _run(job, training.model, ("alignment",), training.config.weights)
     if training.processes.first:
         training.model.alignment.save_pretrained(folder / "alignment")
@@ -200,18 +203,20 @@ def _load_stage1(training: _Training, recipe: str) -> None:
         ) from None
 
 
-def _phase(training: _Training, phase: Phase, state: Path, name: str) -> list[dict[str, Any]]:
+def _phase(
+    training: _Training, phase: Phase, updates: int, state: Path, name: str
+) -> list[dict[str, Any]]:
     """One optimisation of stage 2; returns its log."""
     groups = tuple(phase.train)
-    job = _job(training, groups, f"{name} {'+'.join(groups)}")
-    job.steps, job.state = training.config.stage2_steps, state
+    job = _job(training, groups, f"{name} {'+'.join(groups)}", updates)
+    job.state = state
     if phase.objective == "feature-matching":
         job.loss = _feature_matching(training)
     _run(job, training.model, groups, training.config.weights)
     return job.log
 
 
-def _job(training: _Training, groups: tuple[Group, ...], name: str) -> Job:
+def _job(training: _Training, groups: tuple[Group, ...], name: str, updates: int) -> Job:
     config, model, cache = training.config, training.model, training.cache
     profile = training.study.profile
     rates = config.learning_rates.model_dump()
@@ -224,7 +229,7 @@ def _job(training: _Training, groups: tuple[Group, ...], name: str) -> Job:
         model=model,
         groups=[{"params": list(model.group(g).parameters()), "lr": rates[g]} for g in groups],
         loss=loss,
-        steps=0,
+        steps=updates,
         optimiser=config.optimiser,
         micro_batches=config.micro_batches,
         images=config.batch_size,
@@ -234,7 +239,13 @@ def _job(training: _Training, groups: tuple[Group, ...], name: str) -> Job:
         processes=training.processes,
         shard_optimiser=config.shard_optimiser,
         identity=digest(
-            config.decisive(), profile.prior, profile.alignment, name, training.seed, _hash(model)
+            config.decisive(),
+            profile.prior,
+            profile.alignment,
+            name,
+            updates,
+            training.seed,
+            _hash(model),
         ),
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
