@@ -6,7 +6,9 @@ Plain data; :mod:`faithdiff.report.tables` fills it and :mod:`faithdiff.report.r
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 from faithdiff.report.scores import Status
@@ -14,6 +16,12 @@ from faithdiff.report.statistics import ALPHA
 
 MINUS = "\N{MINUS SIGN}"
 Mark = Literal["", "best", "second", "tie"]
+TITLES = {  # of the groups of rows, by key
+    "published": "Published: trained by its authors on their own data",
+    "controlled": "Controlled: our prior, data and budget",
+    "own": "The user's own",
+    "quoted": "Quoted from the paper",
+}
 
 
 @dataclass(frozen=True)
@@ -77,11 +85,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A method; `method` is empty for a published row, which has no rows in the scores."""
+    """A method; `method` is empty for a quoted row, which has no rows in the scores.
+
+    Attributes:
+        group: Key of `TITLES`; empty where it is in none.
+        updates: Of its training; None where it is not trained here, or the table has no budgets.
+    """
 
     method: str
     label: str
     cells: tuple[Cell, ...]
+    group: str = ""
+    updates: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +114,12 @@ class Block:
         """Group and title in one."""
         return ", ".join(part for part in (self.group, self.title) if part)
 
+    @property
+    def parts(self) -> Iterator[tuple[str, list[Row]]]:
+        """Neighbouring rows of one group, with its key."""
+        for group, rows in groupby(self.rows, key=lambda row: row.group):
+            yield group, list(rows)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -108,6 +129,8 @@ class Table:
         images: Names behind the cells: ``{protocol/metric: {data set/level: [image, ...]}}``.
         differences: Print each cell's comparison beside its mean.
         source: The file in ``results/<profile>`` that the table is a function of.
+        unmeasured: Which metrics have no column because nothing of them was measured, and how
+            to get them; empty where nothing is missing.
     """
 
     name: str
@@ -119,6 +142,34 @@ class Table:
     images: dict[str, dict[str, list[str]]]
     differences: bool = False
     source: str = "scores.csv"
+    unmeasured: str = ""
+
+    @property
+    def grouped(self) -> bool:
+        """Whether its rows are of several groups, so that rules between them say something."""
+        groups = {row.group for block in self.blocks for row in block.rows}
+        return len(groups - {""}) > 1
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """What stands above the columns, that of the method first."""
+        updates = ("updates",) if self.has_updates else ()
+        return ("Method", *updates, *map(header, self.columns))
+
+    @property
+    def has_updates(self) -> bool:
+        """Whether the budget of each row is known, and printed beside its label."""
+        return any(row.updates is not None for block in self.blocks for row in block.rows)
+
+    def titled(self, block: Block) -> Iterator[tuple[str, list[Row]]]:
+        """Neighbouring rows of one group, with the line that stands above them, if any."""
+        for group, rows in block.parts:
+            yield TITLES.get(group, "") if self.grouped else "", rows
+
+
+def updates_text(row: Row) -> str:
+    """Write the updates of a row's training."""
+    return "" if row.updates is None else f"{row.updates:,}"
 
 
 def number(value: float, column: Column, signed: bool = False) -> str:
@@ -129,13 +180,19 @@ def number(value: float, column: Column, signed: bool = False) -> str:
 
 
 def cell_text(cell: Cell, column: Column) -> str:
-    """Write the mean, or in a word why there is none."""
+    """Write the mean with its spread over trainings, or in a word why there is none."""
     if cell.status in ("ok", "published"):
-        return number(cell.mean, column)
+        return " ".join(filter(None, (number(cell.mean, column), spread_text(cell, column))))
     if cell.status in ("failed", "incomplete"):
         verb = "failed" if cell.status == "failed" else "missing"
         return f"{verb} {cell.expected - cell.usable}/{cell.expected}"
     return "n/a" if cell.status == "unavailable" else "not run" if cell.footnote else ""
+
+
+def spread_text(cell: Cell, column: Column) -> str:
+    """Write the standard deviation over trainings; empty for a single one."""
+    spread = getattr(cell, "seed_sd", math.nan)
+    return "" if math.isnan(spread) else f"± {number(spread, column)}"
 
 
 def difference_text(cell: Cell, column: Column) -> tuple[str, str]:

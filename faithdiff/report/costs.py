@@ -16,6 +16,7 @@ import pandas as pd
 from faithdiff.config import Profile
 from faithdiff.errors import UserError
 from faithdiff.report.cells import Block, Cell, Column, Row, Table
+from faithdiff.report.groups import group_of, in_groups
 from faithdiff.score.costs import COST_COLUMNS
 
 SCALES = {"trained_parameters": 1e-6, "total_parameters": 1e-6}
@@ -73,10 +74,11 @@ def cost_table(costs: pd.DataFrame, profile: Profile) -> Table:
     footnotes: list[str] = []
     rows = []
     gpus = gpus_of(profile.device, profile.training.processes, profile.variants)
-    for method in profile.methods:
+    for method in in_groups(profile, profile.methods):
         own = costs[costs["method"] == method]
         cells = tuple(_cell(own, column, gpus, footnotes) for column in COLUMNS)
-        rows.append(Row(method, profile.methods[method].label, cells))
+        label = profile.methods[method].label
+        rows.append(Row(method, label, cells, group_of(profile, method)))
     caption = (
         "Trained and all parameters in millions; pre-stages are trained before the last stage and "
         "frozen in it (stage 1 of a variant: its alignment alone). Seconds of training as logged, "

@@ -47,9 +47,13 @@ class Draft:
         self.marks: dict[Place, Mark] = {}
         self.footnotes: list[str] = []
 
-    def compare_leaders(self) -> None:
-        """Compare the best with the runner-up of each column, and mark the two."""
-        pairs = [pair for b in range(len(self.blocks)) for pair in self._leaders(b)]
+    def compare_leaders(self, among: Sequence[str]) -> None:
+        """Compare the best with the runner-up of each column, and mark the two.
+
+        Args:
+            among: The methods that take part.
+        """
+        pairs = [pair for b in range(len(self.blocks)) for pair in self._leaders(b, among)]
         self._compare(pairs)
         for best, second in pairs:
             separated = self.comparisons[best].separated
@@ -67,9 +71,9 @@ class Draft:
     def _ok(self, place: Place) -> bool:
         return self.samples[place].status == "ok"
 
-    def _leaders(self, block: int) -> Iterator[tuple[Place, Place]]:
+    def _leaders(self, block: int, among: Sequence[str]) -> Iterator[tuple[Place, Place]]:
         for c, column in enumerate(self.columns):
-            places = [(block, method, c) for method in self.methods]
+            places = [(block, method, c) for method in among]
             sign = -1 if column.higher_is_better else 1
             ranked = sorted(
                 filter(self._ok, places), key=lambda place: sign * self.samples[place].array.mean()

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from faithdiff.report.cells import Cell, Column, Row, Table, cell_text, difference_text, header
+from faithdiff.report.cells import (
+    Cell,
+    Column,
+    Row,
+    Table,
+    cell_text,
+    difference_text,
+    updates_text,
+)
 
 
 def to_html(table: Table) -> str:
@@ -13,25 +21,28 @@ def to_html(table: Table) -> str:
     lines = [
         f"<!-- written from results/{escape(table.profile)}/{escape(table.source)}; do not edit -->"
     ]
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in _heads(table))
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.heads)
     for block in table.blocks:
         lines += ["<table>", f"<caption>{escape(block.name)}</caption>"]
-        lines += [f"<thead><tr>{head}</tr></thead>", "<tbody>"]
-        lines += ["".join(_row(row, table)) for row in block.rows]
-        lines += ["</tbody>", "</table>"]
-    lines.append(f"<p>{escape(table.caption)}</p>")
+        lines.append(f"<thead><tr>{head}</tr></thead>")
+        for title, rows in table.titled(block):
+            lines.append("<tbody>")
+            if title:
+                span = f'colspan="{len(table.heads)}" scope="rowgroup"'
+                lines.append(f"<tr><th {span}><em>{escape(title)}</em></th></tr>")
+            lines += [*("".join(_row(row, table)) for row in rows), "</tbody>"]
+        lines.append("</table>")
+    lines += [f"<p>{escape(text)}</p>" for text in (table.caption, table.unmeasured) if text]
     if table.footnotes:
         lines += ["<ol>", *(f"<li>{escape(note)}</li>" for note in table.footnotes), "</ol>"]
     return "\n".join(lines) + "\n"
 
 
-def _heads(table: Table) -> list[str]:
-    return ["Method", *map(header, table.columns)]
-
-
 def _row(row: Row, table: Table) -> Iterator[str]:
     label = escape(row.label)
     yield f'<tr><th scope="row">{label if row.method else f"<em>{label}</em>"}</th>'
+    if table.has_updates:
+        yield f"<td>{updates_text(row)}</td>"
     for cell, column in zip(row.cells, table.columns, strict=True):
         yield f"<td>{_cell(cell, column, table)}</td>"
     yield "</tr>"

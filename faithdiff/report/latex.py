@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from faithdiff.report.cells import MINUS, Block, Row, Table, cell_text, difference_text, header
+from faithdiff.report.cells import (
+    MINUS,
+    Block,
+    Cell,
+    Column,
+    Row,
+    Table,
+    cell_text,
+    difference_text,
+    spread_text,
+    updates_text,
+)
 
 # "[" and "*" are braced because a \\ before them would take them as its argument.
 FEW = 5  # columns that fit a page in the larger size
@@ -14,7 +25,8 @@ _LATEX = {
     "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
     "`": r"\textasciigrave{}", "[": "{[}", "*": "{*}",
-    MINUS: "$-$", "\N{UPWARDS ARROW}": r"$\uparrow$", "\N{DOWNWARDS ARROW}": r"$\downarrow$",
+    MINUS: "$-$", "±": r"$\pm$",
+    "\N{UPWARDS ARROW}": r"$\uparrow$", "\N{DOWNWARDS ARROW}": r"$\downarrow$",
 }  # fmt: skip
 
 
@@ -46,43 +58,64 @@ def _latex_group(table: Table, blocks: list[Block], caption: str) -> list[str]:
         r"\par\smallskip",
         r"\scriptsize" if len(table.columns) > FEW else r"\footnotesize",
         r"\setlength{\tabcolsep}{3pt}",
-        rf"\begin{{tabular}}{{@{{}}l{'r' * len(table.columns)}@{{}}}}",
+        rf"\begin{{tabular}}{{@{{}}l{'r' * (len(table.heads) - 1)}@{{}}}}",
         r"\toprule",
-        " & ".join(["Method", *(latex_escape(header(column)) for column in table.columns)])
-        + r" \\",
+        " & ".join(map(latex_escape, table.heads)) + r" \\",
     ]
     for block in blocks:
-        lines.append(r"\midrule")
-        if block.title:
-            title = rf"\emph{{{latex_escape(block.title)}}}"
-            lines.append(rf"\multicolumn{{{len(table.columns) + 1}}}{{@{{}}l}}{{{title}}} \\")
-        for i, row in enumerate(block.rows):
-            lines += [r"\addlinespace[2pt]"] if table.differences and i else []
-            lines += _latex_row(row, table)
+        # Rules stand within a block too, where it has groups: its own is the heavier one.
+        lines.append(r"\midrule[\heavyrulewidth]" if table.grouped else r"\midrule")
+        lines += _line_across(block.title, table, r"\textsc") if block.title else []
+        for title, rows in table.titled(block):
+            lines += [r"\midrule", *_line_across(title, table, r"\emph")] if title else []
+            for i, row in enumerate(rows):
+                lines += [r"\addlinespace[2pt]"] if table.differences and i else []
+                lines += _latex_row(row, table)
     lines += [r"\bottomrule", r"\end{tabular}"]
     used = sorted({c.footnote for block in blocks for row in block.rows for c in row.cells} - {0})
-    notes = [rf"\textsuperscript{{{i}}} {latex_escape(table.footnotes[i - 1])}" for i in used]
+    notes = [latex_escape(table.unmeasured)] if table.unmeasured else []
+    notes += [rf"\textsuperscript{{{i}}} {latex_escape(table.footnotes[i - 1])}" for i in used]
     if notes:
         lines += [r"\par\medskip\raggedright\footnotesize", r"\\ ".join(notes)]
     return [*lines, r"\end{table*}"]
 
 
+def _line_across(text: str, table: Table, style: str) -> list[str]:
+    """A line of the table that holds a title alone."""
+    shown = rf"{style}{{{latex_escape(text)}}}"
+    return [rf"\multicolumn{{{len(table.heads)}}}{{@{{}}l}}{{{shown}}} \\"]
+
+
 def _latex_row(row: Row, table: Table) -> Iterator[str]:
-    """Print a row as one line, or as three with differences: intervals small, to fit a page."""
+    """Print a row: its means, then what is small below them to fit a page.
+
+    That is the spread over trainings; with differences, the difference and its interval.
+    """
     label = latex_escape(row.label)
-    lines = [[label if row.method else rf"\emph{{{label}}}"], [""], [""]]
+    means = [label if row.method else rf"\emph{{{label}}}"]
+    means += [updates_text(row)] if table.has_updates else []
+    blank = [""] * len(means)
+    spreads, differences, intervals = [*blank], [*blank], [*blank]
     for cell, column in zip(row.cells, table.columns, strict=True):
-        text = latex_escape(cell_text(cell, column))
-        if cell.mark:
-            text = rf"\textbf{{{text}}}" if cell.mark == "best" else rf"\underline{{{text}}}"
-        if cell.footnote:
-            text += rf"\textsuperscript{{{cell.footnote}}}"
         difference, interval = difference_text(cell, column) if table.differences else ("", "")
-        lines[0].append(text)
-        lines[1].append(latex_escape(difference))
-        lines[2].append(rf"{{\tiny {latex_escape(interval)}}}" if interval else "")
-    for line in lines[: 3 if any(lines[1]) else 1]:
-        yield " & ".join(line) + r" \\"
+        means.append(_mean(cell, column))
+        spreads.append(_tiny(spread_text(cell, column)))
+        differences.append(latex_escape(difference))
+        intervals.append(_tiny(interval))
+    for line in (means, spreads, differences, intervals):
+        if line is means or any(line):
+            yield " & ".join(line) + r" \\"
+
+
+def _mean(cell: Cell, column: Column) -> str:
+    text = latex_escape(cell_text(cell, column).removesuffix(spread_text(cell, column)).strip())
+    if cell.mark:
+        text = rf"\textbf{{{text}}}" if cell.mark == "best" else rf"\underline{{{text}}}"
+    return text + (rf"\textsuperscript{{{cell.footnote}}}" if cell.footnote else "")
+
+
+def _tiny(text: str) -> str:
+    return rf"{{\tiny {latex_escape(text)}}}" if text else ""
 
 
 def latex_escape(text: str) -> str:

@@ -11,12 +11,20 @@ from typing import Any
 
 from faithdiff.report.cells import Block, Cell, Column, Row, Table, cell_text
 
+# Of a cell, in the order of the CSV's columns.
+_FIELDS = (
+    *("block", "datasets", "levels", "method", "label", "group", "updates", "metric", "protocol"),
+    *("higher_is_better", "printed", "status", "reasons", "seeds", "n", "expected", "mean", "low"),
+    *("high", "seed_sd", "mark", "compared_with", "difference", "difference_low"),
+    *("difference_high", "p", "p_holm", "separated"),
+)
+
 
 def to_csv(table: Table) -> str:
     """One line per cell, numbers in full precision."""
     out = io.StringIO()
     entries = [entry for _, entry in _entries(table)]
-    names = [name for name in entries[0] if name not in ("images", "seeds", "reasons")]
+    names = [name for name in _FIELDS if name not in ("seeds", "reasons")]
     writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for entry in entries:
@@ -36,6 +44,10 @@ def to_cells(table: Table) -> str:
         "table": table.name,
         "profile": table.profile,
         "scores": f"results/{table.profile}/{table.source}",
+        "caption": table.caption,
+        "unmeasured": table.unmeasured,
+        "notes": list(table.footnotes),
+        "groups": _titles(table),
     }
     parts = [f"{_json(name)}: {_json(value)}" for name, value in head.items()]
     parts += [
@@ -43,6 +55,16 @@ def to_cells(table: Table) -> str:
         for name, part in (("images", table.images), ("cells", cells))
     ]
     return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _titles(table: Table) -> dict[str, str]:
+    """What stands above the rows of each group; empty where the table has one group alone."""
+    return {
+        rows[0].group: title
+        for block in table.blocks
+        for title, rows in table.titled(block)
+        if title
+    }
 
 
 def _lines(entries: dict[str, Any]) -> str:
@@ -64,12 +86,14 @@ def _entries(table: Table) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _entry(block: Block, row: Row, column: Column, cell: Cell) -> dict[str, Any]:
     compared = cell.comparison
-    return {
+    entry = {
         "block": block.name,
         "datasets": list(block.datasets),
         "levels": list(block.levels),
         "method": row.method,
         "label": row.label,
+        "group": row.group,
+        "updates": row.updates,
         "metric": column.metric,
         "protocol": column.protocol,
         "higher_is_better": column.higher_is_better,
@@ -82,6 +106,7 @@ def _entry(block: Block, row: Row, column: Column, cell: Cell) -> dict[str, Any]
         "mean": _finite(cell.mean),
         "low": _finite(cell.low),
         "high": _finite(cell.high),
+        "seed_sd": _finite(getattr(cell, "seed_sd", math.nan)),
         "mark": cell.mark,
         "compared_with": compared.other if compared else None,
         "difference": _finite(compared.mean) if compared else None,
@@ -91,6 +116,7 @@ def _entry(block: Block, row: Row, column: Column, cell: Cell) -> dict[str, Any]
         "p_holm": _finite(compared.p_holm) if compared else None,
         "separated": compared.separated if compared else None,
     }
+    return {name: entry[name] for name in _FIELDS}
 
 
 def _finite(value: float) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from faithdiff.files import write_text_atomic
-from faithdiff.report.cells import Row, Table, cell_text, difference_text, header
+from faithdiff.report.cells import Row, Table, cell_text, difference_text, updates_text
 from faithdiff.report.latex import to_latex
 from faithdiff.report.records import to_cells, to_csv
 
@@ -30,11 +30,15 @@ def to_markdown(table: Table) -> str:
     """Print GitHub-flavoured Markdown: one pipe table per block."""
     parts = [f"<!-- written from results/{table.profile}/{table.source}; do not edit -->"]
     for block in table.blocks:
-        head = ["Method", *map(header, table.columns)]
-        lines = [_pipes(map(markdown_escape, head)), "|:--|" + "--:|" * len(table.columns)]
-        lines += [_pipes(_markdown_row(row, table)) for row in block.rows]
+        heads = list(map(markdown_escape, table.heads))
+        lines = [_pipes(heads), "|:--|" + "--:|" * (len(heads) - 1)]
+        for title, rows in table.titled(block):
+            if title:  # GitHub's tables have no rule within: a row that holds a heading alone
+                lines.append(_pipes([f"*{markdown_escape(title)}*", *[""] * (len(heads) - 1)]))
+            lines += [_pipes(_markdown_row(row, table)) for row in rows]
         parts.append(f"**{markdown_escape(block.name)}**\n\n" + "\n".join(lines))
     parts.append(markdown_escape(table.caption))
+    parts += [markdown_escape(table.unmeasured)] if table.unmeasured else []
     parts += [
         f"<sup>{i}</sup> {markdown_escape(note)}" for i, note in enumerate(table.footnotes, 1)
     ]
@@ -58,6 +62,8 @@ def markdown_escape(text: str) -> str:
 def _markdown_row(row: Row, table: Table) -> Iterator[str]:
     label = markdown_escape(row.label)
     yield label if row.method else f"*{label}*"
+    if table.has_updates:
+        yield updates_text(row)
     for cell, column in zip(row.cells, table.columns, strict=True):
         text = cell_text(cell, column)
         if cell.mark:

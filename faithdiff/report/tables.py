@@ -21,6 +21,8 @@ from faithdiff.layout import Layout
 from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Row, Table
 from faithdiff.report.costs import cost_table, load_costs
 from faithdiff.report.draft import Draft
+from faithdiff.report.groups import contenders, group_of, in_groups
+from faithdiff.report.measured import measured_columns
 from faithdiff.report.published import PAPER, published_for
 from faithdiff.report.render import write_table
 from faithdiff.report.scores import load_scores
@@ -80,29 +82,37 @@ def _leaders(
     name: str,
     scores: pd.DataFrame,
     profile: Profile,
-    columns: list[Column],
+    wanted: list[Column],
     blocks: list[Block],
     paper: Path,
 ) -> Table:
     """Means with the best and the runner-up marked; no cell of it is compared with another set."""
-    draft = Draft(name, scores, profile, columns, blocks, profile.report.main)
-    draft.compare_leaders()
+    methods = in_groups(profile, profile.report.main)
+    sets = {dataset for block in blocks for dataset in block.datasets}
+    protocol = wanted[0].protocol
     published = [
-        published_for(block.datasets[0], block.levels[0], columns[0].protocol, paper)
-        for block in blocks
+        published_for(block.datasets[0], block.levels[0], protocol, paper) for block in blocks
     ]
+    quoted = {name for block in published for values in block.values() for name in values}
+    columns, unmeasured = measured_columns(scores, wanted, methods, sets, quoted)
+    draft = Draft(name, scores, profile, columns, blocks, methods)
+    among = contenders(profile, methods)
+    draft.compare_leaders(among)
     found = [
         _with_published(block, rows, columns)
-        for block, rows in zip(draft.finish(), published, strict=True)
+        for block, rows in zip(_grouped(draft.finish(), profile), published, strict=True)
     ]
     rule = draft.rule("comparisons of the table")
+    apart = len(among) < len(methods)
     caption = (
-        f"Means over images ({draft.counts()}), protocol {columns[0].protocol}. "
-        f"Bold: best, and separated from the runner-up by {rule}. "
+        f"Means over images ({draft.counts()}), protocol {protocol}. "
+        f"Bold: best{' of the controlled rows' if apart else ''}, and separated from the "
+        f"runner-up by {rule}. "
         "Underlined: the runner-up, or both leaders where they are not separated. "
+        f"{_APART if apart else ''}{_stand_ins(columns)}"
         f"{_comparability(any(published)) if name == 'main' else _REAL_NOTE}"
     )
-    return draft.table(caption, found, differences=False)
+    return replace(draft.table(caption, found, differences=False), unmeasured=unmeasured)
 
 
 def ablation_table(scores: pd.DataFrame, profile: Profile, protocol: str = "") -> Table:
@@ -114,18 +124,40 @@ def ablation_table(scores: pd.DataFrame, profile: Profile, protocol: str = "") -
     datasets, levels = tuple(profile.data.with_hq), tuple(profile.data.levels)
     blocks = [Block("All levels", "", datasets, levels)]
     blocks += [Block(f"Level {level}", "", datasets, (level,)) for level in levels]
-    columns = [HELD_OUT, *metric_columns(profile, protocol)]
-    draft = Draft("ablation", scores, profile, columns, blocks, profile.report.ablation)
+    methods = profile.report.ablation
+    wanted = metric_columns(profile, protocol)
+    columns, unmeasured = measured_columns(scores, [HELD_OUT, *wanted], methods, datasets)
+    draft = Draft("ablation", scores, profile, columns, blocks, methods)
     draft.compare_with_first()
+    rows = _budgeted(_grouped(draft.finish(), profile), profile)
+    budgets = any(row.updates is not None for row in rows[0].rows)
     first = profile.methods[profile.report.ablation[0]].label
     caption = (
         f"Means over the images of {' and '.join(datasets)} ({draft.counts()}), protocol "
-        f"{columns[-1].protocol}; held-out loss: denoising loss at fixed noise and timesteps. "
+        f"{wanted[0].protocol}; held-out loss: denoising loss with fixed noise, mean over the "
+        "timesteps that the common sampler visits. "
         f"Beside each mean: paired difference to {first} with its 95% bootstrap interval. "
         f"*: separated from {first} by {draft.rule('differences of the table')}. "
-        f"{_comparability(False)}"
+        f"{'Updates: of the whole training. ' * budgets}"
+        f"{_stand_ins(columns)}{_comparability(False)}"
     )
-    return draft.table(caption, draft.finish(), differences=True)
+    return replace(draft.table(caption, rows, differences=True), unmeasured=unmeasured)
+
+
+def _grouped(blocks: Sequence[Block], profile: Profile) -> list[Block]:
+    """The blocks, each row with its group."""
+    return [
+        replace(b, rows=tuple(replace(r, group=group_of(profile, r.method)) for r in b.rows))
+        for b in blocks
+    ]
+
+
+def _budgeted(blocks: Sequence[Block], profile: Profile) -> list[Block]:
+    """The blocks, each row with the updates of its training."""
+    known: Callable[[str], int | None] = getattr(profile, "updates_of", lambda _: None)
+    return [
+        replace(b, rows=tuple(replace(r, updates=known(r.method)) for r in b.rows)) for b in blocks
+    ]
 
 
 def metric_columns(profile: Profile, protocol: str = "", reference: bool = True) -> list[Column]:
@@ -144,6 +176,18 @@ def metric_columns(profile: Profile, protocol: str = "", reference: bool = True)
         for (_, metric), each in definitions.items()
         if reference or not each.needs_reference
     ]
+
+
+_APART = (
+    "No other row takes part in this: published systems were trained on other data for longer, "
+    "and interpolation is not trained. "
+)
+
+
+def _stand_ins(columns: Sequence[Column]) -> str:
+    """Say what the substitutes among the metrics are, so that none is taken for LPIPS."""
+    found = any(column.metric.startswith("st-lpips") for column in columns)
+    return "ST-LPIPS, with weights of its own, is a substitute for LPIPS and not LPIPS. " * found
 
 
 _REAL_NOTE = "The paper's numbers on real-world sets were not found (results/paper)."
@@ -174,6 +218,7 @@ def _with_published(
                 else Cell("not run")
                 for column in columns
             ),
+            "quoted",
         )
         for method, values in published.items()
     )

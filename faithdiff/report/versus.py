@@ -67,7 +67,8 @@ def versus(table: Table, paper: Path, code: str = "") -> Grid:
         f"{table.name}-published",
         table.profile,
         table.source,
-        f"{what} Difference: ours less the published one.{note} {about} {code}".strip(),
+        f"{what} Difference: ours less the published one.{note} "
+        f"{' '.join(filter(None, (about, table.unmeasured, code)))}",
         _heads(table),
         found,
     )

@@ -1,0 +1,42 @@
+"""Which rows of a table may be read as one comparison: who trained a method, on what.
+
+A published system has seen other data for longer; beside designs that share a prior, data and a
+budget it is a landmark, not a rival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from faithdiff.config import Baseline, Profile, Variant
+from faithdiff.report.cells import TITLES
+
+_ORDER = ("", *TITLES)
+
+
+def group_of(profile: Profile, method: str) -> str:
+    """Key of the group that a method is in; empty for interpolation, which is in none."""
+    found = profile.methods[method]
+    imported = isinstance(found, Variant) and found.weights is not None
+    if imported or getattr(found, "published", False):
+        return "published"
+    if isinstance(found, Variant) or found.trained:
+        return "controlled"
+    return "" if isinstance(found, Baseline) else "own"
+
+
+def in_groups(profile: Profile, methods: Iterable[str]) -> list[str]:
+    """Methods group by group, in their own order within each."""
+    return sorted(methods, key=lambda method: _ORDER.index(group_of(profile, method)))
+
+
+def contenders(profile: Profile, methods: Iterable[str]) -> list[str]:
+    """Methods among which the best is marked.
+
+    The controlled ones, and the user's own beside them; all, where nothing was trained here.
+    """
+    chosen = list(methods)
+    groups = {method: group_of(profile, method) for method in chosen}
+    if "controlled" not in groups.values():
+        return chosen
+    return [method for method in chosen if groups[method] in ("controlled", "own")]
