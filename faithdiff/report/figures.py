@@ -6,28 +6,24 @@ images on disk.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from faithdiff.config import Profile
 from faithdiff.layout import Layout
-from faithdiff.report.cells import Cell, Column, Row, Table, header
+from faithdiff.report.cells import Cell, Column, Row, Table, header, updates_text
+from faithdiff.report.heldout import heldout_figure
 from faithdiff.report.panels import levels_figure, panel_level, panels_figure
 from faithdiff.report.scores import load_scores
-from faithdiff.report.style import GREY, RC, WIDTH, MethodStyle, grid, method_styles, save
+from faithdiff.report.style import GREY, NOTE, RC, WIDTH, MethodStyle, grid, method_styles, save
 from faithdiff.report.tables import ablation_table, main_table
+from faithdiff.report.tradeoff import tradeoff_figure
 from faithdiff.report.training import training_figure
-
-PERCEPTUAL = ("clipiqa+", "musiq", "lpips", "gmsd")  # the first one that was measured is drawn
-NOTE: dict[str, Any] = {"fontsize": 6.5, "color": "#404040"}
 
 
 def write_figures(profile: Profile, layout: Layout) -> list[Path]:
@@ -35,7 +31,8 @@ def write_figures(profile: Profile, layout: Layout) -> list[Path]:
 
     Returns:
         The files. ``training`` is missing where nothing was trained, ``perception-distortion``
-        where no perceptual metric was measured, ``ablation`` where it has a single row.
+        where no perceptual metric was measured, ``ablation`` where it has a single row,
+        ``heldout`` where no loss was measured timestep by timestep.
 
     Raises:
         UserError: The scores, an index or an image is missing or damaged.
@@ -58,6 +55,7 @@ def _figures(
         level = panel_level(profile, dataset)
         yield f"panels-{dataset}-{level}", panels_figure(profile, layout, scores, dataset, level)
     yield "ablation", ablation_figure(profile, ablation_table(scores, profile))
+    yield "heldout", heldout_figure(profile, scores)
     yield "training", training_figure(profile, layout)
     table = main_table(scores, profile)
     yield "perception-distortion", tradeoff_figure(profile, table)
@@ -78,15 +76,20 @@ def ablation_figure(profile: Profile, table: Table) -> Figure | None:
     for area, c in zip(axes, drawn, strict=False):
         cells = [row.cells[c] for row in rows]
         _differences(area, table.columns[c], cells, [styles[row.method] for row in rows])
+    axes[0].set_yticks(range(len(rows)), [_with_budget(row) for row in rows])
     for area in axes[len(drawn) :]:
         area.remove()
     left_out = [table.columns[c].label for c in range(len(table.columns)) if c not in drawn]
     note = (
         f"Difference to {reference.label}, 95% interval; filled: separated; green side: better."
-        + (f" Unavailable: {', '.join(left_out)}." if left_out else "")
+        + (f" Nothing to compare: {', '.join(left_out)}." if left_out else "")
     )
     figure.supxlabel(note, **NOTE)
     return figure
+
+
+def _with_budget(row: Row) -> str:
+    return f"{row.label}, {updates_text(row)} updates" if row.updates else row.label
 
 
 def _differences(
@@ -111,65 +114,3 @@ def _differences(
     axes.set_xlim(low, high)
     axes.locator_params(axis="x", nbins=3)
     axes.tick_params(axis="y", length=0)
-
-
-def tradeoff_figure(profile: Profile, table: Table) -> Figure | None:
-    """Draw PSNR against a perceptual metric, one panel per test set and level; up is better."""
-    names = [column.metric for column in table.columns]
-    measured = [m for m in PERCEPTUAL if m in names and _any_ok(table, names.index(m))]
-    if "psnr" not in names or not measured:
-        return None
-    x, y = names.index("psnr"), names.index(measured[0])
-    across = len(profile.data.levels)
-    down = len(table.blocks) // across
-    size = (min(WIDTH, 2.35 * across), 1.75 * down + 0.6)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False)
-    styles = method_styles(profile)
-    for axes, block in zip(panels.ravel(), table.blocks, strict=True):
-        axes.set_title(block.name)
-        grid(axes)
-        _points(axes, [row for row in block.rows if row.method], x, y, styles)
-        if not table.columns[y].higher_is_better:
-            axes.invert_yaxis()
-        axes.locator_params(nbins=5)
-    for axes in panels[-1]:
-        axes.set_xlabel(f"{header(table.columns[x])} ({table.columns[x].unit})")
-    for axes in panels[:, 0]:
-        axes.set_ylabel(header(table.columns[y]))
-    before = PERCEPTUAL[: PERCEPTUAL.index(measured[0])]
-    skipped = [table.columns[names.index(m)].label for m in before if m in names]
-    figure.supxlabel(
-        "Bars: 95% intervals of the means; the paired comparisons are in the table."
-        + (f" Unavailable: {', '.join(skipped)}." if skipped else ""),
-        **NOTE,
-    )
-    handles = [
-        Line2D([], [], color=style.colour, marker=style.marker, ls="", ms=5, label=style.label)
-        for style in (styles[method] for method in profile.report.main)
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 4))
-    return figure
-
-
-def _any_ok(table: Table, c: int) -> bool:
-    return any(row.cells[c].status == "ok" for block in table.blocks for row in block.rows)
-
-
-def _points(
-    axes: Axes, rows: Sequence[Row], x: int, y: int, styles: dict[str, MethodStyle]
-) -> None:
-    """Draw methods with the 95% intervals of their two means, and a word on those that lack one."""
-    absent = []
-    for row in rows:
-        style, a, b = styles[row.method], row.cells[x], row.cells[y]
-        if a.status != "ok" or b.status != "ok":
-            absent.append(style.label)
-            continue
-        bar: dict[str, Any] = {"color": style.colour, "linewidth": 0.8, "alpha": 0.6}
-        axes.plot([a.low, a.high], [b.mean, b.mean], **bar)
-        axes.plot([a.mean, a.mean], [b.low, b.high], **bar)
-        axes.plot(a.mean, b.mean, style.marker, color=style.colour, ms=5, mec="white", mew=0.5)
-    if absent:
-        lack = textwrap.fill("no result: " + ", ".join(absent), 44)
-        axes.set_title(f"{axes.get_title()}\n{lack}", fontsize=6.5)

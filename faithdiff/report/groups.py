@@ -1,4 +1,4 @@
-"""Which rows of a table may be read as one comparison: who trained a method, on what.
+"""Which rows of a table may be read as one comparison: who trained a method, on what, how long.
 
 A published system has seen other data for longer; beside designs that share a prior, data and a
 budget it is a landmark, not a rival.
@@ -6,10 +6,11 @@ budget it is a landmark, not a rival.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from faithdiff.config import Baseline, Profile, Variant
-from faithdiff.report.cells import TITLES
+from faithdiff.report.cells import TITLES, Block
 
 _ORDER = ("", *TITLES)
 
@@ -40,3 +41,19 @@ def contenders(profile: Profile, methods: Iterable[str]) -> list[str]:
     if "controlled" not in groups.values():
         return chosen
     return [method for method in chosen if groups[method] in ("controlled", "own")]
+
+
+def grouped(blocks: Sequence[Block], profile: Profile) -> list[Block]:
+    """The blocks of a table, each row with its group."""
+    return [
+        replace(b, rows=tuple(replace(r, group=group_of(profile, r.method)) for r in b.rows))
+        for b in blocks
+    ]
+
+
+def budgeted(blocks: Sequence[Block], profile: Profile) -> list[Block]:
+    """The blocks of a table, each row with the updates of its training."""
+    known: Callable[[str], int | None] = getattr(profile, "updates_of", lambda _: None)
+    return [
+        replace(b, rows=tuple(replace(r, updates=known(r.method)) for r in b.rows)) for b in blocks
+    ]

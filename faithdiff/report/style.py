@@ -43,6 +43,7 @@ RC: Any = {
     "pdf.compression": 9,
     "svg.hashsalt": "faithdiff",
 }
+NOTE: dict[str, Any] = {"fontsize": 6.5, "color": "#404040"}  # the line below a figure
 SMALL = 256  # pixels
 WIDTH = 7.0  # inches: the text width of a two-column paper
 

@@ -21,7 +21,7 @@ from faithdiff.layout import Layout
 from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Row, Table
 from faithdiff.report.costs import cost_table, load_costs
 from faithdiff.report.draft import Draft
-from faithdiff.report.groups import contenders, group_of, in_groups
+from faithdiff.report.groups import budgeted, contenders, grouped, in_groups
 from faithdiff.report.measured import measured_columns
 from faithdiff.report.published import PAPER, published_for
 from faithdiff.report.render import write_table
@@ -100,7 +100,7 @@ def _leaders(
     draft.compare_leaders(among)
     found = [
         _with_published(block, rows, columns)
-        for block, rows in zip(_grouped(draft.finish(), profile), published, strict=True)
+        for block, rows in zip(grouped(draft.finish(), profile), published, strict=True)
     ]
     rule = draft.rule("comparisons of the table")
     apart = len(among) < len(methods)
@@ -129,7 +129,7 @@ def ablation_table(scores: pd.DataFrame, profile: Profile, protocol: str = "") -
     columns, unmeasured = measured_columns(scores, [HELD_OUT, *wanted], methods, datasets)
     draft = Draft("ablation", scores, profile, columns, blocks, methods)
     draft.compare_with_first()
-    rows = _budgeted(_grouped(draft.finish(), profile), profile)
+    rows = budgeted(grouped(draft.finish(), profile), profile)
     budgets = any(row.updates is not None for row in rows[0].rows)
     first = profile.methods[profile.report.ablation[0]].label
     caption = (
@@ -142,22 +142,6 @@ def ablation_table(scores: pd.DataFrame, profile: Profile, protocol: str = "") -
         f"{_stand_ins(columns)}{_comparability(False)}"
     )
     return replace(draft.table(caption, rows, differences=True), unmeasured=unmeasured)
-
-
-def _grouped(blocks: Sequence[Block], profile: Profile) -> list[Block]:
-    """The blocks, each row with its group."""
-    return [
-        replace(b, rows=tuple(replace(r, group=group_of(profile, r.method)) for r in b.rows))
-        for b in blocks
-    ]
-
-
-def _budgeted(blocks: Sequence[Block], profile: Profile) -> list[Block]:
-    """The blocks, each row with the updates of its training."""
-    known: Callable[[str], int | None] = getattr(profile, "updates_of", lambda _: None)
-    return [
-        replace(b, rows=tuple(replace(r, updates=known(r.method)) for r in b.rows)) for b in blocks
-    ]
 
 
 def metric_columns(profile: Profile, protocol: str = "", reference: bool = True) -> list[Column]:

@@ -1,0 +1,118 @@
+"""The figure of the held-out loss over the timesteps: where on the way a variant is better.
+
+The loss at a timestep that the sampler never visits says nothing about its images; these are
+shaded, and the others are drawn beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from faithdiff.config import Profile, Restore
+from faithdiff.report.cells import HELD_OUT, Block, Column, Row, updates_text
+from faithdiff.report.draft import Draft
+from faithdiff.report.groups import budgeted
+from faithdiff.report.style import GREY, NOTE, WIDTH, MethodStyle, grid, method_styles
+
+LAST = 1000  # timesteps of the noise schedule
+ACROSS = 3  # panels beside each other
+
+
+def heldout_figure(profile: Profile, scores: pd.DataFrame) -> Figure | None:
+    """Draw each row of the ablation against the first one, timestep by timestep.
+
+    Returns:
+        The figure; None where ``scores.csv`` has no row ``heldout_loss@<t>``.
+    """
+    timesteps = measured_timesteps(scores)
+    rows = _compared(profile, scores, timesteps) if timesteps else ()
+    if len(rows) < 2:
+        return None
+    first, *others = rows
+    down = -(-len(others) // ACROSS)
+    figure = Figure(figsize=(WIDTH, 1.45 * down + 0.45), layout="constrained")
+    panels = figure.subplots(down, ACROSS, squeeze=False, sharex=True).ravel()
+    styles = method_styles(profile)
+    for axes, row in zip(panels, others, strict=False):
+        _shade(axes, visited_timesteps(profile.restore))
+        _curve(axes, timesteps, row, styles[row.method])
+        axes.set_title(_title(row, first), fontsize=7)
+    for axes in panels[len(others) :]:
+        axes.remove()
+    figure.supylabel(f"held-out loss less that of {first.label}", fontsize=7)
+    figure.supxlabel(
+        "Timestep; lines mark those that the common sampler visits. Band: 95% interval of the "
+        f"paired difference to {first.label}; filled: separated; below zero is better.",
+        **NOTE,
+    )
+    return figure
+
+
+def measured_timesteps(scores: pd.DataFrame) -> list[int]:
+    """Timesteps that the held-out loss was measured at one by one."""
+    own = scores.loc[scores["protocol"] == HELD_OUT.protocol, "metric"]
+    at = own[own.str.startswith(f"{HELD_OUT.metric}@")].str.partition("@")[2]
+    return sorted(set(at.astype(int)))
+
+
+def visited_timesteps(restore: Restore) -> list[int]:
+    """Timesteps that the sampler of the profile visits, descending, as diffusers spaces them."""
+    if restore.timestep_spacing == "trailing":
+        numbers = [round(LAST - i * LAST / restore.steps) - 1 for i in range(restore.steps)]
+    else:
+        numbers = [i * (LAST // restore.steps) for i in reversed(range(restore.steps))]
+    highest = restore.start_timestep if restore.start_point == "lq" else LAST
+    return [number for number in numbers if number <= highest]
+
+
+def _compared(profile: Profile, scores: pd.DataFrame, timesteps: Sequence[int]) -> Sequence[Row]:
+    """The rows of the ablation over all levels, one cell for each timestep."""
+    columns = [
+        Column(f"{HELD_OUT.metric}@{t}", HELD_OUT.protocol, str(t), "", HELD_OUT.decimals, False)
+        for t in timesteps
+    ]
+    block = Block("All levels", "", tuple(profile.data.with_hq), tuple(profile.data.levels))
+    draft = Draft("heldout", scores, profile, columns, [block], profile.report.ablation)
+    draft.compare_with_first()
+    return budgeted(draft.finish(), profile)[0].rows
+
+
+def _shade(axes: Axes, visited: Sequence[int]) -> None:
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.axvspan(min(visited), max(visited), color=GREY, alpha=0.13, linewidth=0)
+    for number in visited:
+        axes.axvline(number, color=GREY, linewidth=0.4, alpha=0.6)
+    grid(axes)
+
+
+def _curve(axes: Axes, timesteps: Sequence[int], row: Row, style: MethodStyle) -> None:
+    """Draw the paired differences of one row with their intervals."""
+    found = [
+        (t, cell.comparison)
+        for t, cell in zip(timesteps, row.cells, strict=True)
+        if cell.comparison is not None
+    ]
+    if not found:
+        axes.text(0.5, 0.5, "not measured", ha="center", color=GREY, transform=axes.transAxes)
+        return
+    at = [t for t, _ in found]
+    axes.fill_between(
+        at, [c.low for _, c in found], [c.high for _, c in found], color=style.colour,
+        alpha=0.25, linewidth=0,
+    )  # fmt: skip
+    axes.plot(at, [c.mean for _, c in found], color=style.colour, linewidth=0.9)
+    for t, compared in found:
+        face = style.colour if compared.separated else "white"
+        axes.plot(t, compared.mean, style.marker, color=style.colour, mfc=face, ms=3.5, mew=0.8)
+    axes.locator_params(axis="y", nbins=4)
+
+
+def _title(row: Row, first: Row) -> str:
+    """The label, and the two budgets where they differ."""
+    if row.updates is None or row.updates == first.updates:
+        return row.label
+    return f"{row.label} ({updates_text(row)} updates; {first.label}: {updates_text(first)})"
