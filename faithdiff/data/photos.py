@@ -34,7 +34,8 @@ class Photo:
     """A square crop of a bundled photograph.
 
     ``box`` is (left, top, side) in pixels of the source; resizing the crop to the test size is the
-    only reduction, so its factor is ``side / size``.
+    only reduction, so its factor is ``side / size``. ``focus`` is where a reader looks, a square
+    (left, top, side) as shares of the crop's side; None: wherever most detail is.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Photo:
     caption: str
     licence: str
     source: str
+    focus: tuple[float, float, float] | None = None
 
 
 _RECORDS: dict[str, tuple[Package, str, str]] = {
@@ -89,9 +91,31 @@ _RECORDS: dict[str, tuple[Package, str, str]] = {
 }
 
 
+# Where the report enlarges: faces, lettering, texture. Shares of the crop's side.
+_FOCUS: dict[str, tuple[float, float, float]] = {
+    "astronaut_face": (0.34, 0.46, 0.38),
+    "pagoda_roof": (0.30, 0.58, 0.36),
+    "cat_face": (0.08, 0.20, 0.34),
+    "flower": (0.34, 0.30, 0.34),
+    "coffee_cup": (0.10, 0.28, 0.36),
+    "admiral": (0.26, 0.36, 0.40),
+    "rocket": (0.33, 0.66, 0.34),
+    "tissue": (0.30, 0.32, 0.36),
+    "optic_disc": (0.20, 0.35, 0.36),
+    "galaxies": (0.26, 0.26, 0.32),
+    "mission_patch": (0.24, 0.20, 0.42),
+    "helmet": (0.06, 0.05, 0.32),
+    "lake_trees": (0.30, 0.60, 0.32),
+    "tissue_folds": (0.35, 0.40, 0.36),
+    "spoon": (0.04, 0.02, 0.44),
+    "lamps": (0.60, 0.62, 0.36),
+    "pagoda_floors": (0.28, 0.20, 0.36),
+}
+
+
 def _photo(name: str, file: str, box: tuple[int, int, int], caption: str) -> Photo:
     package, licence, source = _RECORDS[file]
-    return Photo(name, package, file, box, caption, licence, source)
+    return Photo(name, package, file, box, caption, licence, source, _FOCUS.get(name))
 
 
 PHOTOS: tuple[Photo, ...] = (

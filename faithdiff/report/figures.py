@@ -67,8 +67,8 @@ def ablation_figure(profile: Profile, table: Table) -> Figure | None:
     drawn = [c for c in range(len(table.columns)) if any(row.cells[c].comparison for row in rows)]
     if not drawn:
         return None
-    across = min(len(drawn), 4)
-    down = -(-len(drawn) // across)
+    down = -(-len(drawn) // 4)
+    across = -(-len(drawn) // down)
     height = (0.2 * len(rows) + 0.75) * down + 0.3
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
@@ -76,7 +76,8 @@ def ablation_figure(profile: Profile, table: Table) -> Figure | None:
     for area, c in zip(axes, drawn, strict=False):
         cells = [row.cells[c] for row in rows]
         _differences(area, table.columns[c], cells, [styles[row.method] for row in rows])
-    axes[0].set_yticks(range(len(rows)), [_with_budget(row) for row in rows])
+    if len({row.updates for row in table.blocks[0].rows}) > 1:
+        axes[0].set_yticks(range(len(rows)), [_with_budget(row) for row in rows])
     for area in axes[len(drawn) :]:
         area.remove()
     left_out = [table.columns[c].label for c in range(len(table.columns)) if c not in drawn]

@@ -6,10 +6,10 @@ budget it is a landmark, not a rival.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from faithdiff.config import Baseline, Profile, Variant
+from faithdiff.config import Baseline, Profile
 from faithdiff.report.cells import TITLES, Block
 
 _ORDER = ("", *TITLES)
@@ -18,10 +18,9 @@ _ORDER = ("", *TITLES)
 def group_of(profile: Profile, method: str) -> str:
     """Key of the group that a method is in; empty for interpolation, which is in none."""
     found = profile.methods[method]
-    imported = isinstance(found, Variant) and found.weights is not None
-    if imported or getattr(found, "published", False):
+    if found.published:
         return "published"
-    if isinstance(found, Variant) or found.trained:
+    if profile.updates_of(method) is not None:
         return "controlled"
     return "" if isinstance(found, Baseline) else "own"
 
@@ -53,7 +52,7 @@ def grouped(blocks: Sequence[Block], profile: Profile) -> list[Block]:
 
 def budgeted(blocks: Sequence[Block], profile: Profile) -> list[Block]:
     """The blocks of a table, each row with the updates of its training."""
-    known: Callable[[str], int | None] = getattr(profile, "updates_of", lambda _: None)
     return [
-        replace(b, rows=tuple(replace(r, updates=known(r.method)) for r in b.rows)) for b in blocks
+        replace(b, rows=tuple(replace(r, updates=profile.updates_of(r.method)) for r in b.rows))
+        for b in blocks
     ]

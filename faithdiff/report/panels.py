@@ -1,7 +1,8 @@
 """Figures made of images: what the degradation levels look like, and what each method makes.
 
-Each image is shown whole, with a box, and the box enlarged without smoothing. The box is where
-the HQ image has most fine detail, so no one chooses a flattering crop.
+Each image is shown whole, with a box, and the box enlarged without smoothing. The box is fixed
+before any result is there, so that no one chooses a flattering crop: the focus of a photograph that
+ships with the suite, and elsewhere the place where the HQ image has most fine detail.
 """
 
 from __future__ import annotations
@@ -18,18 +19,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from faithdiff.config import Profile
+from faithdiff.config import PhotoSet, Profile
 from faithdiff.data.datasets import read_index
 from faithdiff.data.images import read_image
+from faithdiff.data.photos import PHOTOS
 from faithdiff.errors import ImageError
 from faithdiff.layout import Layout
+from faithdiff.report.groups import in_groups
 from faithdiff.report.style import GREY, VERMILLION, WIDTH
+from faithdiff.report.tables import metric_columns
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int]  # top, left, side in pixels
 
 BOX_SHARE = 4  # the box is this many times smaller than the shorter side
 PANELS_WIDTH = 6.3  # inches; what keeps the files of a profile below 4 MB
+PRINTED = ("psnr", "st-lpips")  # under the panels
 LEVEL_IMAGES = 2  # per test set in the figure of the levels
 
 
@@ -50,7 +55,7 @@ def levels_figure(profile: Profile, layout: Layout) -> Figure:
     axes = figure.subplots(len(rows), 2 * len(shown), squeeze=False)
     for i, (dataset, name) in enumerate(shown):
         hq = read_image(layout.dataset(dataset) / "hq" / f"{name}.png")
-        box = detailed_box(hq)
+        box = box_of(profile, dataset, name, hq)
         axes[0, 2 * i].set_title(f"{dataset}: {name}", loc="left", fontsize=6.5)
         for r, row in enumerate(rows):
             image = hq if row == "HQ" else _lq(layout, dataset, row, name, hq)
@@ -66,14 +71,16 @@ def panels_figure(
 ) -> Figure:
     """Draw LQ, each method of the main table, and HQ, for the first images of a test set.
 
-    Real-world images have no HQ column; the box is where their LQ image has most detail.
+    Real-world images have no HQ column; the box is where their LQ image has most detail. A second
+    sampler of the same weights is left to the table.
 
     Raises:
         UserError: An index or an image is missing or has another size than its HQ image.
     """
     names = list(read_index(layout.dataset(dataset))["name"][: profile.report.panel_images])
     real = profile.data.is_real(dataset)
-    columns = ["LQ", *profile.report.main, *([] if real else ["HQ"])]
+    methods = [name for name in profile.report.main if profile.checkpoint_of(name) == name]
+    columns = ["LQ", *in_groups(profile, methods), *([] if real else ["HQ"])]
     scale = profile.data.scale_of(dataset)
     hqs = [
         _enlarged(read_image(layout.lq(dataset, level) / f"{name}.png"), scale)
@@ -83,18 +90,18 @@ def panels_figure(
     ]
     side = min(PANELS_WIDTH / len(columns), 1.0)
     heights = [ratio for hq in hqs for ratio in (hq.shape[0] / hq.shape[1], 1.0)]
-    size = (side * len(columns), side * sum(heights) + 0.17 * len(names) + 0.4)
+    size = (side * len(columns), side * sum(heights) + 0.28 * len(names) + 0.4)
     figure = Figure(figsize=size, layout=_close())
     axes = figure.subplots(
         len(heights), len(columns), squeeze=False, gridspec_kw={"height_ratios": heights}
     )
-    psnr = _psnr(scores, profile, dataset, level)
+    values = _values(scores, profile, dataset, level)
     for i, (name, hq) in enumerate(zip(names, hqs, strict=True)):
-        box = detailed_box(hq)
+        box = box_of(profile, dataset, name, hq)
         for c, column in enumerate(columns):
             whole, zoomed = axes[2 * i, c], axes[2 * i + 1, c]
-            text = "" if real else _caption(column, psnr, name)
-            zoomed.set_xlabel(text, fontsize=6.5, labelpad=2)
+            text = "" if real or column in ("LQ", "HQ") else _caption(values, column, name)
+            zoomed.set_xlabel(text, fontsize=6.0, labelpad=2)
             image = _image(profile, layout, scores, (dataset, level, name), column, hq)
             for area in (whole, zoomed) if image is None else ():
                 _absent(area)
@@ -103,7 +110,7 @@ def panels_figure(
                 _zoom(zoomed, image, box)
     for c, column in enumerate(columns):
         label = column if column in ("LQ", "HQ") else profile.methods[column].label
-        axes[0, c].set_title(textwrap.fill(label, 13), fontsize=6.5)
+        axes[0, c].set_title(textwrap.fill(label, 13), fontsize=6.0)
     title = f"{dataset}, real-world" if real else f"{dataset}, Level {level}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=8)
     return figure
@@ -111,6 +118,17 @@ def panels_figure(
 
 def _close() -> ConstrainedLayoutEngine:
     return ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+
+
+def box_of(profile: Profile, dataset: str, name: str, hq: Pixels) -> Box:
+    """Where an image is enlarged: at its focus, or where it has most detail."""
+    bundled = isinstance(profile.data.test[dataset], PhotoSet)
+    focus = next((photo.focus for photo in PHOTOS if photo.name == name), None)
+    if not bundled or focus is None:
+        return detailed_box(hq)
+    height, width = hq.shape[:2]
+    left, top, share = focus
+    return round(top * height), round(left * width), max(round(share * min(height, width)), 1)
 
 
 def detailed_box(hq: Pixels) -> Box:
@@ -172,29 +190,27 @@ def _image(
     return image
 
 
-def _psnr(
-    scores: pd.DataFrame, profile: Profile, dataset: str, level: str
-) -> dict[tuple[str, str], float]:
-    """Look up PSNR by (method, image) at each method's first seed, where it is ok."""
-    wanted = {
-        "dataset": dataset,
-        "level": level,
-        "metric": "psnr",
-        "protocol": profile.report.protocol,
-        "status": "ok",
-    }
-    rows = scores[(scores[list(wanted)] == pd.Series(wanted)).all(axis=1)]
-    first = scores.groupby("method")["seed"].min()
-    rows = rows[rows["seed"] == rows["method"].map(first)]
-    keys = zip(rows["method"], rows["image"], strict=True)
-    return dict(zip(keys, rows["value"], strict=True))
+Values = dict[tuple[str, str], list[str]]  # (method, image) -> one line for each metric
 
 
-def _caption(column: str, psnr: dict[tuple[str, str], float], name: str) -> str:
-    if column in ("LQ", "HQ"):
-        return ""
-    value = psnr.get((column, name))
-    return "PSNR n/a" if value is None else f"{value:.2f} dB"
+def _values(scores: pd.DataFrame, profile: Profile, dataset: str, level: str) -> Values:
+    """Write PSNR and ST-LPIPS by method and image, at each method's first seed, where ok."""
+    where = {"dataset": dataset, "level": level, "protocol": profile.report.protocol}
+    rows = scores[(scores[list(where)] == pd.Series(where)).all(axis=1)]
+    rows = rows[(rows["status"] == "ok") & rows["metric"].isin(PRINTED)]
+    rows = rows[rows["seed"] == rows["method"].map(scores.groupby("method")["seed"].min())]
+    columns = {c.metric: c for c in metric_columns(profile) if c.metric in PRINTED}
+    values: Values = {}
+    for metric, column in columns.items():
+        own = rows[rows["metric"] == metric]
+        for method, image, value in zip(own["method"], own["image"], own["value"], strict=True):
+            text = f"{value:.{min(column.decimals, 3)}f} {column.unit or column.label}"
+            values.setdefault((method, image), []).append(text)
+    return values
+
+
+def _caption(values: Values, method: str, name: str) -> str:
+    return "\n".join(values.get((method, name), ["n/a"]))
 
 
 def _show(axes: Axes, image: Pixels, box: Box) -> None:

@@ -60,14 +60,19 @@ class MethodStyle:
 def method_styles(profile: Profile) -> dict[str, MethodStyle]:
     """Give each method a style; the reference of the ablation is the vermillion one."""
     reference = profile.report.ablation[0]
-    others = [name for name in profile.methods if name != reference]
+    # Those of the main table first, so that colours do not repeat there before they must.
+    others = dict.fromkeys([*profile.report.main, *profile.methods])
+    others.pop(reference, None)
+    # A second sampler of the same weights has their colour and a marker of its own.
+    owners = [name for name in others if profile.checkpoint_of(name) == name]
+    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(owners)}
     styles = {
         name: MethodStyle(
             profile.methods[name].label,
-            _COLOURS[i % len(_COLOURS)],
+            colours[profile.checkpoint_of(name)],
             _MARKERS[1 + i % (len(_MARKERS) - 1)],
         )
-        for i, name in enumerate(others)
+        for i, name in enumerate([*owners, *(name for name in others if name not in owners)])
     }
     label = profile.methods[reference].label
     return {reference: MethodStyle(label, VERMILLION, _MARKERS[0]), **styles}

@@ -48,9 +48,10 @@ def tradeoff_figure(profile: Profile, table: Table) -> Figure | None:
     drawn = [row.method for row in table.blocks[0].rows if row.method]
     figure.supxlabel(_note(table, (x, y)), **NOTE)
     figure.legend(
-        handles=[*_method_handles(drawn, styles), *_level_handles(profile.data.levels)],
-        loc="outside lower center", ncols=4, fontsize=6.5,
-    )  # fmt: skip
+        handles=_method_handles(drawn, styles), loc="outside upper center", ncols=4, fontsize=6.5
+    )
+    levels = _level_handles(profile.data.levels)
+    panels[-1].legend(handles=levels, loc="lower right", fontsize=6.5, frameon=True, framealpha=0.9)
     return figure
 
 
