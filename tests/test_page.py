@@ -20,6 +20,7 @@ from PIL import Image
 
 from faithdiff.audit.results import load_results
 from faithdiff.audit.revision import WORKING_TREE, find_revision
+from faithdiff.config import Profile
 from faithdiff.data.images import sha256_file, write_png
 from faithdiff.errors import UserError
 from faithdiff.methods import Study
@@ -29,6 +30,7 @@ from faithdiff.report.page.build import _environment, page_digest, report_folder
 from faithdiff.report.page.content import embedded, page_content
 from faithdiff.report.page.pictures import EXACT, WHOLE, Album, _box, _cut
 from faithdiff.report.render import write_table
+from faithdiff.report.tables import write_tables
 from faithdiff.score.costs import COST_COLUMNS
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +47,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "config", root / "config")
     shutil.copytree(ROOT / "results" / "mini", root / "results" / "mini")
     shutil.rmtree(root / "results/mini/report", ignore_errors=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        shutil.copytree(ROOT / "results" / "paper", root / "results" / "paper")
+        write_tables(_quick(Study.load(MINI).profile), Study.load(MINI).layout)
     _pictures(root)
     _rename(root / "results/mini/tables/main.cells.json", "Bicubic", EVIL)
     claims = root / "results/mini/claims.json"
@@ -56,6 +62,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         made = write_page(study, Path())
     assert made == report_folder(study.layout) / "index.html"
     return root / made
+
+
+def _quick(profile: Profile) -> Profile:
+    return profile.model_copy(
+        update={"report": profile.report.model_copy(update={"bootstrap": 200})}
+    )
 
 
 def _pictures(root: Path) -> None:

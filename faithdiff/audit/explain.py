@@ -132,7 +132,7 @@ def _rows(results: Results, content: dict[str, Any], cell: dict[str, Any]) -> pd
     names = content["images"].get(f"{cell['protocol']}/{cell['metric']}", {})
     listed = {(*place.split("/", 1), image) for place, images in names.items() for image in images}
     places = list(own[["dataset", "level", "image"]].itertuples(index=False, name=None))
-    return own[[place in listed for place in places]]
+    return own.iloc[[i for i, place in enumerate(places) if place in listed]]
 
 
 def _check(cell: dict[str, Any], rows: pd.DataFrame, table: str, results: Results) -> None:

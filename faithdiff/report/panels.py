@@ -90,7 +90,7 @@ def panels_figure(
     ]
     side = min(PANELS_WIDTH / len(columns), 1.0)
     heights = [ratio for hq in hqs for ratio in (hq.shape[0] / hq.shape[1], 1.0)]
-    size = (side * len(columns), side * sum(heights) + 0.28 * len(names) + 0.4)
+    size = (side * len(columns), side * sum(heights) + 0.2 * len(names) + 0.4)
     figure = Figure(figsize=size, layout=_close())
     axes = figure.subplots(
         len(heights), len(columns), squeeze=False, gridspec_kw={"height_ratios": heights}

@@ -9,22 +9,16 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from faithdiff.report.cells import Block, Cell, Column, Row, Table, cell_text
-
-# Of a cell, in the order of the CSV's columns.
-_FIELDS = (
-    *("block", "datasets", "levels", "method", "label", "group", "updates", "metric", "protocol"),
-    *("higher_is_better", "printed", "status", "reasons", "seeds", "n", "expected", "mean", "low"),
-    *("high", "seed_sd", "mark", "compared_with", "difference", "difference_low"),
-    *("difference_high", "p", "p_holm", "separated"),
-)
+from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Row, Table, cell_text
 
 
 def to_csv(table: Table) -> str:
     """One line per cell, numbers in full precision."""
     out = io.StringIO()
     entries = [entry for _, entry in _entries(table)]
-    names = [name for name in _FIELDS if name not in ("seeds", "reasons")]
+    # A table without columns has no entry, and its file the same head as any other's.
+    empty = _entry(Block("", "", (), ()), Row("", "", ()), HELD_OUT, Cell("not run"))
+    names = [name for name in empty if name not in ("images", "seeds", "reasons")]
     writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for entry in entries:
@@ -86,7 +80,7 @@ def _entries(table: Table) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _entry(block: Block, row: Row, column: Column, cell: Cell) -> dict[str, Any]:
     compared = cell.comparison
-    entry = {
+    return {
         "block": block.name,
         "datasets": list(block.datasets),
         "levels": list(block.levels),
@@ -106,7 +100,6 @@ def _entry(block: Block, row: Row, column: Column, cell: Cell) -> dict[str, Any]
         "mean": _finite(cell.mean),
         "low": _finite(cell.low),
         "high": _finite(cell.high),
-        "seed_sd": _finite(getattr(cell, "seed_sd", math.nan)),
         "mark": cell.mark,
         "compared_with": compared.other if compared else None,
         "difference": _finite(compared.mean) if compared else None,
@@ -116,7 +109,6 @@ def _entry(block: Block, row: Row, column: Column, cell: Cell) -> dict[str, Any]
         "p_holm": _finite(compared.p_holm) if compared else None,
         "separated": compared.separated if compared else None,
     }
-    return {name: entry[name] for name in _FIELDS}
 
 
 def _finite(value: float) -> float | None:

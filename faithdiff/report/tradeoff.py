@@ -60,7 +60,7 @@ def _note(table: Table, at: tuple[int, int]) -> str:
     several = any(len(cell.seeds) > 1 for cell in cells)
     stand_in = table.columns[at[1]].metric == "st-lpips"
     return (
-        "Means over the images of the set."
+        "Means over the test set."
         + " Bars: standard deviation over trainings." * several
         + " ST-LPIPS is a substitute for LPIPS." * stand_in
     )

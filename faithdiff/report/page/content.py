@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ import pandas as pd
 from faithdiff.audit.explain import explain_cell
 from faithdiff.audit.explain_costs import is_cost
 from faithdiff.audit.results import Columns, Results, columns_of
-from faithdiff.report.cells import header
+from faithdiff.report.cells import HELD_OUT, Column, header
+from faithdiff.report.measured import counted
 
 MARKS = {"best": "best", "second": "second", "tie": "one of two leaders, not separated"}
 DIGITS, FEWER = 6, 4  # of an embedded value
@@ -28,6 +28,7 @@ def page_content(results: Results, root: Path) -> dict[str, Any]:
     columns = columns_of([results], root)
     manifest = results.manifest
     scores = results.scores
+    counts, unmeasured = counted(scores, _metrics(results, columns))
     return {
         "profile": results.profile,
         "made": f"{manifest.get('commit') or 'not known'}"
@@ -35,8 +36,8 @@ def page_content(results: Results, root: Path) -> dict[str, Any]:
         "counts": {
             "methods": scores["method"].nunique(),
             "images": len(scores[["dataset", "image"]].drop_duplicates()),
-            "values": int((scores["status"] == "ok").sum()),
-            "missing": int((scores["status"] != "ok").sum()),
+            "metrics": counts,
+            "unmeasured": unmeasured,
         },
         "stale": results.stale,
         "tables": [
@@ -48,6 +49,17 @@ def page_content(results: Results, root: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _metrics(results: Results, columns: Columns) -> list[Column]:
+    """The metrics that were asked for, under the protocol of the tables, in the profile's order."""
+    pairs = results.scores[["metric", "protocol"]].drop_duplicates()
+    found = [columns[p] for p in pairs.itertuples(index=False, name=None) if p in columns]
+    config = results.manifest.get("config", {})
+    printed = config.get("report", {}).get("protocol")
+    order = [*config.get("score", {}).get("metrics", []), HELD_OUT.metric]
+    mine = [c for c in found if c.protocol in (printed, HELD_OUT.protocol) or printed is None]
+    return sorted(mine, key=lambda c: order.index(c.metric) if c.metric in order else len(order))
+
+
 def _names(tables: Iterable[str]) -> list[str]:
     return sorted(tables, key=lambda name: (ORDER.index(name) if name in ORDER else 99, name))
 
@@ -55,21 +67,32 @@ def _names(tables: Iterable[str]) -> list[str]:
 def _table(results: Results, name: str, columns: Columns, root: Path) -> dict[str, Any]:
     """A table as rows of cells, each with the key that explains it."""
     cells: dict[str, dict[str, Any]] = results.tables[name].get("cells", {})
+    groups = results.tables[name].get("groups", {})
     shown = list(dict.fromkeys((c["metric"], c["protocol"]) for c in cells.values()))
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for key, cell in [*cells.items(), *_published(results, name, root)]:
         place = (cell["block"], cell["label"])
         row = rows.setdefault(
-            place, {"block": cell["block"], "label": cell["label"], "cells": [None] * len(shown)}
+            place,
+            {
+                "block": cell["block"],
+                "label": cell["label"],
+                "group": groups.get(cell.get("group", ""), ""),
+                "updates": cell.get("updates"),
+                "cells": [None] * len(shown),
+            },
         )
         metric = (cell["metric"], cell["protocol"])
         if metric in shown:
             row["cells"][shown.index(metric)] = _shown(f"{name}|{key}", cell)
-    caption, notes = _caption(results, name)
+    # What a method trains is in the explanations of its cells.
+    notes = [n for n in results.tables[name].get("notes", []) if not n.startswith("trained: ")]
     return {
         "name": name,
-        "caption": caption,
+        "caption": results.tables[name].get("caption", ""),
+        "unmeasured": results.tables[name].get("unmeasured", ""),
         "notes": notes,
+        "budgets": any(row["updates"] is not None for row in rows.values()),
         "columns": [header(columns[metric]) for metric in shown],
         "blocks": list(dict.fromkeys(row["block"] for row in rows.values())),
         "rows": _by_block(list(rows.values())),
@@ -98,7 +121,8 @@ def _difference(cell: dict[str, Any]) -> str:
     if cell.get("difference") is None or cell.get("mark"):
         return ""
     star = "*" if cell["separated"] else ""
-    decimals = len(str(cell["printed"]).partition(".")[2])
+    mean = str(cell["printed"]).partition(" ")[0]  # without its spread over trainings
+    decimals = len(mean.partition(".")[2])
     return f"{cell['difference']:+.{decimals}f}{star}".replace("-", "\N{MINUS SIGN}")
 
 
@@ -113,22 +137,6 @@ def _published(results: Results, name: str, root: Path) -> list[tuple[str, dict[
         for line in lines
         if line["status"] == "published"
     ]
-
-
-def _caption(results: Results, name: str) -> tuple[str, list[str]]:
-    """Caption of the Markdown table, and the notes that say why a number is missing."""
-    content = results.revision.read(f"results/{results.profile}/tables/{name}.md")
-    parts = [] if content is None else content.decode("utf-8").strip().split("\n\n")
-    texts = [_plain(part) for part in parts if part[0] not in "|*" and not part.startswith("<!--")]
-    notes = [re.sub("^<sup>.*?</sup> ", "", text) for text in texts if text.startswith("<sup>")]
-    captions = [text for text in texts if not text.startswith("<sup>")]
-    # What a method trains is in the explanations of its cells.
-    reasons = [note for note in notes if not note.startswith("trained: ")]
-    return captions[-1] if captions else "", reasons
-
-
-def _plain(markdown: str) -> str:
-    return re.sub(r"\\([\\*_|<>\[\]`])", r"\1", markdown.strip())
 
 
 def _claims(results: Results) -> dict[str, Any]:

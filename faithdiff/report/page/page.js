@@ -47,16 +47,18 @@ function sortTable(table, column, direction) {
 }
 
 function markBlocks(table) {
-  // A line above the first row of each block, as long as the rows stand in their order.
-  let last = null;
+  // A line above the first row of each block, and of each group of methods in it, with the name of
+  // the group: as long as the rows stand in their order.
+  let last = null, group = null;
   for (const row of table.tBodies[0].rows) {
-    row.classList.remove("start");
+    row.classList.remove("start", "apart");
     if (row.hidden || !table.classList.contains("numbers")) continue;
     const block = row.cells[0].textContent;
-    if (last !== null && block !== last && !table.classList.contains("sorted")) {
-      row.classList.add("start");
-    }
-    last = block;
+    const inOrder = !table.classList.contains("sorted");
+    if (last !== null && block !== last && inOrder) row.classList.add("start");
+    if (block !== last) group = null;
+    if (row.dataset.group && row.dataset.group !== group && inOrder) row.classList.add("apart");
+    [last, group] = [block, row.dataset.group ?? null];
   }
 }
 

@@ -26,9 +26,10 @@ FIGURE_WIDTH = 1400  # pixels
 CAPTIONS = {  # by how the name of the file begins
     "ablation": "Each variant's difference to the first row of the table, with its 95% interval.",
     "levels": "Test images as they are, and degraded at each level.",
-    "panels": "Test images restored by each method, with an enlarged detail and their PSNR.",
-    "training": "Loss while training, and on held-out images.",
-    "perception-distortion": "Closeness to the truth against perceptual quality.",
+    "heldout": "Held-out loss less that of the first row, timestep by timestep.",
+    "panels": "Test images restored by each method, with an enlarged detail, PSNR and ST-LPIPS.",
+    "training": "Loss while training.",
+    "perception-distortion": "What methods pay in PSNR and get in perception, level by level.",
 }
 Place = tuple[str, str, str]  # data set, level, image
 Box = tuple[int, int, int, int]  # top, left, bottom, right as thousandths of the sides
