@@ -109,8 +109,8 @@ def test_the_table_prints_means_over_seeds_and_what_is_trained(study: Study) -> 
     text = to_markdown(cost_report(load_costs(file), study.profile))
     assert text.startswith("<!-- written from results/own/cost.csv; do not edit -->")
     row = next(line for line in text.splitlines() if line.startswith("| FaithDiff |"))
-    assert re_cells(row)[1:7] == ["5.50<sup>3</sup>", "8.00", "20", "140", "2", "30"]
-    assert "<sup>3</sup> trained: alignment 1.00 M, unet 4.50 M" in text
+    assert re_cells(row)[1:7] == ["5.50<sup>2</sup>", "8.00", "20", "140", "2", "30"]
+    assert "<sup>2</sup> trained: alignment 1.00 M, unet 4.50 M" in text
     assert "Means over 2 seeds." in text and "not measured" in text
 
 

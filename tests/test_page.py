@@ -178,6 +178,27 @@ def test_every_number_of_every_table_can_be_explained(parsed: Elements) -> None:
             assert mean == pytest.approx(cell["mean"], rel=1e-5)
 
 
+def test_its_first_lines_count_what_was_measured_of_each_metric(page: Path) -> None:
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    header = text[text.index("<header>") : text.index("</header>")]
+    scores = pd.read_csv(page.parent.parent / "scores.csv", dtype=str, keep_default_na=False)
+    own = scores[(scores["metric"] == "psnr") & (scores["protocol"] == "ycbcr")]
+    assert f"Values measured: PSNR {len(own):,} of {len(own):,}, SSIM" in header
+    command = "faithdiff fetch --weights lpips --weights musiq --weights clipiqa+"
+    if scores.loc[scores["metric"] == "lpips", "status"].str.startswith("unavailable").all():
+        assert f"Not measured: LPIPS, MUSIQ, CLIPIQA+ (<code>{command}</code>, then" in header
+        assert text.count(command) >= 3  # and below both tables
+        cells = re.findall(r'data-key="(?:main|ablation)\|[^>]*>([^<]*)', text)
+        assert cells and "n/a" not in cells
+
+
+def test_groups_of_methods_stand_apart(page: Path, parsed: Elements) -> None:
+    main = json.loads((page.parent.parent / "tables/main.cells.json").read_text("utf-8"))
+    rows = [a["data-group"] for tag, a in parsed.tags if tag == "tr" and "data-group" in a]
+    assert set(rows) == set(main["groups"].values())
+    assert main["caption"].split(".")[0] in html.unescape(page.read_text(encoding="utf-8"))
+
+
 def test_every_claim_has_its_verdict(page: Path, parsed: Elements) -> None:
     claims = json.loads((page.parent.parent / "claims.json").read_text(encoding="utf-8"))["claims"]
     shown = [a["data-text"] for _, a in parsed.tags if "data-text" in a]
@@ -241,10 +262,11 @@ def test_the_costs_are_explained_by_their_own_file(page: Path, tmp_path: Path) -
     data = embedded(results, root)
     cells = {key: cell for key, cell in data["cells"].items() if key.startswith("cost|")}
     assert cells["cost|Cost|faithdiff|seconds"]["by_seed"] == [[0, 12.5]]
-    assert cells["cost|Cost|faithdiff|peak_memory_mb"]["by_seed"] == [[0, None]]
+    assert "cost|Cost|faithdiff|peak_memory_mb" not in cells  # measured of no method
     assert data["metrics"]["seconds|cost"] == "training s"
     shown = next(t for t in page_content(results, root)["tables"] if t["name"] == "cost")
-    assert "GPU-hours" in shown["columns"] and "no GPU-hours" in shown["notes"][0]
+    assert "training s" in shown["columns"] and "GPU-hours" not in shown["columns"]
+    assert shown["unmeasured"].startswith("Not measured: GPU-hours (the profile runs on CPUs); ")
     assert ["parameters trained", "unet 5"] in data["facts"]
 
 

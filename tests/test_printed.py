@@ -236,12 +236,14 @@ def test_the_seconds_of_the_paper_stand_beside_ours_without_a_difference(
 
 
 def test_gpu_hours_are_of_every_gpu_of_the_training(profile: Profile, layout: Layout) -> None:
-    def gpu_hours(profile: Profile) -> str:
+    def gpu_hours(profile: Profile) -> str | None:
         lines = print_table("cost", profile, layout, "csv").text
         found = {(r["method"], r["metric"]): r for r in csv.DictReader(io.StringIO(lines))}
-        return found["faithdiff", "gpu_hours"]["printed"]
+        return found.get(("faithdiff", "gpu_hours"), {}).get("printed")
 
-    assert gpu_hours(profile) == "n/a"
+    assert gpu_hours(profile) is None  # no column that is empty in every row
+    said = "Not measured: GPU-hours (the profile runs on CPUs)."
+    assert said in print_table("cost", profile, layout, "markdown").text
     four = profile.training.model_copy(update={"processes": 4})
     assert gpu_hours(profile.model_copy(update={"device": "cuda", "training": four})) == "4.20"
 
@@ -274,7 +276,8 @@ def test_a_written_table_has_its_sidecar_beside_it(
     assert found.exit_code == 0, found.output
     cells = json.loads((tmp_path / "main.cells.json").read_text(encoding="utf-8"))
     shipped = json.loads((ROOT / "results/mini/tables/main.cells.json").read_text("utf-8"))
-    assert cells["cells"].keys() >= shipped["cells"].keys()
+    measured = {key for key, cell in shipped["cells"].items() if cell["status"] != "unavailable"}
+    assert cells["cells"].keys() >= measured
     assert file.read_text(encoding="utf-8").count("toprule") == len(
         {cell["datasets"][0] for cell in cells["cells"].values()}
     )

@@ -17,6 +17,7 @@ from faithdiff.config import Profile
 from faithdiff.errors import UserError
 from faithdiff.report.cells import Block, Cell, Column, Row, Table
 from faithdiff.report.groups import group_of, in_groups
+from faithdiff.report.measured import unmeasured
 from faithdiff.score.costs import COST_COLUMNS
 
 SCALES = {"trained_parameters": 1e-6, "total_parameters": 1e-6}
@@ -35,7 +36,7 @@ COLUMNS = tuple(
     )
 )
 UNMEASURED = "not measured: the step was run by hand, or had nothing left to do"
-NO_GPU = "no GPU-hours: the profile runs on CPUs"
+NO_GPU = "the profile runs on CPUs"
 SOURCES = {"gpu_hours": ("pre_seconds", "seconds")}  # columns of cost.csv, where not its own name
 
 
@@ -74,9 +75,12 @@ def cost_table(costs: pd.DataFrame, profile: Profile) -> Table:
     footnotes: list[str] = []
     rows = []
     gpus = gpus_of(profile.device, profile.training.processes, profile.variants)
+    own = costs[costs["method"].isin(list(profile.methods))]
+    columns = [c for c in COLUMNS if cost_values(own, c.metric, gpus).notna().any()]
+    lacking = {c.label: _why(c, gpus) for c in COLUMNS if c not in columns}
     for method in in_groups(profile, profile.methods):
         own = costs[costs["method"] == method]
-        cells = tuple(_cell(own, column, gpus, footnotes) for column in COLUMNS)
+        cells = tuple(_cell(own, column, gpus, footnotes) for column in columns)
         label = profile.methods[method].label
         rows.append(Row(method, label, cells, group_of(profile, method)))
     caption = (
@@ -89,8 +93,9 @@ def cost_table(costs: pd.DataFrame, profile: Profile) -> Table:
     )
     block = Block("Cost", "", tuple(profile.data.test), tuple(profile.data.levels), tuple(rows))
     return Table(
-        "cost", profile.profile, caption, COLUMNS, (block,), tuple(footnotes), {}, source="cost.csv"
-    )
+        "cost", profile.profile, caption, tuple(columns), (block,), tuple(footnotes), {},
+        source="cost.csv", unmeasured=unmeasured(lacking),
+    )  # fmt: skip
 
 
 def gpus_of(device: str, processes: int, variants: Iterable[str]) -> Mapping[str, int] | None:
@@ -123,6 +128,12 @@ def _cell(
     if column.metric != "trained_parameters" or parts.empty:
         return Cell("ok", mean=mean, seeds=seeds)
     return Cell("ok", mean=mean, seeds=seeds, footnote=_note(_trained(parts.iloc[0]), footnotes))
+
+
+def _why(column: Column, gpus: Mapping[str, int] | None) -> str:
+    """Why no method has a value in a column."""
+    no_gpu = column.metric == "gpu_hours" and gpus is None
+    return NO_GPU if no_gpu else UNMEASURED.removeprefix("not measured: ")
 
 
 def _trained(parts: str) -> str:

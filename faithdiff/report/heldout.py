@@ -54,9 +54,9 @@ def heldout_figure(profile: Profile, scores: pd.DataFrame) -> Figure | None:
 
 def measured_timesteps(scores: pd.DataFrame) -> list[int]:
     """Timesteps that the held-out loss was measured at one by one."""
-    own = scores.loc[scores["protocol"] == HELD_OUT.protocol, "metric"]
-    at = own[own.str.startswith(f"{HELD_OUT.metric}@")].str.partition("@")[2]
-    return sorted(set(at.astype(int)))
+    own = scores.loc[scores["protocol"] == HELD_OUT.protocol, "metric"].unique()
+    prefix = f"{HELD_OUT.metric}@"
+    return sorted(int(name.removeprefix(prefix)) for name in own if name.startswith(prefix))
 
 
 def visited_timesteps(restore: Restore) -> list[int]:
