@@ -66,7 +66,11 @@ def explain(
         there = ", ".join(sorted(results.tables)) or "none"
         raise UserError(f"table {table!r}: {results.title} has: {there}")
     content = results.tables[table]
-    cell = _find(list(content["cells"].values()), words, results, root)
+    try:
+        cell = _find(list(content["cells"].values()), words, results, root)
+    except UserError as error:
+        # A metric that nobody measured has no column; the table says how to get it.
+        raise UserError(f"{error}. {content.get('unmeasured', '')}".rstrip(". ")) from None
     return explain_cell(results, table, cell, root)
 
 

@@ -73,7 +73,8 @@ def _latex_group(table: Table, blocks: list[Block], caption: str) -> list[str]:
                 lines += _latex_row(row, table)
     lines += [r"\bottomrule", r"\end{tabular}"]
     used = sorted({c.footnote for block in blocks for row in block.rows for c in row.cells} - {0})
-    notes = [latex_escape(table.unmeasured)] if table.unmeasured else []
+    first = blocks[0] is table.blocks[0]
+    notes = [latex_escape(table.unmeasured)] if table.unmeasured and first else []
     notes += [rf"\textsuperscript{{{i}}} {latex_escape(table.footnotes[i - 1])}" for i in used]
     if notes:
         lines += [r"\par\medskip\raggedright\footnotesize", r"\\ ".join(notes)]

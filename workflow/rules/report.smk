@@ -17,7 +17,7 @@ rule tables:
         code=code_digest("faithdiff.report.tables"),
         config=digest(
             profile.report,
-            {n: m.label for n, m in profile.methods.items()},
+            {n: [m.label, m.published, profile.updates_of(n)] for n, m in profile.methods.items()},
             # GPU-hours are of every GPU.
             [profile.device, profile.training.processes],
         ),
@@ -41,7 +41,12 @@ rule figures:
         LOGS / "benchmarks" / "figures" / "study.tsv"
     params:
         code=code_digest("faithdiff.report.figures"),
-        config=digest(profile.report, {n: m.label for n, m in profile.methods.items()}),
+        config=digest(
+            profile.report,
+            {n: [m.label, m.published, profile.updates_of(n)] for n, m in profile.methods.items()},
+            # The timesteps that the sampler visits are marked.
+            profile.restore,
+        ),
     threads: 1
     resources:
         mem_mb=needs("mem_mb", "figures"),
