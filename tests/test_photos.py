@@ -20,7 +20,7 @@ needs_sklearn = pytest.mark.skipif(
 
 
 def _params() -> list[object]:
-    marks = {"sklearn": needs_sklearn, "skimage": ()}
+    marks = {"sklearn": needs_sklearn, "skimage": (), "matplotlib": ()}
     return [pytest.param(photo, id=photo.name, marks=marks[photo.package]) for photo in PHOTOS]
 
 
