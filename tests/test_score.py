@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -550,3 +551,11 @@ def test_a_restoration_of_another_data_set_is_refused(study: tuple[Profile, Layo
     (layout.dataset("Set") / "index.csv").write_text("name\nimage-0\nimage-1\nimage-2\n")
     with pytest.raises(RunError, match=r"lists 2 images, there are 3 images in .*index.csv"):
         score_job(profile, layout, "faithdiff", 0, artifacts_file=CONFIG / "artifacts.yaml")
+
+
+def test_rows_name_the_picture_that_an_image_was_cut_from(study: tuple[Profile, Layout]) -> None:
+    profile, layout = study
+    (layout.dataset("Set") / "index.csv").write_text("name,picture\nimage-0,a.png\nimage-1,a.png\n")
+    score_job(profile, layout, "faithdiff", 0, artifacts_file=CONFIG / "artifacts.yaml")
+    rows = pd.read_csv(layout.restored("faithdiff", 0) / "scores.csv")
+    assert set(rows["picture"]) == {"a.png"} and set(rows["image"]) == {"image-0", "image-1"}

@@ -59,8 +59,8 @@ class VariantMethod(Method):
         if self._variant.pretrain:
             _load_stage1(training, self._variant.recipe)
         log: list[dict[str, Any]] = []
-        # Where stage 1 or a phase ended its reading of the data, the next one goes on: variants of one
-        # budget see the same batches in the same order, whatever their stages are.
+        # Each stage and phase goes on in the data where the last one ended: variants of one budget
+        # see the same batches in the same order, whatever their stages are.
         seen = study.profile.training.stage1_steps if self._variant.pretrain else 0
         updates = self._profile.phase_updates(self._name)
         for number, phase in enumerate(self._variant.phases):
