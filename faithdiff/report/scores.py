@@ -58,7 +58,7 @@ def read_scores(stream: IO[bytes], path: str) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not a CSV file: {error}") from None
     if PICTURE not in frame and "image" in frame:  # as older commits have it
-        frame.insert(frame.columns.get_loc("image") + 1, PICTURE, frame["image"])
+        frame.insert(list(frame).index("image") + 1, PICTURE, frame["image"])
     if missing := [name for name in COLUMNS if name not in frame]:
         raise UserError(f"{path}: has no column {', '.join(missing)}; score and collect again")
     frame["seed"] = _numbers(frame, "seed", path).astype(int)
@@ -151,7 +151,7 @@ def difference(sample: Sample, other: Sample) -> NDArray[np.float64]:
 class ScoreBook:
     """Samples of a score file by (method, metric, protocol, data sets, levels)."""
 
-    def __init__(self, scores: pd.DataFrame, by: Literal["picture", "image"] = PICTURE) -> None:
+    def __init__(self, scores: pd.DataFrame, by: Literal["picture", "image"] = "picture") -> None:
         """Args are the rows, and what counts as one: `image` as a published mean counts them."""
         if PICTURE not in scores or by == "image":
             scores = scores.assign(picture=scores["image"])
