@@ -292,9 +292,9 @@ def _because(
             )
         elif m.verdict == "inconclusive" and m.tested and _too_small(m):
             yield (
-                f"{m.column.label}, {m.contrast.text}: clear in its sign, but "
-                f"{number(m.value, m.column, True)} is less than {number(m.matters, m.column)}, the "
-                "smallest gain that matters, and the interval reaches beyond it"
+                f"{m.column.label}, {m.contrast.text}: clear in its sign, but its estimate is less "
+                f"than {number(m.matters, m.column)}, the smallest gain that matters, and its "
+                "interval reaches beyond"
             )
 
 
