@@ -352,11 +352,8 @@ def test_contrasts_that_were_not_run_are_no_pass(found: list[tuple[Verdict, bool
     asked: list[Verdict] = ["not run" if missing else verdict for verdict, missing in found]
     every, present, agreed = (of_contrasts(asked, absent, need) for need in NEEDS)
     assert (every in YES) == (set(asked) <= set(YES))
-    assert (present in YES) == (
-        not all(absent)
-        and {v for v in asked if v != "not run"} <= set(YES)
-        and "not run" not in {v for v, m in zip(asked, absent) if not m}
-    )
+    there = [verdict for verdict, missing in zip(asked, absent, strict=True) if not missing]
+    assert (present in YES) == (bool(there) and set(there) <= set(YES))
     if agreed in YES:
         assert set(asked) == {agreed}
 
@@ -547,11 +544,9 @@ def test_budgets_stand_beside_each_difference(profile: Profile) -> None:
 
 
 def test_a_direction_needs_to_say_what_matters() -> None:
+    silent = {**CLAIM, "expect": [{"metric": "niqe", "rule": "better"}]}
     with pytest.raises(ConfigError, match="claim: say in `matters` which gain in niqe matters"):
-        parse(
-            {"matters": {"psnr": 0.1}, "claims": [{**CLAIM, "expect": [{"metric": "niqe", "rule": "better"}]}]},
-            Claims, "test",
-        )  # fmt: skip
+        parse({"matters": {"psnr": 0.1}, "claims": [silent]}, Claims, "test")
     own = {**CLAIM, "matters": {"psnr": 0.2}}
     found = Claims.model_validate({"matters": {"psnr": 0.1}, "claims": [own]})
     assert found.matters_of(found.claims[0], "psnr") == 0.2
@@ -624,14 +619,14 @@ def test_a_trend_is_the_gain_beyond_the_other_levels(profile: Profile) -> None:
         claim(id="b", test={**test, "beyond": ["III"]}),
     ]
     found = evaluate(claims(*asked), scores, profile, {}).findings
-    assert [each.verdict for each in found] == ["reproduced", "inconclusive"]
+    assert [each.verdict for each in found] == ["reproduced", "no effect that matters"]
     assert [m.value for m in found[0].measured] == pytest.approx([1.0, 1.0], abs=0.15)
 
 
 # --- power --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("trainings", "tolerance"), [(1, 0.04), (3, 0.12)])
+@pytest.mark.parametrize(("trainings", "tolerance"), [(1, 0.06), (3, 0.12)])
 def test_the_smallest_effect_would_be_shown_four_times_in_five(
     trainings: int, tolerance: float
 ) -> None:

@@ -129,11 +129,15 @@ class Meter:
             return HELD_OUT
         known = self._protocols.get(protocol)
         found = known.metrics.get(metric) if known else None
-        if found is None:
+        if found is None:  # never measured: which way is better is not known either
             return Column(metric, protocol, metric, "", 4, higher_is_better=True)
         return Column(
             metric, protocol, found.label, found.unit, found.decimals, found.higher_is_better
         )
+
+    def _defines(self, protocol: str, metric: str) -> bool:
+        known = self._protocols.get(protocol)
+        return known is not None and metric in known.metrics
 
     def places(self, claim: Claim) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Test sets and levels of a claim."""
@@ -151,6 +155,8 @@ class Meter:
         )  # fmt: skip
         if contrast.missing:
             return empty
+        if column != HELD_OUT and not self._defines(claim.protocol, expect.metric):
+            return replace(empty, reason=f"protocol {claim.protocol} has no {expect.metric}")
         # A published mean is of the images of a fixed test set, whatever they were cut from.
         book = self._by_picture if expect.rule else self._by_image
         values = self._values(book, claim, contrast, column)

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from faithdiff.config import Name, Rate, Section, load_yaml
+from faithdiff.report.cells import HELD_OUT
 
 CLAIMS = Path("config", "claims.yaml")
 Kind = Literal["published", "mechanism", "finding"]
@@ -185,7 +186,7 @@ class Claims(Section):
     def proxies(self) -> set[str]:
         """Metrics that speak for others: what they decide is no reproduction."""
         second = {each.metric for claim in self.claims for each in claim.second}
-        return second | {name for names in self.surrogates.values() for name in names}
+        return {HELD_OUT.metric} | second | {n for names in self.surrogates.values() for n in names}
 
 
 def load_claims(file: Path = CLAIMS) -> Claims:
