@@ -274,6 +274,29 @@ def test_a_published_value_has_the_spread_of_its_seeds(profile: Profile) -> None
         assert bool(found.settle) == (verdict == "inconclusive")
 
 
+def test_a_published_order_is_that_of_the_means(profile: Profile) -> None:
+    labels = {"faithdiff": "FaithDiff", "frozen": "Frozen"}
+    variants = {
+        name: profile.variants[name].model_copy(update={"label": label})
+        for name, label in labels.items()
+    }
+    named = profile.model_copy(update={"variants": variants})
+    asked = claim(
+        kind="published",
+        data={"datasets": ["Photos"], "levels": ["I"]},
+        test={"kind": "gain", "method": "FaithDiff", "over": ["Frozen"]},
+    )
+    # The paper's leads are smaller than what would matter, and smaller than images scatter.
+    for gain, verdict in ((0.02, "reproduced"), (-0.02, "not reproduced"), (0.0, "inconclusive")):
+        found = evaluate(claims(asked), make_scores(gain, noise=0.0), named, {})
+        assert (only(found).verdict, found.tests) == (verdict, 0)
+        assert "by the means alone" in only(found).because[0]
+    several_seeds = make_scores(0.02, noise=0.0, seeds=(0, 1, 2))
+    moved = several_seeds["method"] == "faithdiff"
+    several_seeds.loc[moved, "value"] += several_seeds.loc[moved, "seed"].map({0: -1, 1: 0, 2: 1})
+    assert only(evaluate(claims(asked), several_seeds, named, {})).verdict == "inconclusive"
+
+
 def test_the_window_takes_in_what_rounding_hides() -> None:
     assert judge_value(24.795, math.nan, math.nan, (23.785, 24.795)) == "reproduced"
     assert judge_value(24.796, math.nan, math.nan, (23.785, 24.795)) == "not reproduced"

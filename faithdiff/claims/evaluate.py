@@ -21,6 +21,7 @@ from faithdiff.claims.verdict import (
     by_proxy,
     combine,
     judge_direction,
+    judge_order,
     judge_value,
     of_contrasts,
 )
@@ -245,7 +246,9 @@ def _decided(m: Measured, proxies: set[str]) -> Measured:
         return m
     if m.role == "beside":
         return replace(m, verdict="inconclusive", window=(math.nan, math.nan))
-    if not m.rule:
+    if m.found is None and m.rule:
+        return replace(m, verdict=judge_order(m.value, m.low, m.high, m.rule))
+    if m.found is None:
         return replace(m, verdict=judge_value(m.value, m.low, m.high, m.window))
     verdict = judge_direction(m.value, m.low, m.high, m.p_holm, m.rule, m.matters)
     if verdict == "inconclusive" and any(
@@ -274,6 +277,11 @@ def _because(
         yield "these are readings of one question: open until all of them are run and agree"
     if need == "present" and any(outcome.contrast.missing for outcome in outcomes):
         yield "decided on the contrasts that this profile has"
+    if any(m.measured and m.found is None and not m.per_seed for m in measured):
+        yield (
+            "of a fixed test set, by the means alone: with 1 seed, what another degradation, "
+            "sampler seed or training would change is unknown"
+        )
     for m in measured:
         if m.verdict == VARIES:
             held = [
@@ -309,7 +317,7 @@ def _settle(m: Measured, alpha: float) -> list[str]:
         half = number((m.high - m.low) / 2, m.column)
         return [
             f"{name}: the interval over {len(m.per_seed)} seeds is {half} wide to each side and "
-            "crosses the end of the window"
+            "holds both answers"
         ]
     n, k = m.n, max(len(m.per_seed), 1)
     smallest = number(smallest_effect(m.found, alpha), m.column)

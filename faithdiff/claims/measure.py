@@ -56,7 +56,8 @@ class Measured:
         value: Mean over pictures; of a published number over images, as it is published.
         low: Bounds of its 95% interval, with `high`; of a published number over seeds. NaN where
             nothing is known of the spread.
-        found: The estimate, of a gain whose direction is tested.
+        found: The estimate of a gain whose direction is tested; None of what is published, which is
+            of a fixed test set.
         p_holm: Its p after correction over all claims.
         singly: The same of each training alone, by seed, where there are several.
         per_seed: Means of single trainings, where there are several.
@@ -91,7 +92,7 @@ class Measured:
     @property
     def tested(self) -> bool:
         """Whether it is tested for a direction, and so belongs to the family of the correction."""
-        return self.measured and self.rule != "" and self.role != "beside"
+        return self.found is not None and self.role != "beside"
 
 
 class Meter:
@@ -158,7 +159,8 @@ class Meter:
         if column != HELD_OUT and not self._defines(claim.protocol, expect.metric):
             return replace(empty, reason=f"protocol {claim.protocol} has no {expect.metric}")
         # A published mean is of the images of a fixed test set, whatever they were cut from.
-        book = self._by_picture if expect.rule else self._by_image
+        fixed = claim.kind == "published" or not expect.rule
+        book = self._by_image if fixed else self._by_picture
         values = self._values(book, claim, contrast, column)
         if isinstance(values, str):
             return replace(empty, reason=values)
@@ -169,7 +171,7 @@ class Meter:
             empty, value=float(array.mean(axis=0).mean()), n=array.shape[1], seeds=seeds,
             per_seed=per_seed,
         )  # fmt: skip
-        if not expect.rule:
+        if fixed:
             low, high = _over_seeds(means)
             return replace(known, low=low, high=high)
         draws = self._draws(claim, column)

@@ -169,7 +169,9 @@ class Claims(Section):
         return self
 
     def _directed(self, claim: Claim) -> list[str]:
-        """Metrics in which a claim may be decided by a direction."""
+        """Metrics in which a claim may be decided by the direction of a tested gain."""
+        if claim.kind == "published":
+            return []
         named = [each.metric for each in (*claim.expect, *claim.second) if each.rule]
         found = named + [other for name in named for other in self.surrogates_of(claim, name)]
         return list(dict.fromkeys(found))

@@ -57,6 +57,15 @@ def judge_direction(
     return "reproduced" if (value > 0) == (rule == "better") else "not reproduced"
 
 
+def judge_order(value: float, low: float, high: float, rule: str) -> Verdict:
+    """Judge which of two means is better on a fixed test set; arguments as for a value."""
+    if math.isnan(low) or math.isnan(high):
+        low = high = value
+    if low <= 0 <= high:
+        return "inconclusive"
+    return "reproduced" if (low > 0) == (rule == "better") else "not reproduced"
+
+
 def judge_value(value: float, low: float, high: float, window: Window) -> Verdict:
     """Judge a mean on a fixed test set, which repetitions alone can change.
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from faithdiff.config import Profile
 from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Comparison, Mark, Row, Table
 from faithdiff.report.scores import Sample, ScoreBook, difference
-from faithdiff.report.statistics import ALPHA, Draws, Estimate, estimate, holm
+from faithdiff.report.statistics import ALPHA, Draws, Estimate, estimate, holm, smallest_p
 
 Place = tuple[int, str, int]  # block, method, column
 
@@ -182,7 +182,7 @@ class Draft:
         return (
             f"a 95% paired interval without 0 ({self.profile.report.bootstrap:,} resamples) and "
             f"p < {ALPHA:.2g} of a {means} after Holm's correction over the {len(made)} {tests}"
-            f"{_out_of_reach(made)}"
+            f"{_out_of_reach(made, self.profile.report.bootstrap)}"
         )
 
     def table(self, caption: str, blocks: Sequence[Block], differences: bool) -> Table:
@@ -204,13 +204,11 @@ class Draft:
         )  # fmt: skip
 
 
-def _out_of_reach(made: Mapping[Place, Comparison]) -> str:
+def _out_of_reach(made: Mapping[Place, Comparison], draws: int) -> str:
     """Say where there are too few pictures for any difference to survive the correction."""
-    few = sorted({c.pictures for c in made.values() if 2 ** (1 - c.pictures) * len(made) >= ALPHA})
-    if not few:
-        return ""
-    reached = ", ".join(f"{2 ** (1 - n):.2g} at n = {n}" for n in few)
-    return f" (few pictures limit p, before the correction, to {reached})"
+    reached = {c.pictures: smallest_p(c.pictures, draws) for c in made.values()}
+    few = [f"{p:.2g} at n = {n}" for n, p in sorted(reached.items()) if p * len(made) >= ALPHA]
+    return f" (few pictures limit p, before the correction, to {', '.join(few)})" if few else ""
 
 
 def _reason(sample: Sample, column: Column) -> str:

@@ -241,6 +241,11 @@ def sign_flips(values: Floats, draws: Draws) -> Floats:
     return np.asarray((hits + 1) / (draws.n + 1), dtype=float)
 
 
+def smallest_p(pictures: int, n: int) -> float:
+    """Return the smallest p that sign flips of so many pictures reach with n drawn patterns."""
+    return 2.0 ** (1 - pictures) if pictures <= EXACT else 1 / (n + 1)
+
+
 def _all_signs(values: Floats, bound: float) -> float:
     """Share of the ``2**pictures`` signed sums that are at least `bound` away from zero.
 
