@@ -496,6 +496,7 @@ class Report(Section):
     protocol: Name  # of the tables and figures
     main: Annotated[list[Name], Field(min_length=1)]  # rows of the main table
     ablation: Annotated[list[Name], Field(min_length=1)]  # first row is the reference
+    reference: Name | None = None  # that each row of `main` is tested against; default: that one
     bootstrap: Positive  # resamples
     panel_images: Positive  # rows of the qualitative figure per test set
 
@@ -590,6 +591,25 @@ class Profile(Section):
         """Every method by name, in table order."""
         return {**self.baselines, **self.variants}
 
+    def updates_of(self, method: str) -> int | None:
+        """All updates of a method's training, pre-stages included; None if nothing trains it."""
+        training = self.training
+        if method in self.variants:
+            variant = self.variants[method]
+            first = training.stage1_steps if variant.pretrain else 0
+            stages = len(variant.phases) * training.stage2_steps
+            return None if variant.weights else first + stages
+        baseline = self.baselines[method]
+        if not baseline.trained:
+            return None
+        own = sum(v for key, v in baseline.settings.items() if key.endswith("_steps"))
+        return own + (training.stage2_steps if baseline.denoises else 0)
+
+    @property
+    def reference(self) -> str:
+        """The method that every row of the main table is tested against."""
+        return self.report.reference or self.report.ablation[0]
+
     @property
     def tables(self) -> list[str]:
         """Names of the tables of the report."""
@@ -612,6 +632,7 @@ class Profile(Section):
         for table in ("main", "ablation"):
             for name in getattr(self.report, table):
                 _known(f"report.{table}", name, self.methods)
+        _known("report.reference", self.reference, self.methods)
         _known("report.protocol", self.report.protocol, self.score.protocols)
         return self
 

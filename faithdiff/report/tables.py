@@ -87,6 +87,7 @@ def _leaders(
     """Means with the best and the runner-up marked; no cell of it is compared with another set."""
     draft = Draft(name, scores, profile, columns, blocks, profile.report.main)
     draft.compare_leaders()
+    draft.compare_with_reference()
     published = [
         published_for(block.datasets[0], block.levels[0], columns[0].protocol, paper)
         for block in blocks
@@ -97,7 +98,8 @@ def _leaders(
     ]
     rule = draft.rule("comparisons of the table")
     caption = (
-        f"Means over images ({draft.counts()}), protocol {columns[0].protocol}. "
+        f"Means over source pictures, whose crops are averaged ({draft.counts()}), protocol "
+        f"{columns[0].protocol}. "
         f"Bold: best, and separated from the runner-up by {rule}. "
         "Underlined: the runner-up, or both leaders where they are not separated. "
         f"{_comparability(any(published)) if name == 'main' else _REAL_NOTE}"
@@ -119,9 +121,10 @@ def ablation_table(scores: pd.DataFrame, profile: Profile, protocol: str = "") -
     draft.compare_with_first()
     first = profile.methods[profile.report.ablation[0]].label
     caption = (
-        f"Means over the images of {' and '.join(datasets)} ({draft.counts()}), protocol "
+        f"Means over the source pictures of {' and '.join(datasets)}, whose crops and levels are "
+        f"averaged ({draft.counts()}), protocol "
         f"{columns[-1].protocol}; held-out loss: denoising loss at fixed noise and timesteps. "
-        f"Beside each mean: paired difference to {first} with its 95% bootstrap interval. "
+        f"Beside each mean: paired difference to {first} with its 95% interval. "
         f"*: separated from {first} by {draft.rule('differences of the table')}. "
         f"{_comparability(False)}"
     )
