@@ -591,20 +591,6 @@ class Profile(Section):
         """Every method by name, in table order."""
         return {**self.baselines, **self.variants}
 
-    def updates_of(self, method: str) -> int | None:
-        """All updates of a method's training, pre-stages included; None if nothing trains it."""
-        training = self.training
-        if method in self.variants:
-            variant = self.variants[method]
-            first = training.stage1_steps if variant.pretrain else 0
-            stages = len(variant.phases) * training.stage2_steps
-            return None if variant.weights else first + stages
-        baseline = self.baselines[method]
-        if not baseline.trained:
-            return None
-        own = sum(v for key, v in baseline.settings.items() if key.endswith("_steps"))
-        return own + (training.stage2_steps if baseline.denoises else 0)
-
     @property
     def reference(self) -> str:
         """The method that every row of the main table is tested against."""
