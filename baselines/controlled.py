@@ -117,8 +117,10 @@ class Training:
         self.run(CONTROL, design.control, loss, steps, rate)
 
     def shared_batch(self, step: int, micro: int) -> Batch:
-        """The micro-batch that every variant of this repetition sees in this update, too."""
-        return self.cache.batch(self.seed, step, micro, master=self.study.profile.seed)
+        """The micro-batch that every variant of this repetition sees in this update of stage 2."""
+        profile = self.study.profile
+        step += profile.training.stage1_steps
+        return self.cache.batch(self.seed, step, micro, master=profile.seed)
 
     def denoising_loss(self, design: Design, batch: Batch) -> Tensor:
         """Mean distance between prediction and target, as in every variant."""

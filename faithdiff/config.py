@@ -496,6 +496,7 @@ class Report(Section):
     protocol: Name  # of the tables and figures
     main: Annotated[list[Name], Field(min_length=1)]  # rows of the main table
     ablation: Annotated[list[Name], Field(min_length=1)]  # first row is the reference
+    reference: Name | None = None  # that each row of `main` is tested against; default: that one
     bootstrap: Positive  # resamples
     panel_images: Positive  # rows of the qualitative figure per test set
 
@@ -591,6 +592,11 @@ class Profile(Section):
         return {**self.baselines, **self.variants}
 
     @property
+    def reference(self) -> str:
+        """The method that every row of the main table is tested against."""
+        return self.report.reference or self.report.ablation[0]
+
+    @property
     def tables(self) -> list[str]:
         """Names of the tables of the report."""
         return ["main", *(["real"] if self.data.real else []), "ablation", "cost"]
@@ -612,6 +618,7 @@ class Profile(Section):
         for table in ("main", "ablation"):
             for name in getattr(self.report, table):
                 _known(f"report.{table}", name, self.methods)
+        _known("report.reference", self.reference, self.methods)
         _known("report.protocol", self.report.protocol, self.score.protocols)
         return self
 

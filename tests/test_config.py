@@ -25,7 +25,7 @@ from faithdiff.config import (
 from faithdiff.errors import ConfigError
 
 CONFIG = Path(__file__).parent.parent / "config"
-PROFILES = ("mini", "test", "lab", "released", "paper")
+PROFILES = ("mini", "mini-seeds", "test", "lab", "released", "paper")
 MINI = yaml.safe_load((CONFIG / "mini.yaml").read_text(encoding="utf-8"))
 BATCH = MINI["training"]["batch_size"]
 
@@ -280,3 +280,50 @@ def test_other_files_use_the_same_reader(tmp_path: Path) -> None:
         f"{file}: size: is missing",
         f"{file}: siez: unknown key; did you mean 'size'? (allowed: source, count, size)",
     ]
+
+
+def test_every_variant_of_one_budget_has_the_same_updates() -> None:
+    profile = load_profile(CONFIG / "mini-seeds.yaml")
+    training = profile.training
+    both = training.stage1_steps + training.stage2_steps
+    assert {name: profile.updates_of(name) for name in profile.variants} == {
+        name: 2 * both if name == "separate-long" else both for name in profile.variants
+    }
+    assert profile.phase_updates("no-pretrain") == [both]  # the updates of the stage that it lacks
+    assert profile.phase_updates("separate") == [training.stage2_steps // 2] * 2
+
+
+def test_updates_of_baselines_count_what_comes_before() -> None:
+    profile = load_profile(CONFIG / "mini.yaml")
+    settings = profile.baselines["supir"].settings
+    assert profile.updates_of("supir") == settings["encoder_steps"] + profile.training.stage2_steps
+    assert profile.updates_of("supir-own") == profile.updates_of("supir")
+    assert profile.updates_of("bicubic") is None
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("variants.separate.budget", 0.15, "variants.separate.budget: leaves a phase"),
+        (
+            "baselines.supir-own.checkpoint_of",
+            "suprr",
+            "baselines.supir-own.checkpoint_of: 'suprr'",
+        ),
+        (
+            "baselines.supir-own.checkpoint_of",
+            "bicubic",
+            "'bicubic' is not one of realesrgan, diff",
+        ),
+    ],
+)
+def test_budgets_and_checkpoints_that_cannot_be(path: str, value: Any, message: str) -> None:
+    assert message in message_of(changed(path, value))
+
+
+def test_a_row_under_another_sampler_has_the_settings_of_its_design() -> None:
+    profile = load_profile(CONFIG / "mini.yaml")
+    own, common = profile.settings_of("supir-own"), profile.settings_of("supir")
+    assert {key for key in own if own[key] != common[key]} == {"sampling"}
+    assert profile.checkpoint_of("supir-own") == "supir" and "supir-own" in profile.on_prior
+    assert "supir-own" not in profile.denoisers  # its loss is that of the same weights

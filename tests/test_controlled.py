@@ -30,8 +30,11 @@ from faithdiff.methods import Study
 from faithdiff.models.faithdiff import load as load_faithdiff
 from faithdiff.models.prior import load_prior
 from faithdiff.models.text import Prompt
+from faithdiff.provenance import folder_digest
 from faithdiff.registry import find_method
 from faithdiff.restore.restorer import FaithDiffRestorer
+from faithdiff.restore.run import describe, restore_job
+from faithdiff.score.costs import cost_table
 from faithdiff.score.heldout import heldout_job
 from faithdiff.train.cache import Batch, Cache
 from faithdiff.train.run import run_job
@@ -565,3 +568,28 @@ def test_a_baseline_that_denoises_must_say_so(study: Study) -> None:
 def test_this_file_tests_every_controlled_design(study: Study) -> None:
     assert [name for name, b in study.profile.baselines.items() if b.denoises] == METHODS
     assert DiffBIR.trained and RestorationModule
+
+
+def test_a_row_of_another_sampler_restores_with_the_same_weights(trained: Study) -> None:
+    folder = trained.layout.checkpoint(trained.profile.checkpoint_of("supir-own"), 0)
+    common, own = (find_method(trained, name) for name in ("supir", "supir-own"))
+    lq, captions = random_images(1, 3, 16, 16), ["a house"]
+    restored = [method.load(trained, folder).restore(lq, captions, [1]) for method in (common, own)]
+    assert not torch.equal(*restored)
+    assert describe(trained, own, "supir-own", folder)["weights"] == folder_digest(folder)
+    restore_job(trained, own, "supir-own", 0)
+    costs = cost_table(without_others(trained), trained.layout).set_index("method")
+    for column in ("trained_parameters", "pre_updates", "updates"):
+        assert costs.loc["supir-own", column] == costs.loc["supir", column] > 0
+
+
+def without_others(study: Study) -> Any:
+    """The profile with the two rows of SUPIR alone, both restored."""
+    restore_job(study, find_method(study, "supir"), "supir", 0)
+    baselines = {name: study.profile.baselines[name] for name in ("supir", "supir-own")}
+    return study.profile.model_copy(update={"baselines": baselines, "variants": {}})
+
+
+def test_a_missing_checkpoint_of_another_row_names_what_makes_it(study: Study) -> None:
+    with pytest.raises(CheckpointError, match=r"faithdiff train .*--method supir --seed 0"):
+        restore_job(study, find_method(study, "supir-own"), "supir-own", 0)

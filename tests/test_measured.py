@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from faithdiff.config import Baseline, PhotoSet, Profile, load_profile
 from faithdiff.data.photos import PHOTOS
 from faithdiff.layout import Layout
 from faithdiff.models.prior import load_prior
-from faithdiff.report.cells import TITLES, Cell, Row, Table
+from faithdiff.report.cells import TITLES, Row, Table
 from faithdiff.report.groups import contenders, group_of, in_groups
 from faithdiff.report.heldout import heldout_figure, visited_timesteps
 from faithdiff.report.html import to_html
@@ -260,17 +260,11 @@ def test_st_lpips_is_called_a_substitute(broad: Profile) -> None:
 # --- beside a number ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Spread(Cell):
-    """A cell of several trainings."""
-
-    seed_sd: float = 0.12345
-
-
 def spread_table(table: Table) -> Table:
+    """The table of several trainings, as far as FaithDiff is concerned."""
+
     def spread(row: Row) -> Row:
-        names = [name for name in Cell.__dataclass_fields__ if name != "seed_sd"]
-        cells = (Spread(**{name: getattr(cell, name) for name in names}) for cell in row.cells)
+        cells = (replace(cell, seed_sd=0.12345) for cell in row.cells)
         return replace(row, cells=tuple(cells)) if row.method == "faithdiff" else row
 
     blocks = [replace(b, rows=tuple(map(spread, b.rows))) for b in table.blocks]
@@ -288,6 +282,28 @@ def test_the_spread_over_trainings_stands_beside_the_mean(broad: Profile) -> Non
     assert r"{\tiny $\pm$ 0.12}" in latex and "±" not in latex
     records = csv.DictReader(io.StringIO(to_csv(table)))
     assert next(r for r in records if r["method"] == "faithdiff")["printed"].endswith("± 0.12")
+
+
+def test_several_seeds_print_their_spread(broad: Profile) -> None:
+    scores = broad_scores(broad, seeds=(0, 1, 2))  # each 0.01 above the one before
+    table = main_table(scores, broad, paper=PAPER)
+    assert "± 0.0100" in to_markdown(table)
+    assert all(
+        cell.seed_sd == pytest.approx(0.01)
+        for block in table.blocks
+        for row in block.rows
+        for cell in row.cells
+    )
+    assert "±" not in to_markdown(main_table(broad_scores(broad), broad, paper=PAPER))
+
+
+def test_a_star_marks_what_is_separated_from_the_reference(broad: Profile) -> None:
+    table = main_table(broad_scores(broad), with_report(broad, reference="faithdiff"), paper=PAPER)
+    text = to_markdown(table)
+    assert re.search(r"\| Real-ESRGAN \(published\) \| \d\d\.\d\d\\\* \|", text)
+    assert not re.search(r"\| FaithDiff .*\\\*", text)
+    assert "separated from FaithDiff by the same rule" in table.caption
+    assert re.search(r"\d\{\*\} &", to_latex(table))
 
 
 def test_budgets_stand_beside_the_rows_of_the_ablation(broad: Profile) -> None:

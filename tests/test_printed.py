@@ -82,11 +82,11 @@ def make_scores(profile: Profile) -> pd.DataFrame:
             if metric == "psnr" and level == "real":
                 continue
             value = 20 + image + 2 * (method == "faithdiff") + 0.01 * rng.normal()
-            place = ("tiny", method, "", 0, dataset, level, f"{image}", metric, "faithdiff-repo")
-            rows.append((*place, value, "ok", "r", "h", "p"))
+            place = ("tiny", method, "", 0, dataset, level, f"{image}", f"{image}", metric)
+            rows.append((*place, "faithdiff-repo", value, "ok", "r", "h", "p"))
         if method in profile.variants and level != "real":
-            place = ("tiny", method, "", 0, dataset, level, f"{image}", "heldout_loss", "heldout")
-            rows.append((*place, 0.5, "ok", "", "", "p"))
+            place = ("tiny", method, "", 0, dataset, level, f"{image}", f"{image}", "heldout_loss")
+            rows.append((*place, "heldout", 0.5, "ok", "", "", "p"))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -1,4 +1,4 @@
-"""Per-image values as matrices: cells that are measured on the same images stand side by side."""
+"""Per-picture values as matrices: cells measured on the same pictures stand side by side."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from faithdiff.audit.match import CELL
+from faithdiff.report.scores import PICTURE
 from faithdiff.report.statistics import Floats
 
 ALL = "all"  # data set and level of a cell over every test set and level
@@ -16,40 +17,40 @@ Name = tuple[str, str, str]  # method, metric, protocol
 
 @dataclass(frozen=True)
 class Block:
-    """Cells of one place on the same images; `old` and `new` are ``(images, cells)``."""
+    """Cells of one place on the same pictures; `old` and `new` are ``(pictures, cells)``."""
 
     dataset: str
     level: str
-    images: list[str]
+    pictures: list[str]
     cells: list[Name]
     old: Floats
     new: Floats
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What the resampling is keyed by: the place and how many images it has."""
-        return self.dataset, self.level, str(len(self.images))
+        """What the resampling is keyed by: the place and how many pictures it has."""
+        return self.dataset, self.level, str(len(self.pictures))
 
 
-def image_values(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Values of the comparable cells, averaged over seeds.
+def picture_values(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Values of the comparable cells, averaged over seeds and the images of a picture.
 
     Args:
         rows: From :func:`faithdiff.audit.match.match_rows`.
         cells: From :func:`faithdiff.audit.match.describe_cells`.
 
     Returns:
-        Columns old and new, indexed by ``CELL`` and image, sorted.
+        Columns old and new, indexed by ``CELL`` and picture, sorted.
     """
     chosen = cells.index[cells["verdict"] == ""]
     kept = rows[pd.MultiIndex.from_frame(rows[CELL]).isin(chosen)]
-    names = [kept[name].astype(str) for name in [*CELL, "image"]]
+    names = [kept[name].astype(str) for name in [*CELL, PICTURE]]
     pair = kept[["value_old", "value_new"]].set_axis(["old", "new"], axis=1)
     return pair.groupby(names, sort=True).mean()
 
 
 def overall_values(values: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """The same over all sets and levels: each image is averaged over the levels.
+    """The same over all sets and levels: each picture is averaged over the levels.
 
     Left out: a method and metric with a single place, or with a place that cannot be compared.
     """
@@ -58,12 +59,12 @@ def overall_values(values: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     whole = ready.all() & (ready.size() > 1)
     flat = values.reset_index()
     flat = flat[pd.MultiIndex.from_frame(flat[owner]).isin(whole.index[whole])]
-    flat = flat.assign(image=flat["dataset"] + "/" + flat["image"], dataset=ALL, level=ALL)
-    return flat.groupby([*CELL, "image"], sort=True)[["old", "new"]].mean()
+    flat = flat.assign(picture=flat["dataset"] + "/" + flat[PICTURE], dataset=ALL, level=ALL)
+    return flat.groupby([*CELL, PICTURE], sort=True)[["old", "new"]].mean()
 
 
 def blocks(values: pd.DataFrame) -> list[Block]:
-    """Split values by place and by the images that they are measured on."""
+    """Split values by place and by the pictures that they are measured on."""
     found = []
     for (dataset, level), place in values.groupby(level=["dataset", "level"], sort=True):
         flat = place.droplevel(["dataset", "level"])
@@ -76,7 +77,7 @@ def blocks(values: pd.DataFrame) -> list[Block]:
         for chosen in patterns.values():
             kept = there[:, chosen[0]]
             names: list[Name] = [columns[i] for i in chosen]
-            images = list(old.index[kept])
+            pictures = list(old.index[kept])
             sides = (frame.to_numpy()[kept][:, chosen] for frame in (old, new))
-            found.append(Block(str(dataset), str(level), images, names, *sides))
+            found.append(Block(str(dataset), str(level), pictures, names, *sides))
     return found

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
-from faithdiff.audit.blocks import ALL, Block, blocks, image_values, overall_values
+from faithdiff.audit.blocks import ALL, Block, blocks, overall_values, picture_values
 from faithdiff.audit.resampling import resample
 from faithdiff.audit.results import Columns
 from faithdiff.errors import UserError
@@ -37,10 +37,10 @@ class Change:
     Attributes:
         column: The metric: which direction is better, and how it is printed.
         verdict: `no value` has none on either side.
-        old: Mean over the images, NaN where there is none; `new` likewise.
+        old: Mean over the pictures, NaN where there is none; `new` likewise.
         low: Bounds of the 95 % interval of the mean difference new - old; `high` likewise.
         p_holm: Sign-flip p, corrected over the cells of the same table whose values changed.
-        n: Images.
+        n: Source pictures.
         note: Why it is not comparable, or has no value.
     """
 
@@ -99,7 +99,7 @@ def compare(rows: pd.DataFrame, cells: pd.DataFrame, columns: Columns) -> Compar
     Raises:
         UserError: It is not known which direction of a metric is better.
     """
-    values = image_values(rows, cells)
+    values = picture_values(rows, cells)
     everywhere, single = blocks(overall_values(values, cells)), blocks(values)
     without = list(_without_numbers(cells, columns))
     return Comparison(
@@ -144,7 +144,7 @@ def _changes(block: Block, columns: Columns) -> Iterator[Change]:
             low=float(found.low[i]),
             high=float(found.high[i]),
             p=float(found.p[i]),
-            n=len(block.images),
+            n=len(block.pictures),
         )
 
 

@@ -142,7 +142,7 @@ def _rows(results: Results, content: dict[str, Any], cell: dict[str, Any]) -> pd
 def _check(cell: dict[str, Any], rows: pd.DataFrame, table: str, results: Results) -> None:
     if cell["mean"] is None:
         return
-    mean = rows.groupby(["dataset", "image"])["value"].mean().mean()
+    mean = rows.groupby(["dataset", "picture"])["value"].mean().mean()
     if not math.isclose(mean, cell["mean"], rel_tol=1e-9, abs_tol=1e-12):
         raise UserError(
             f"{results.title}: table {table} says {cell['mean']!r}, scores.csv {mean!r}: it "
@@ -263,7 +263,8 @@ def explanation_sections(found: Explanation) -> list[Section]:
     cell, of_scores = found.cell, "status" in found.rows
     better = "higher" if cell["higher_is_better"] else "lower"
     seeds = ", ".join(map(str, cell["seeds"])) or "none"
-    images = f"n = {cell['n']} of {cell['expected']} images, " if of_scores else ""
+    pictures = f" ({cell['pictures']} source pictures)" if cell.get("pictures") else ""
+    images = f"n = {cell['n']} of {cell['expected']} images{pictures}, " if of_scores else ""
     lines = [
         f"{cell['label']} ({cell['method']}), {cell['metric']}@{cell['protocol']}, "
         f"{cell['block']}: printed as {cell['printed'] or '(nothing)'}, status {cell['status']}",

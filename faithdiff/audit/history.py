@@ -27,7 +27,7 @@ class Point:
     """A cell at one commit, and how it differs from the commit before.
 
     Attributes:
-        mean: With the 95 % bootstrap interval `low`, `high` over the images; NaN without a value.
+        mean: With the 95 % interval `low`, `high` over the pictures; NaN without a value.
         verdict: Of the change from the point before; empty at the first.
         note: Why the two cannot be compared.
     """

@@ -15,7 +15,7 @@ import pandas as pd
 
 from faithdiff.audit.results import Results
 from faithdiff.errors import UserError
-from faithdiff.report.scores import KEY
+from faithdiff.report.scores import KEY, PICTURE
 
 CELL = ["method", "dataset", "level", "metric", "protocol"]
 VALUES = ["variant", "value", "status", "restored_sha256", "hq_sha256", "protocol_sha256"]
@@ -51,12 +51,13 @@ def match_rows(old: Results, new: Results, selection: Selection) -> pd.DataFrame
     """Pair the rows of two revisions: a line per row that either of them has.
 
     Columns besides the key: those of ``VALUES`` with the suffixes ``_old`` and ``_new``, and
-    `side`: both, left_only or right_only.
+    `side`: both, left_only or right_only; `picture` is NEW's where it has the row, as older commits
+    do not say what an image was cut from.
 
     Raises:
         UserError: Neither revision has a row of the selection.
     """
-    sides = [selection.apply(side.scores)[[*KEY, *VALUES]] for side in (old, new)]
+    sides = [selection.apply(side.scores)[[*KEY, *VALUES, PICTURE]] for side in (old, new)]
     if not any(len(side) for side in sides):
         raise UserError(_nothing(old, new, selection))
     for column in KEY:
@@ -67,6 +68,7 @@ def match_rows(old: Results, new: Results, selection: Selection) -> pd.DataFrame
         sides = [side.astype({column: kind}) for side in sides]
     left, right = (_common_seeds(*pair) for pair in (sides, sides[::-1]))
     rows = left.merge(right, how="outer", on=KEY, suffixes=("_old", "_new"), indicator="side")
+    rows[PICTURE] = rows[f"{PICTURE}_new"].fillna(rows[f"{PICTURE}_old"])
     return rows.sort_values(KEY, ignore_index=True)
 
 

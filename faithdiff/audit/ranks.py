@@ -106,7 +106,7 @@ def _flipped(block: Block, columns: Columns) -> Iterator[Overtaking]:
 
 
 def _leads(side: Floats, pairs: list[tuple[int, int, Column]]) -> Floats:
-    """Lead of each pair's winner on each image, positive is better: ``(images, pairs)``."""
+    """Lead of each pair's winner on each picture, positive is better: ``(pictures, pairs)``."""
     signs = np.array([1 if column.higher_is_better else -1 for *_, column in pairs])
     winners, losers = [a for a, *_ in pairs], [b for _, b, _ in pairs]
     return (side[:, winners] - side[:, losers]) * signs

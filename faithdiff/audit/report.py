@@ -28,11 +28,12 @@ from faithdiff.audit.match import (
 )
 from faithdiff.audit.movers import Mover, most_moved
 from faithdiff.audit.ranks import MovedMark, Overtaking, moved_marks, overtakings
+from faithdiff.audit.resampling import RESAMPLES
 from faithdiff.audit.results import Columns, Results, columns_of, load_results
 from faithdiff.audit.revision import WORKING_TREE, find_revision, last_change
 from faithdiff.audit.tolerance import Tolerance
 from faithdiff.audit.why import Why, explain_change
-from faithdiff.report.statistics import ALPHA
+from faithdiff.report.statistics import ALPHA, smallest_p
 
 EVERY_PROTOCOL = "all"
 NO_REGRESSION, REGRESSION, CANNOT_COMPARE = 0, 1, 2
@@ -96,12 +97,12 @@ class Audit:
         tested = [change for change in changes if not math.isnan(change.p_holm)]
         if not tested:
             return ""
-        smallest = min(max(2.0 ** (1 - change.n), 1e-4) for change in tested) * len(tested)
+        smallest = min(smallest_p(change.n, RESAMPLES) for change in tested) * len(tested)
         if smallest < ALPHA:
             return ""
         n = max(change.n for change in tested)
         return (
-            f"With {n} images the smallest p after Holm's correction over {len(tested)} changed "
+            f"With {n} pictures the smallest p after Holm's correction over {len(tested)} changed "
             f"cells is {min(smallest, 1):.2f}: none of them can be significant. Ask about fewer "
             "(--method, --metric), or read the cells over all sets and levels."
         )

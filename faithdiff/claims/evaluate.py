@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,12 +11,31 @@ import numpy as np
 import pandas as pd
 
 from faithdiff.claims.measure import Contrast, Measured, Meter, contrasts
-from faithdiff.claims.power import images_for_effect, images_for_width, smallest_effect
-from faithdiff.claims.schema import Claim, Expect, SecondsTest
-from faithdiff.claims.verdict import Verdict, combine, judge
+from faithdiff.claims.power import smallest_effect
+from faithdiff.claims.schema import Claim, Claims, Expect, GainTest, Need, SecondsTest
+from faithdiff.claims.verdict import (
+    VARIES,
+    YES,
+    Verdict,
+    agree,
+    by_proxy,
+    combine,
+    judge_direction,
+    judge_order,
+    judge_value,
+    of_contrasts,
+)
 from faithdiff.config import Profile
 from faithdiff.report.cells import number
 from faithdiff.report.statistics import ALPHA, holm
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One contrast of a claim with its verdict."""
+
+    contrast: Contrast
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -26,7 +45,10 @@ class Finding:
     Attributes:
         because: The verdict in words, with every reason why something was not measured.
         settle: What would settle an inconclusive one; empty for the others.
-        measured: Metrics that decide first, then those shown beside them.
+        measured: Metrics that decide first, then the second verdict's, then those shown beside.
+        outcomes: The verdict of each contrast.
+        second: The verdict of the proxies that the claim names besides; None where none was
+            measured. It never enters `verdict`.
     """
 
     claim: Claim
@@ -34,6 +56,8 @@ class Finding:
     because: tuple[str, ...]
     settle: tuple[str, ...] = ()
     measured: tuple[Measured, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    second: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +70,7 @@ class Report:
 
 
 def evaluate(
-    claims: Sequence[Claim], scores: pd.DataFrame, profile: Profile, manifest: dict[str, Any]
+    claims: Claims, scores: pd.DataFrame, profile: Profile, manifest: dict[str, Any]
 ) -> Report:
     """Judge every claim.
 
@@ -57,51 +81,82 @@ def evaluate(
         manifest: ``manifest.json``, for the hardware; may be empty.
     """
     meter = Meter(scores, profile)
-    found = [_measure(claim, meter, manifest) for claim in claims]
-    family = [m for each in found for m in each.measured if m.directed and m.role != "beside"]
-    adjusted = holm([m.p for m in family])
-    p_holm = {id(m): p for m, p in zip(family, adjusted, strict=True)}
-    judged = [_judge(each, p_holm, len(family)) for each in found]
-    return Report(profile.profile, tuple(judged), len(family))
+    found = [_measure(claim, claims, meter, manifest) for claim in claims.claims]
+    tests = sum(m.tested for each in found for m in each.measured)
+    corrected = _corrected([m for each in found for m in each.measured])
+    judged = [
+        _judge(replace(each, measured=tuple(next(corrected) for _ in each.measured)), claims, tests)
+        for each in found
+    ]
+    return Report(profile.profile, tuple(judged), tests)
 
 
-def _measure(claim: Claim, meter: Meter, manifest: dict[str, Any]) -> Finding:
+def _measure(claim: Claim, claims: Claims, meter: Meter, manifest: dict[str, Any]) -> Finding:
     if reason := _incomparable(claim, meter.profile, manifest):
         return Finding(claim, "not comparable", (reason,))
     if isinstance(claim.test, SecondsTest):
         return Finding(claim, "not run", (f"measured by: {claim.test.measure}",))
     made = contrasts(claim, meter)
-    if isinstance(made, str):
-        return Finding(claim, "not run", (made,))
-    deciding = _all(claim, made, claim.expect, meter, stands_in=False)
-    because = _unmeasured(deciding)
-    if because and claim.stand_in and not any(m.values for m in deciding):
-        deciding = _all(claim, made, claim.stand_in, meter, stands_in=True)
-        because += _unmeasured(deciding)
-        names = ", ".join(meter.column(e.metric, claim.protocol).label for e in claim.stand_in)
-        because = [f"decided on {names}, which stands in for the metrics of the claim", *because]
-    beside = [
-        meter.measure(claim, contrast, Expect(metric=metric, rule="better"), "beside")
+    deciding = [m for contrast in made for m in _deciding(claim, claims, contrast, meter)]
+    extra = [("second", each) for each in claim.second]
+    extra += [("beside", Expect(metric=metric, rule="better")) for metric in claim.beside]
+    others = [
+        meter.measure(claim, contrast, expect, role, claims.matters_of(claim, expect.metric))  # type: ignore[arg-type]
+        for role, expect in extra
         for contrast in made
-        for metric in claim.beside
     ]
-    shown = [m for m in beside if m.values]
-    return Finding(claim, "not run", tuple(because), (), (*deciding, *shown))
+    decided = {(m.contrast.text, m.column.metric) for m in deciding if m.measured}
+    shown = [
+        m
+        for m in others
+        if m.measured and (m.role == "second" or (m.contrast.text, m.column.metric) not in decided)
+    ]
+    return Finding(claim, "not run", (), (), (*deciding, *shown))
 
 
-def _all(
-    claim: Claim,
-    made: list[Contrast],
-    expected: Sequence[Expect],
-    meter: Meter,
-    stands_in: bool,
-) -> list[Measured]:
-    role = "stands in" if stands_in else "decides"
-    return [meter.measure(claim, c, expect, role) for c in made for expect in expected]  # type: ignore[arg-type]
+def _deciding(claim: Claim, claims: Claims, contrast: Contrast, meter: Meter) -> list[Measured]:
+    """What decides a contrast: each expected metric, or its surrogates where it has no value."""
+    found: list[Measured] = []
+    surrogates: dict[str, Measured] = {}
+    for expect in claim.expect:
+        matters = claims.matters_of(claim, expect.metric)
+        own = meter.measure(claim, contrast, expect, "decides", matters)
+        found.append(own)
+        if own.measured or contrast.missing or not expect.rule:
+            continue
+        for name in claims.surrogates_of(claim, expect.metric):
+            if known := surrogates.get(name):
+                both = (*known.speaks_for, expect.metric)
+                surrogates[name] = replace(known, speaks_for=both)
+                continue
+            asked = Expect(metric=name, rule=expect.rule)
+            other = meter.measure(
+                claim, contrast, asked, "surrogate", claims.matters_of(claim, name)
+            )
+            if other.measured:
+                surrogates[name] = replace(other, speaks_for=(expect.metric,))
+    return [*found, *surrogates.values()]
 
 
-def _unmeasured(measured: Sequence[Measured]) -> list[str]:
-    return list(dict.fromkeys(m.reason for m in measured if m.reason))
+def _corrected(measured: Sequence[Measured]) -> Iterator[Measured]:
+    """Correct p over all tests of the page; and that of each training as if there were no other."""
+    family = [i for i, m in enumerate(measured) if m.tested]
+    adjusted = dict(zip(family, holm([_p(measured[i]) for i in family]), strict=True))
+    singly: dict[tuple[int, int], float] = {}
+    for seed in sorted({seed for i in family for seed in measured[i].singly}):
+        own = [i for i in family if seed in measured[i].singly]
+        values = holm([measured[i].singly[seed].p for i in own])
+        singly |= {(i, seed): p for i, p in zip(own, values, strict=True)}
+    for i, m in enumerate(measured):
+        alone = {
+            seed: replace(each, p=singly.get((i, seed), math.nan))
+            for seed, each in m.singly.items()
+        }
+        yield replace(m, p_holm=adjusted.get(i, math.nan), singly=alone)
+
+
+def _p(m: Measured) -> float:
+    return m.found.p if m.found else 1.0
 
 
 def _incomparable(claim: Claim, profile: Profile, manifest: dict[str, Any]) -> str:
@@ -129,61 +184,153 @@ def _gpus(machine: dict[str, Any]) -> list[str]:
     return [str(gpu) for gpu in (machine.get("hardware") or {}).get("gpus", [])]
 
 
-def _judge(found: Finding, p_holm: dict[int, float], tests: int) -> Finding:
+def _judge(found: Finding, claims: Claims, tests: int) -> Finding:
     if not found.measured:
         return found
+    claim = found.claim
+    measured = tuple(_decided(m, claims.proxies) for m in found.measured)
+    made = list(dict.fromkeys(m.contrast.text for m in measured))
+    outcomes = [
+        Outcome(own[0].contrast, _of_contrast(claim, own))
+        for own in ([m for m in measured if m.contrast.text == text] for text in made)
+    ]
+    need: Need = claim.test.need if isinstance(claim.test, GainTest) else "all"
+    absent = [bool(each.contrast.missing) for each in outcomes]
+    verdict = of_contrasts([each.verdict for each in outcomes], absent, need)
     alpha = ALPHA / max(tests, 1)
-    measured = tuple(_decided(m, p_holm) for m in found.measured)
-    deciding = [m for m in measured if m.role != "beside"]
-    verdict = combine([m.verdict for m in deciding])
     settle: list[str] = []
-    if verdict == "inconclusive":
-        settle = [s for m in deciding if m.verdict == "inconclusive" for s in _settle(m, alpha)]
-    return replace(found, verdict=verdict, settle=tuple(settle), measured=measured)
+    if verdict in ("inconclusive", VARIES):
+        open_ones = [m for m in measured if _opens(m) and m.role in ("decides", "surrogate")]
+        settle = [line for m in open_ones for line in _settle(m, alpha)]
+    return replace(
+        found,
+        verdict=verdict,
+        because=tuple(_because(claim, measured, outcomes, need)),
+        settle=tuple(dict.fromkeys(settle)),
+        measured=measured,
+        outcomes=tuple(outcomes),
+        second=_second(measured, outcomes, need),
+    )
 
 
-def _decided(m: Measured, p_holm: dict[int, float]) -> Measured:
-    if not m.values:
+def _second(
+    measured: Sequence[Measured], outcomes: Sequence[Outcome], need: Need
+) -> Verdict | None:
+    """The verdict of the proxies named besides; None where none was measured."""
+    found = [m for m in measured if m.role == "second"]
+    if not found:
+        return None
+    texts = [outcome.contrast.text for outcome in outcomes]
+    verdicts = [combine([m.verdict for m in found if m.contrast.text == text]) for text in texts]
+    absent = [bool(outcome.contrast.missing) for outcome in outcomes]
+    return of_contrasts(verdicts, absent, need)
+
+
+def _opens(m: Measured) -> bool:
+    return m.verdict in ("inconclusive", VARIES)
+
+
+def _of_contrast(claim: Claim, own: Sequence[Measured]) -> Verdict:
+    """Each expected metric by itself or by its surrogates, then all of them together."""
+    verdicts: list[Verdict] = []
+    for expect in claim.expect:
+        speaking = [m for m in own if expect.metric in m.speaks_for]
+        surrogates = [m.verdict for m in speaking if m.role == "surrogate"]
+        itself = [m.verdict for m in speaking if m.role == "decides"]
+        verdicts.append(agree(surrogates) if surrogates else combine(itself))
+    return combine(verdicts)
+
+
+def _decided(m: Measured, proxies: set[str]) -> Measured:
+    if not m.measured:
         return m
     if m.role == "beside":
         return replace(m, verdict="inconclusive", window=(math.nan, math.nan))
-    p = p_holm.get(id(m), math.nan)
-    return replace(m, p_holm=p, verdict=judge(m.low, m.high, m.window, p))
+    if m.found is None and m.rule:
+        return replace(m, verdict=judge_order(m.value, m.low, m.high, m.rule))
+    if m.found is None:
+        return replace(m, verdict=judge_value(m.value, m.low, m.high, m.window))
+    verdict = judge_direction(m.value, m.low, m.high, m.p_holm, m.rule, m.matters)
+    if verdict == "inconclusive" and any(
+        judge_direction(e.mean, e.low, e.high, e.p, m.rule, m.matters) in YES
+        for e in m.singly.values()
+    ):
+        verdict = VARIES
+    return replace(m, verdict=by_proxy(verdict) if m.column.metric in proxies else verdict)
+
+
+def _because(
+    claim: Claim, measured: Sequence[Measured], outcomes: Sequence[Outcome], need: str
+) -> Iterator[str]:
+    """The verdict in words: what decided, what was missing, and what stands against it."""
+    surrogates = [m for m in measured if m.role == "surrogate"]
+    if surrogates:
+        names = " and ".join(dict.fromkeys(m.column.label for m in surrogates))
+        lost = {name for m in surrogates for name in m.speaks_for}
+        labels = [m.column.label for m in measured if set(m.speaks_for) & lost and not m.measured]
+        of = ", ".join(dict.fromkeys(labels))
+        yield f"decided on {names} in place of {of}, which they can support but not reproduce"
+    yield from dict.fromkeys(m.reason for m in measured if m.reason)
+    for outcome in outcomes if len(outcomes) > 1 else ():
+        yield f"{outcome.contrast.text}: {outcome.verdict}"
+    if need == "agreement" and len({outcome.verdict for outcome in outcomes}) > 1:
+        yield "these are readings of one question: open until all of them are run and agree"
+    if need == "present" and any(outcome.contrast.missing for outcome in outcomes):
+        yield "decided on the contrasts that this profile has"
+    if any(m.measured and m.found is None and not m.per_seed for m in measured):
+        yield (
+            "of a fixed test set, by the means alone: with 1 seed, what another degradation, "
+            "sampler seed or training would change is unknown"
+        )
+    for m in measured:
+        if m.verdict == VARIES:
+            held = [
+                str(seed)
+                for seed, e in m.singly.items()
+                if judge_direction(e.mean, e.low, e.high, e.p, m.rule, m.matters) in YES
+            ]
+            yield (
+                f"{m.column.label}, {m.contrast.text}: holds in the training of seed "
+                f"{', '.join(held)} alone, not over {len(m.singly)} trainings"
+            )
+        elif m.verdict == "no effect that matters":
+            yield (
+                f"{m.column.label}, {m.contrast.text}: the whole interval is within "
+                f"±{number(m.matters, m.column)}, the smallest gain that matters"
+            )
+        elif m.verdict == "inconclusive" and m.tested and _too_small(m):
+            yield (
+                f"{m.column.label}, {m.contrast.text}: clear in its sign, but its estimate is less "
+                f"than {number(m.matters, m.column)}, the smallest gain that matters, and its "
+                "interval reaches beyond"
+            )
+
+
+def _too_small(m: Measured) -> bool:
+    return (m.low > 0 or m.high < 0) and m.p_holm < ALPHA and abs(m.value) < m.matters
 
 
 def _settle(m: Measured, alpha: float) -> list[str]:
-    """What this metric could have shown, and how much data would show what it did see."""
-    values, column = np.array(m.values), m.column
-    name = f"{column.label}, {m.contrast.text}"
-    if m.directed:
-        smallest = smallest_effect(values, alpha)
-        needed = images_for_effect(values, m.value, alpha)
-        text = (
-            f"{name}: {m.n} images can show a gain of {number(smallest, column)} "
-            f"(80% power, alpha {alpha:.2g}); {number(m.value, column, True)} was seen, "
-            f"which needs {_images(needed)}"
-        )
+    """What this metric could have shown, and what keeps it open."""
+    name = f"{m.column.label}, {m.contrast.text}"
+    if m.found is None:
+        half = number((m.high - m.low) / 2, m.column)
+        return [
+            f"{name}: the interval over {len(m.per_seed)} seeds is {half} wide to each side and "
+            "holds both answers"
+        ]
+    n, k = m.n, max(len(m.per_seed), 1)
+    smallest = number(smallest_effect(m.found, alpha), m.column)
+    many = f"{n} pictures{f' and {k} trainings' if k > 1 else ''}"
+    lines = [
+        f"{name}: {many} can show a gain of {smallest} (80% power, alpha {alpha:.2g}); one of "
+        f"{number(m.matters, m.column)} would matter"
+    ]
+    if k > 1:
+        spread = number(float(np.std(m.per_seed, ddof=1)), m.column)
+        lines.append(f"{name}: between {k} trainings it varies by {spread} (SD)")
     else:
-        room = min(abs(m.value - m.window[0]), abs(m.value - m.window[1]))
-        needed = images_for_width(values, room, ALPHA)
-        text = (
-            f"{name}: the interval of {m.n} images is {number((m.high - m.low) / 2, column)} "
-            f"wide to each side, the window ends {number(room, column)} away: {_images(needed)}"
+        lines.append(
+            "1 training each: how much trainings differ is unknown (`seeds` in the profile)"
         )
-    return [text, *_seeds(m, alpha)]
-
-
-def _images(needed: int | None) -> str:
-    return "more images than is sensible" if needed is None else f"about {needed} images"
-
-
-def _seeds(m: Measured, alpha: float) -> list[str]:
-    """Trainings are a second source of chance, which images say nothing of."""
-    if not m.contrast.paired:
-        return []
-    if len(m.per_seed) < 2:
-        return ["1 training each: how much trainings differ is unknown (`seeds` in the profile)"]
-    needed = images_for_effect(np.array(m.per_seed), m.value, alpha)
-    count = "more trainings than is sensible" if needed is None else f"about {needed} trainings"
-    spread = number(float(np.std(m.per_seed, ddof=1)), m.column)
-    return [f"between {len(m.per_seed)} trainings it varies by {spread} (SD): {count}"]
+    return lines

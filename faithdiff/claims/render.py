@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from faithdiff.claims.evaluate import Finding, Report
-from faithdiff.claims.measure import Measured
+from faithdiff.claims.measure import Contrast, Measured
 from faithdiff.claims.schema import Kind
 from faithdiff.claims.verdict import VERDICTS
 from faithdiff.report.cells import number
@@ -67,6 +67,15 @@ def _entry(found: Finding) -> dict[str, Any]:
         "verdict": found.verdict,
         "because": list(found.because),
         "settle": list(found.settle),
+        "second": found.second,
+        "contrasts": [
+            {
+                "contrast": each.contrast.text,
+                "verdict": each.verdict,
+                "updates": dict(each.contrast.updates),
+            }
+            for each in found.outcomes
+        ],
         "measured": [_numbers(m) for m in found.measured],
     }
 
@@ -78,15 +87,19 @@ def _numbers(m: Measured) -> dict[str, Any]:
         "protocol": m.column.protocol,
         "label": m.column.label,
         "role": m.role,
+        "speaks_for": list(m.speaks_for),
         "printed": m.printed or None,
-        "window": [None if not math.isfinite(bound) else bound for bound in m.window],
+        "window": [_finite(bound) for bound in m.window],
+        "matters": _finite(m.matters),
+        "budgets": updates_text(m.contrast),
         "n": m.n,
         "seeds": list(m.seeds),
         "value": _finite(m.value),
         "low": _finite(m.low),
         "high": _finite(m.high),
-        "p": _finite(m.p),
+        "p": m.found.p if m.found and m.contrast.paired else None,
         "p_holm": _finite(m.p_holm),
+        "per_seed": list(m.per_seed),
         "reason": m.reason,
         "text": ours_text(m),
         "verdict": m.verdict if m.role != "beside" else None,
@@ -99,10 +112,18 @@ def _finite(value: float) -> float | None:
 
 def ours_text(m: Measured) -> str:
     """Write a value as printed, with its interval; a gain with its sign."""
-    if not m.values:
+    if not m.measured:
         return "not measured"
     value = number(m.value, m.column, signed=m.contrast.paired)
+    if math.isnan(m.low):
+        return value
     return f"{value} [{number(m.low, m.column)}, {number(m.high, m.column)}]"
+
+
+def updates_text(contrast: Contrast) -> str:
+    """Write the budgets that stand behind a difference; empty where nothing was trained."""
+    known = [f"{name} {count:,}" for name, count in contrast.updates.items() if count is not None]
+    return f"updates: {', '.join(known)}" if contrast.paired and known else ""
 
 
 def to_markdown(report: Report) -> str:
@@ -113,10 +134,11 @@ def to_markdown(report: Report) -> str:
         "by `faithdiff claims`; do not edit -->",
         f"# Claims, tested on `{report.profile}`",
         f"{len(report.findings)} claims: {summary}. What was not run is no pass.",
-        "A gain is positive where the method is better, whichever way its metric counts. Intervals "
-        "are paired bootstraps over images; a direction also needs its sign-flip test, corrected "
-        f"by Holm over the {report.tests} tests of this page. They say nothing of other trainings "
-        "unless there are several seeds.",
+        "A gain is positive where the method is better, whichever way its metric counts. n counts "
+        "source pictures: their levels and crops are averaged. A direction needs an interval "
+        f"without 0, a test that survives Holm's correction over the {report.tests} tests of this "
+        "page, and a gain that matters. With one seed this speaks of these trainings alone; with "
+        "several it speaks of methods. How a verdict comes about: docs/claims.md.",
     ]
     for kind, title in TITLES.items():
         found = [each for each in report.findings if each.claim.kind == kind]
@@ -135,16 +157,16 @@ def _table(findings: list[Finding]) -> Iterator[str]:
 def _row(found: Finding) -> tuple[str, ...]:
     claim = found.claim
     where = f"{claim.source.document}, {claim.source.table}: {claim.source.row}"
-    shown = [m for m in found.measured if m.values]
+    shown = [m for m in found.measured if m.measured]
     sizes = sorted({m.n for m in shown})
     why = [*found.because, *found.settle]
     return (
         f"{markdown_escape(claim.statement)}<br>"
         f"<sub>`{claim.id}`; {markdown_escape(where)}; {claim.source.confidence} confidence</sub>",
         "<br>".join(map(markdown_escape, published_text(found))),
-        "<br>".join(markdown_escape(_measured_text(m)) for m in shown) or "–",
+        "<br>".join(map(markdown_escape, _measured_lines(shown))) or "–",
         ", ".join(map(str, sizes)) or "–",
-        f"**{found.verdict}**",
+        f"**{found.verdict}**" + (f"<br>{second_text(found)}" if found.second else ""),
         "<br>".join(map(markdown_escape, why)) or "–",
     )
 
@@ -159,7 +181,18 @@ def published_text(found: Finding) -> list[str]:
     ]
 
 
-def _measured_text(m: Measured) -> str:
-    beside = " (beside)" if m.role == "beside" else ""
-    p = "" if math.isnan(m.p_holm) else f", p {m.p_holm:.2g}"
-    return f"{m.contrast.text}: {m.column.label} {ours_text(m)}{p}{beside}"
+def second_text(found: Finding) -> str:
+    """Write the second verdict with the proxies that it rests on."""
+    labels = dict.fromkeys(m.column.label for m in found.measured if m.role == "second")
+    return f"by {', '.join(labels)}: {found.second}"
+
+
+def _measured_lines(shown: list[Measured]) -> Iterator[str]:
+    """A line per contrast, with its budgets, and one per metric under it."""
+    for contrast in dict.fromkeys(m.contrast.text for m in shown):
+        own = [m for m in shown if m.contrast.text == contrast]
+        yield " · ".join(filter(None, (contrast, updates_text(own[0].contrast))))
+        for m in own:
+            role = f" ({m.role})" if m.role != "decides" else ""
+            p = "" if math.isnan(m.p_holm) else f", p {m.p_holm:.2g}"
+            yield f"– {m.column.label} {ours_text(m)}{p}{role}"

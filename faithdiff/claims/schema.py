@@ -1,7 +1,9 @@
 """``config/claims.yaml``: what is claimed, where, how precisely, and what would count as a yes.
 
-A claim is tested on *gains*: how much better one method is than another on the same images,
-positive where it is better, whichever way the metric counts.
+A claim is tested on *gains*: how much better one method is than another on the same pictures,
+positive where it is better, whichever way the metric counts. What all claims share stands at the
+top of the file: the smallest gain that matters in each metric, and which surrogates decide where a
+metric of the paper was not measured.
 """
 
 from __future__ import annotations
@@ -12,10 +14,15 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from faithdiff.config import Name, Rate, Section, load_yaml
+from faithdiff.report.cells import HELD_OUT
 
 CLAIMS = Path("config", "claims.yaml")
 Kind = Literal["published", "mechanism", "finding"]
 Words = Annotated[list[str], Field(min_length=1)]
+# all: the claim is of each contrast, and one that was not run keeps it from a verdict.
+# present: of those contrasts whose methods the profile has; the others are named.
+# agreement: the contrasts are readings of one question, open until all of them give one answer.
+Need = Literal["all", "present", "agreement"]
 
 
 class Source(Section):
@@ -78,11 +85,12 @@ class ValueTest(Section):
 
 
 class GainTest(Section):
-    """The gain of a method over each of the others, image by image."""
+    """The gain of a method over each of the others, picture by picture."""
 
     kind: Literal["gain"]
     method: str
     over: Words
+    need: Need = "all"
 
 
 class TrendTest(Section):
@@ -118,17 +126,19 @@ class Claim(Section):
     data: Place = Place()
     test: Test
     expect: Annotated[list[Expect], Field(min_length=1)]
-    stand_in: tuple[Expect, ...] = ()
+    second: tuple[Expect, ...] = ()  # proxies with a verdict of their own, printed separately
     beside: tuple[str, ...] = ()
+    # Where it is not what the file says for all claims.
+    matters: dict[str, Rate] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Claim:
-        metrics = [each.metric for each in (*self.expect, *self.stand_in)]
+        metrics = [each.metric for each in (*self.expect, *self.second)]
         metrics += self.beside
         if twice := sorted({name for name in metrics if metrics.count(name) > 1}):
             raise ValueError(f"metric {twice[0]!r} is named twice")
-        if self.kind == "published" and self.stand_in:
-            raise ValueError("stand_in: no other metric stands in for a published number")
+        if self.kind == "published" and self.second:
+            raise ValueError("second: no other metric speaks for a published number")
         if self.kind == "published" and not (self.data.datasets and self.data.levels):
             raise ValueError("data: a published claim names its datasets and levels")
         if isinstance(self.test, ValueTest | SecondsTest) and any(e.rule for e in self.expect):
@@ -139,20 +149,52 @@ class Claim(Section):
 class Claims(Section):
     """The whole file."""
 
+    # Per metric, in its unit: a smaller gain is of no interest.
+    matters: dict[str, Rate] = Field(default_factory=dict)
+    # Of a metric that was not measured, in this order.
+    surrogates: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     claims: Annotated[list[Claim], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _ids_are_unique(self) -> Claims:
+    def _consistent(self) -> Claims:
         ids = [claim.id for claim in self.claims]
         if twice := sorted({name for name in ids if ids.count(name) > 1}):
             raise ValueError(f"claims: the id {twice[0]!r} is there twice")
+        for claim in self.claims:
+            for metric in self._directed(claim):
+                if self.matters_of(claim, metric) is None:
+                    raise ValueError(
+                        f"claims: {claim.id}: say in `matters` which gain in {metric} matters"
+                    )
         return self
 
+    def _directed(self, claim: Claim) -> list[str]:
+        """Metrics in which a claim may be decided by the direction of a tested gain."""
+        if claim.kind == "published":
+            return []
+        named = [each.metric for each in (*claim.expect, *claim.second) if each.rule]
+        found = named + [other for name in named for other in self.surrogates_of(claim, name)]
+        return list(dict.fromkeys(found))
 
-def load_claims(file: Path = CLAIMS) -> list[Claim]:
+    def matters_of(self, claim: Claim, metric: str) -> float | None:
+        """The smallest gain that matters; None for a metric that decides no direction."""
+        return claim.matters.get(metric, self.matters.get(metric))
+
+    def surrogates_of(self, claim: Claim, metric: str) -> tuple[str, ...]:
+        """Metrics that decide in place of one; none where a published number is at stake."""
+        return () if claim.kind == "published" else self.surrogates.get(metric, ())
+
+    @property
+    def proxies(self) -> set[str]:
+        """Metrics that speak for others: what they decide is no reproduction."""
+        second = {each.metric for claim in self.claims for each in claim.second}
+        return {HELD_OUT.metric} | second | {n for names in self.surrogates.values() for n in names}
+
+
+def load_claims(file: Path = CLAIMS) -> Claims:
     """Read the claims.
 
     Raises:
         ConfigError: The file is missing or does not fit the schema; names file and field.
     """
-    return load_yaml(file, Claims).claims
+    return load_yaml(file, Claims)

@@ -42,7 +42,7 @@ HELD_OUT = Column("heldout_loss", "heldout", "held-out loss", "", 4, higher_is_b
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean difference (this cell minus `other`) over the images, with its interval and test."""
+    """Mean difference (this cell minus `other`) over the pictures, with its interval and test."""
 
     other: str
     mean: float
@@ -50,6 +50,8 @@ class Comparison:
     high: float
     p: float
     p_holm: float = math.nan
+    pictures: int = 0
+    trainings: int = 0
 
     @property
     def separated(self) -> bool:
@@ -62,12 +64,15 @@ class Cell:
     """One number of a table, or why there is none.
 
     Attributes:
-        mean: Mean over images with its interval `low`, `high`; NaN unless `status` is ok or
+        mean: Mean over pictures with its interval `low`, `high`; NaN unless `status` is ok or
             published.
         usable: Images all of whose rows are ok, out of `expected`.
-        seeds: Seeds averaged per image.
+        pictures: Source pictures of these images: the n of mean, interval and comparisons.
+        seeds: Seeds averaged per picture.
+        seed_sd: Standard deviation of the mean over trainings; NaN for a single one.
         footnote: Number of the table's footnote that gives the reason, from 1; 0 for none.
         comparison: With the runner-up (main, at the best) or with the first row (ablation).
+        against: With ``report.reference`` (main), corrected over all such comparisons of the table.
     """
 
     status: Status | Literal["published"]
@@ -81,6 +86,9 @@ class Cell:
     footnote: int = 0
     mark: Mark = ""
     comparison: Comparison | None = None
+    against: Comparison | None = None
+    pictures: int = 0
+    seed_sd: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -191,8 +199,12 @@ def cell_text(cell: Cell, column: Column) -> str:
 
 def spread_text(cell: Cell, column: Column) -> str:
     """Write the standard deviation over trainings; empty for a single one."""
-    spread = getattr(cell, "seed_sd", math.nan)
-    return "" if math.isnan(spread) else f"± {number(spread, column)}"
+    return "" if math.isnan(cell.seed_sd) else f"± {number(cell.seed_sd, column)}"
+
+
+def star_text(cell: Cell) -> str:
+    """A star where the cell is separated from the reference of its table."""
+    return "*" if cell.against is not None and cell.against.separated else ""
 
 
 def difference_text(cell: Cell, column: Column) -> tuple[str, str]:

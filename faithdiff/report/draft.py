@@ -5,17 +5,18 @@ Comparisons come before cells because Holm's correction needs the p-values of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from faithdiff.config import Profile
 from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Comparison, Mark, Row, Table
-from faithdiff.report.scores import Sample, ScoreBook
-from faithdiff.report.statistics import ALPHA, holm, paired_bootstrap, sign_flip_test
-from faithdiff.seeds import numpy_rng
+from faithdiff.report.scores import Sample, ScoreBook, difference
+from faithdiff.report.statistics import ALPHA, Draws, Estimate, estimate, holm, smallest_p
 
 Place = tuple[int, str, int]  # block, method, column
 
@@ -44,6 +45,7 @@ class Draft:
             for c, column in enumerate(columns)
         }
         self.comparisons: dict[Place, Comparison] = {}
+        self.against: dict[Place, Comparison] = {}
         self.marks: dict[Place, Mark] = {}
         self.footnotes: list[str] = []
 
@@ -54,7 +56,7 @@ class Draft:
             among: The methods that take part.
         """
         pairs = [pair for b in range(len(self.blocks)) for pair in self._leaders(b, among)]
-        self._compare(pairs)
+        self.comparisons = self._compare(pairs)
         for best, second in pairs:
             separated = self.comparisons[best].separated
             self.marks[best], self.marks[second] = (
@@ -63,10 +65,17 @@ class Draft:
 
     def compare_with_first(self) -> None:
         """Compare each row with the first one."""
-        first = self.methods[0]
-        places = [place for place in self.samples if place[1] != first]
-        pairs = [(place, (place[0], first, place[2])) for place in places]
-        self._compare([pair for pair in pairs if all(self._ok(place) for place in pair)])
+        self.comparisons = self._compare(self._with(self.methods[0]))
+
+    def compare_with_reference(self) -> None:
+        """Compare each row with ``report.reference``, beside the comparison of the leaders."""
+        if self.profile.reference in self.methods:
+            self.against = self._compare(self._with(self.profile.reference))
+
+    def _with(self, method: str) -> list[tuple[Place, Place]]:
+        places = [place for place in self.samples if place[1] != method]
+        pairs = [(place, (place[0], method, place[2])) for place in places]
+        return [pair for pair in pairs if all(self._ok(place) for place in pair)]
 
     def _ok(self, place: Place) -> bool:
         return self.samples[place].status == "ok"
@@ -81,26 +90,27 @@ class Draft:
             if len(ranked) > 1:
                 yield ranked[0], ranked[1]
 
-    def _compare(self, pairs: Sequence[tuple[Place, Place]]) -> None:
+    def _compare(self, pairs: Sequence[tuple[Place, Place]]) -> dict[Place, Comparison]:
         found = [self._comparison(*pair) for pair in pairs]
         adjusted = holm([comparison.p for comparison in found])
-        for (place, _), comparison, p in zip(pairs, found, adjusted, strict=True):
-            self.comparisons[place] = replace(comparison, p_holm=p)
+        return {
+            place: replace(comparison, p_holm=p)
+            for (place, _), comparison, p in zip(pairs, found, adjusted, strict=True)
+        }
 
     def _comparison(self, place: Place, other: Place) -> Comparison:
-        difference = self.samples[place].array - self.samples[other].array
-        n = self.profile.report.bootstrap
-        low, high = paired_bootstrap(difference, n, self._rng("bootstrap", place, other[1]))
-        p = sign_flip_test(difference, n, self._rng("sign-flip", place, other[1]))
-        return Comparison(other[1], float(difference.mean()), low, high, p)
+        found = self._estimate(place, difference(self.samples[place], self.samples[other]))
+        return Comparison(
+            other[1], found.mean, found.low, found.high, found.p,
+            pictures=found.pictures, trainings=found.trainings,
+        )  # fmt: skip
 
-    # Keyed by what is resampled, so that adding a row or a column changes no other number.
-    def _rng(self, purpose: str, place: Place, *key: str) -> np.random.Generator:
-        block, method, c = place
-        column = self.columns[c]
+    def _estimate(self, place: Place, values: NDArray[np.float64]) -> Estimate:
+        block, _, c = place
         where = (*self.blocks[block].datasets, *self.blocks[block].levels)
-        cell = (column.metric, column.protocol, method, *key)
-        return numpy_rng(self.profile.seed, purpose, *where, *cell)
+        key = (*where, self.columns[c].protocol, self.columns[c].metric)
+        report = self.profile.report
+        return estimate(values, Draws(report.bootstrap, self.profile.seed, key))
 
     def finish(self) -> list[Block]:
         """Return the blocks with their rows; call after the comparisons."""
@@ -127,15 +137,18 @@ class Draft:
         )  # fmt: skip
         if sample.status != "ok":
             return replace(counts, footnote=self._footnote(place))
-        n = self.profile.report.bootstrap
-        low, high = paired_bootstrap(sample.array, n, self._rng("bootstrap", place))
+        found = self._estimate(place, sample.matrix)
+        spread = sample.matrix.mean(axis=1)
         return replace(
             counts,
-            mean=float(sample.array.mean()),
-            low=low,
-            high=high,
+            mean=found.mean,
+            low=found.low,
+            high=found.high,
             mark=self.marks.get(place, ""),
             comparison=self.comparisons.get(place),
+            against=self.against.get(place),
+            pictures=sample.pictures,
+            seed_sd=float(np.std(spread, ddof=1)) if len(spread) > 1 else math.nan,
         )
 
     def _footnote(self, place: Place) -> int:
@@ -145,11 +158,11 @@ class Draft:
         return self.footnotes.index(text) + 1
 
     def counts(self) -> str:
-        """Say how many images there are, for the caption."""
+        """Say how many source pictures there are, for the caption."""
         sizes: dict[str, list[str]] = {}
         for c, column in enumerate(self.columns):
             for b, block in enumerate(self.blocks):
-                n = self.samples[b, self.methods[0], c].expected
+                n = self._pictures(b, c)
                 what = f"for the {column.label}" if column == HELD_OUT else ""
                 where = block.group if len(block.datasets) == 1 else ""
                 part = " ".join(part for part in (str(n), where, what) if part)
@@ -157,15 +170,23 @@ class Draft:
                     sizes[what].append(part)
         parts = [part for what in sorted(sizes) for part in sizes[what]]
         seeds = {len(sample.seeds) for sample in self.samples.values() if sample.status == "ok"}
-        averaged = "; seeds averaged per image first" if max(seeds, default=0) > 1 else ""
+        several = max(seeds, default=0)
+        averaged = f"; {several} trainings, averaged per picture first" if several > 1 else ""
         return f"n = {', '.join(parts) or '0'}{averaged}"
 
-    def rule(self, tests: str) -> str:
-        """Say what `separated` means in this table."""
+    def _pictures(self, block: int, c: int) -> int:
+        """Pictures of a column in a block, of whichever method has them all."""
+        return max(self.samples[block, method, c].pictures for method in self.methods)
+
+    def rule(self, tests: str, comparisons: Mapping[Place, Comparison] | None = None) -> str:
+        """Say what `separated` means in this table; by default for the leaders' comparisons."""
+        made = self.comparisons if comparisons is None else comparisons
+        several = any(comparison.trainings > 1 for comparison in made.values())
+        means = "crossed test over trainings and pictures" if several else "sign-flip test"
         return (
-            f"a 95% paired bootstrap interval without 0 ({self.profile.report.bootstrap:,} "
-            f"resamples) and a sign-flip p < {ALPHA:.2g} after Holm's correction over the "
-            f"{len(self.comparisons)} {tests}"
+            f"a 95% paired interval without 0 ({self.profile.report.bootstrap:,} resamples) and "
+            f"p < {ALPHA:.2g} of a {means} after Holm's correction over the {len(made)} {tests}"
+            f"{_out_of_reach(made, self.profile.report.bootstrap)}"
         )
 
     def table(self, caption: str, blocks: Sequence[Block], differences: bool) -> Table:
@@ -185,6 +206,13 @@ class Draft:
             self.name, self.profile.profile, caption, tuple(self.columns), tuple(blocks),
             tuple(self.footnotes), images, differences,
         )  # fmt: skip
+
+
+def _out_of_reach(made: Mapping[Place, Comparison], draws: int) -> str:
+    """Say where there are too few pictures for any difference to survive the correction."""
+    reached = {c.pictures: smallest_p(c.pictures, draws) for c in made.values()}
+    few = [f"{p:.2g} at n = {n}" for n, p in sorted(reached.items()) if p * len(made) >= ALPHA]
+    return f" (few pictures limit p, before the correction, to {', '.join(few)})" if few else ""
 
 
 def _reason(sample: Sample, column: Column) -> str:

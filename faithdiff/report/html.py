@@ -12,6 +12,7 @@ from faithdiff.report.cells import (
     Table,
     cell_text,
     difference_text,
+    star_text,
     updates_text,
 )
 
@@ -53,6 +54,7 @@ def _cell(cell: Cell, column: Column, table: Table) -> str:
     if cell.mark:
         tag = "strong" if cell.mark == "best" else "u"
         text = f"<{tag}>{text}</{tag}>"
+    text += star_text(cell)
     if cell.footnote:
         text += f"<sup>{cell.footnote}</sup>"
     if table.differences and cell.comparison:

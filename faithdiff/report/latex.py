@@ -15,6 +15,7 @@ from faithdiff.report.cells import (
     cell_text,
     difference_text,
     spread_text,
+    star_text,
     updates_text,
 )
 
@@ -112,6 +113,7 @@ def _mean(cell: Cell, column: Column) -> str:
     text = latex_escape(cell_text(cell, column).removesuffix(spread_text(cell, column)).strip())
     if cell.mark:
         text = rf"\textbf{{{text}}}" if cell.mark == "best" else rf"\underline{{{text}}}"
+    text += latex_escape(star_text(cell))
     return text + (rf"\textsuperscript{{{cell.footnote}}}" if cell.footnote else "")
 
 

@@ -79,7 +79,7 @@ def _entries(table: Table) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _entry(block: Block, row: Row, column: Column, cell: Cell) -> dict[str, Any]:
-    compared = cell.comparison
+    compared, against = cell.comparison, cell.against
     return {
         "block": block.name,
         "datasets": list(block.datasets),
@@ -96,6 +96,7 @@ def _entry(block: Block, row: Row, column: Column, cell: Cell) -> dict[str, Any]
         "reasons": list(cell.reasons),
         "seeds": list(cell.seeds),
         "n": cell.usable,
+        "pictures": cell.pictures,
         "expected": cell.expected,
         "mean": _finite(cell.mean),
         "low": _finite(cell.low),
@@ -108,6 +109,13 @@ def _entry(block: Block, row: Row, column: Column, cell: Cell) -> dict[str, Any]
         "p": _finite(compared.p) if compared else None,
         "p_holm": _finite(compared.p_holm) if compared else None,
         "separated": compared.separated if compared else None,
+        "seed_sd": _finite(cell.seed_sd),
+        "against": against.other if against else None,
+        "against_difference": _finite(against.mean) if against else None,
+        "against_low": _finite(against.low) if against else None,
+        "against_high": _finite(against.high) if against else None,
+        "against_p_holm": _finite(against.p_holm) if against else None,
+        "against_separated": against.separated if against else None,
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from faithdiff.files import write_text_atomic
-from faithdiff.report.cells import Row, Table, cell_text, difference_text, updates_text
+from faithdiff.report.cells import Row, Table, cell_text, difference_text, star_text, updates_text
 from faithdiff.report.latex import to_latex
 from faithdiff.report.records import to_cells, to_csv
 
@@ -69,6 +69,7 @@ def _markdown_row(row: Row, table: Table) -> Iterator[str]:
         if cell.mark:
             tag = "b" if cell.mark == "best" else "ins"
             text = f"**{text}**" if tag == "b" else f"<{tag}>{text}</{tag}>"
+        text += markdown_escape(star_text(cell))
         if cell.footnote:
             text += f"<sup>{cell.footnote}</sup>"
         if table.differences and cell.comparison:

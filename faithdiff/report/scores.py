@@ -1,7 +1,9 @@
 """Reading ``scores.csv``, the only source of the numbers in tables, figures and verdicts.
 
-A :class:`ScoreBook` answers one question: the per-image values of one method on one metric, or
-why there are none. It never averages over fewer images than the other methods have.
+A :class:`ScoreBook` answers one question: the values of one method on one metric, picture by
+picture, or why there are none. It never averages over fewer images than the other methods have.
+A picture is what images were cut from; its crops and its levels are averaged, because they are no
+independent evidence.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ from numpy.typing import NDArray
 
 from faithdiff.errors import UserError
 
-TEXT = ["profile", "method", "variant", "dataset", "level", "image", "metric", "protocol", "status"]
-DIGESTS = ["restored_sha256", "hq_sha256", "protocol_sha256"]
 KEY = ["method", "seed", "dataset", "level", "image", "metric", "protocol"]
-COLUMNS = [*TEXT[:3], "seed", *TEXT[3:8], "value", "status", *DIGESTS]
+PICTURE = "picture"
+COLUMNS = [
+    *("profile", "method", "variant", "seed", "dataset", "level", "image", PICTURE),
+    *("metric", "protocol", "value", "status"),
+    *("restored_sha256", "hq_sha256", "protocol_sha256"),
+]
 
 Status = Literal["ok", "unavailable", "failed", "incomplete", "not run"]
 
@@ -52,6 +57,8 @@ def read_scores(stream: IO[bytes], path: str) -> pd.DataFrame:
         frame = pd.read_csv(stream, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not a CSV file: {error}") from None
+    if PICTURE not in frame and "image" in frame:  # as older commits have it
+        frame.insert(list(frame).index("image") + 1, PICTURE, frame["image"])
     if missing := [name for name in COLUMNS if name not in frame]:
         raise UserError(f"{path}: has no column {', '.join(missing)}; score and collect again")
     frame["seed"] = _numbers(frame, "seed", path).astype(int)
@@ -91,10 +98,11 @@ def _check_rows(frame: pd.DataFrame, path: str) -> None:
 
 @dataclass(frozen=True)
 class Sample:
-    """The per-image values of one method on one metric, or why it has none.
+    """The values of one method on one metric, or why it has none.
 
     Attributes:
-        values: One value per (dataset, image), averaged over seeds and levels; empty unless ok.
+        values: A row per (dataset, picture), averaged over its images and levels, and a column per
+            seed; empty unless ok.
         expected: Images that the metric should have been measured on.
         usable: Images all of whose rows are there and ok.
         reasons: What the rows of this status say, each once.
@@ -102,22 +110,51 @@ class Sample:
     """
 
     status: Status
-    values: pd.Series
+    values: pd.DataFrame
     expected: int
     usable: int
     reasons: tuple[str, ...]
     seeds: tuple[int, ...]
 
     @property
+    def matrix(self) -> NDArray[np.float64]:
+        """The values as ``(trainings, pictures)``."""
+        return self.values.to_numpy(dtype=float).T
+
+    @property
     def array(self) -> NDArray[np.float64]:
-        """The values as ``(images,)``."""
-        return self.values.to_numpy(dtype=float)
+        """The values as ``(pictures,)``, averaged over seeds."""
+        return self.matrix.mean(axis=0)
+
+    @property
+    def pictures(self) -> int:
+        """Number of source pictures: the n of every comparison."""
+        return len(self.values)
+
+
+def difference(sample: Sample, other: Sample) -> NDArray[np.float64]:
+    """Return ``sample - other`` as ``(trainings, pictures)``, seed by seed.
+
+    A single training of one of the two is subtracted from each of the other's. Different seeds
+    cannot be paired: then the means over seeds are, as one training.
+
+    Raises:
+        ValueError: The two are of other pictures.
+    """
+    if not sample.values.index.equals(other.values.index):
+        raise ValueError("the two methods have other pictures")
+    if sample.seeds == other.seeds or 1 in (len(sample.seeds), len(other.seeds)):
+        return np.asarray(sample.matrix - other.matrix, dtype=float)
+    return np.asarray(sample.array - other.array, dtype=float)[None]
 
 
 class ScoreBook:
     """Samples of a score file by (method, metric, protocol, data sets, levels)."""
 
-    def __init__(self, scores: pd.DataFrame) -> None:
+    def __init__(self, scores: pd.DataFrame, by: Literal["picture", "image"] = "picture") -> None:
+        """Args are the rows, and what counts as one: `image` as a published mean counts them."""
+        if PICTURE not in scores or by == "image":
+            scores = scores.assign(picture=scores["image"])
         cell = ["method", "metric", "protocol", "dataset", "level"]
         self._frames = dict(iter(scores.groupby(cell, sort=True)))
         images = scores.groupby(cell[1:], sort=True)["image"]
@@ -150,13 +187,13 @@ class ScoreBook:
         ]
         images = {(dataset, image) for dataset, _, image, _ in wanted}
         if not found:
-            return Sample("not run", pd.Series(dtype=float), len(images), 0, (), seeds)
+            return Sample("not run", pd.DataFrame(), len(images), 0, (), seeds)
         rows = pd.concat(found)
         # Keys are unique and none is unexpected, so equal counts mean that no row is missing.
         if len(rows) < len(wanted) or (rows["status"] != "ok").any():
             return _spoilt(rows, set(wanted), images, seeds)
-        values = rows.groupby(["dataset", "image"], sort=True)["value"].mean()
-        return Sample("ok", values, len(images), len(images), (), seeds)
+        own = rows.groupby(["dataset", PICTURE, "seed"], sort=True)["value"].mean()
+        return Sample("ok", own.unstack("seed"), len(images), len(images), (), seeds)
 
 
 def _spoilt(
@@ -173,7 +210,7 @@ def _spoilt(
     status = _status(set(bad["status"].str.split(":").str[0]), bool(absent))
     why = bad.loc[bad["status"].str.startswith(status), "status"]
     reasons = tuple(why.str.split(": ", n=1).str[1].unique())
-    return Sample(status, pd.Series(dtype=float), len(images), len(images - lost), reasons, seeds)
+    return Sample(status, pd.DataFrame(), len(images), len(images - lost), reasons, seeds)
 
 
 def _status(found: set[str], absent: bool) -> Status:

@@ -98,6 +98,7 @@ def _leaders(
     draft = Draft(name, scores, profile, columns, blocks, methods)
     among = contenders(profile, methods)
     draft.compare_leaders(among)
+    draft.compare_with_reference()
     found = [
         _with_published(block, rows, columns)
         for block, rows in zip(grouped(draft.finish(), profile), published, strict=True)
@@ -105,11 +106,11 @@ def _leaders(
     rule = draft.rule("comparisons of the table")
     apart = len(among) < len(methods)
     caption = (
-        f"Means over images ({draft.counts()}), protocol {protocol}. "
-        f"Bold: best{' of the controlled rows' if apart else ''}, and separated from the "
-        f"runner-up by {rule}. "
+        f"Means over source pictures, whose crops are averaged ({draft.counts()}), protocol "
+        f"{protocol}. Bold: best{' of the controlled rows' if apart else ''}, and separated from "
+        f"the runner-up by {rule}. "
         "Underlined: the runner-up, or both leaders where they are not separated. "
-        f"{_APART if apart else ''}{_stand_ins(columns)}"
+        f"{_APART if apart else ''}{_starred(draft)}{_stand_ins(columns)}"
         f"{_comparability(any(published)) if name == 'main' else _REAL_NOTE}"
     )
     return replace(draft.table(caption, found, differences=False), unmeasured=unmeasured)
@@ -133,10 +134,10 @@ def ablation_table(scores: pd.DataFrame, profile: Profile, protocol: str = "") -
     budgets = any(row.updates is not None for row in rows[0].rows)
     first = profile.methods[profile.report.ablation[0]].label
     caption = (
-        f"Means over the images of {' and '.join(datasets)} ({draft.counts()}), protocol "
-        f"{wanted[0].protocol}; held-out loss: denoising loss with fixed noise, mean over the "
-        "timesteps that the common sampler visits. "
-        f"Beside each mean: paired difference to {first} with its 95% bootstrap interval. "
+        f"Means over the source pictures of {' and '.join(datasets)}, whose crops and levels are "
+        f"averaged ({draft.counts()}), protocol {wanted[0].protocol}; held-out loss: denoising "
+        "loss with fixed noise, mean over the timesteps that the common sampler visits. "
+        f"Beside each mean: paired difference to {first} with its 95% interval. "
         f"*: separated from {first} by {draft.rule('differences of the table')}. "
         f"{'Updates: of the whole training. ' * budgets}"
         f"{_stand_ins(columns)}{_comparability(False)}"
@@ -166,6 +167,14 @@ _APART = (
     "No other row takes part in this: published systems were trained on other data for longer, "
     "and interpolation is not trained. "
 )
+
+
+def _starred(draft: Draft) -> str:
+    """Say what a star means, where the rows are compared with a reference."""
+    if not draft.against:
+        return ""
+    label = draft.profile.methods[draft.profile.reference].label
+    return f"*: separated from {label} by the same rule over its {len(draft.against)} comparisons. "
 
 
 def _stand_ins(columns: Sequence[Column]) -> str:

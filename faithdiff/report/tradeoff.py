@@ -6,7 +6,6 @@ levels, and the marker empties as they get worse.
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -86,7 +85,7 @@ def _panel(
         axes.plot(*means, color=style.colour, linewidth=0.7, alpha=0.5, zorder=2)
         for level, row in found:
             a, b = row.cells[x], row.cells[y]
-            spreads = [getattr(cell, "seed_sd", math.nan) for cell in (a, b)]
+            spreads = [cell.seed_sd for cell in (a, b)]
             axes.errorbar(
                 a.mean, b.mean, xerr=spreads[0], yerr=spreads[1], fmt=style.marker, ms=5.5,
                 color=style.colour, mfc=_face(style.colour, level, len(blocks)), mew=0.9,

@@ -59,10 +59,16 @@ class VariantMethod(Method):
         if self._variant.pretrain:
             _load_stage1(training, self._variant.recipe)
         log: list[dict[str, Any]] = []
+        # Each stage and phase goes on in the data where the last one ended: variants of one budget
+        # see the same batches in the same order, whatever their stages are.
+        seen = study.profile.training.stage1_steps if self._variant.pretrain else 0
         updates = self._profile.phase_updates(self._name)
         for number, phase in enumerate(self._variant.phases):
-            file = state / f"phase{number + 1}.pt"
-            log += _phase(training, phase, updates[number], file, self._name)
+            job = _phase(training, phase, updates[number], seen, self._name)
+            job.state = state / f"phase{number + 1}.pt"
+            _run(job, training.model, tuple(phase.train), training.config.weights)
+            log += job.log
+            seen += updates[number]
         if training.processes.first:
             training.model.save(folder)
             write_log(log, folder / "training.csv")
@@ -203,26 +209,24 @@ def _load_stage1(training: _Training, recipe: str) -> None:
         ) from None
 
 
-def _phase(
-    training: _Training, phase: Phase, updates: int, state: Path, name: str
-) -> list[dict[str, Any]]:
-    """One optimisation of stage 2; returns its log."""
+def _phase(training: _Training, phase: Phase, updates: int, seen: int, name: str) -> Job:
+    """One optimisation of stage 2, whose data begin after the updates that were `seen`."""
     groups = tuple(phase.train)
-    job = _job(training, groups, f"{name} {'+'.join(groups)}", updates)
-    job.state = state
+    job = _job(training, groups, f"{name} {'+'.join(groups)}", updates, seen)
     if phase.objective == "feature-matching":
-        job.loss = _feature_matching(training)
-    _run(job, training.model, groups, training.config.weights)
-    return job.log
+        job.loss = _feature_matching(training, seen)
+    return job
 
 
-def _job(training: _Training, groups: tuple[Group, ...], name: str, updates: int) -> Job:
+def _job(
+    training: _Training, groups: tuple[Group, ...], name: str, updates: int, seen: int = 0
+) -> Job:
     config, model, cache = training.config, training.model, training.cache
     profile = training.study.profile
     rates = config.learning_rates.model_dump()
 
     def loss(step: int, micro: int) -> Tensor:
-        return denoising_loss(model, cache, training.batch(step, micro), config.loss)
+        return denoising_loss(model, cache, training.batch(seen + step, micro), config.loss)
 
     return Job(
         name=name,
@@ -244,6 +248,7 @@ def _job(training: _Training, groups: tuple[Group, ...], name: str, updates: int
             profile.alignment,
             name,
             updates,
+            seen,
             training.seed,
             _hash(model),
         ),
@@ -285,14 +290,14 @@ def denoising_loss(model: FaithDiff, cache: Cache, batch: Any, kind: str) -> Ten
     return distance(prediction.float(), target.float())
 
 
-def _feature_matching(training: _Training) -> Callable[[int, int], Tensor]:
+def _feature_matching(training: _Training, seen: int) -> Callable[[int, int], Tensor]:
     """Loss of `separate`: the LQ encoder learns to give the features of the HQ image."""
     model, cache = training.model, training.cache
     teacher = LQEncoder.from_vae(cache.prior.vae, model.lq_encoder.config.features)
     teacher.requires_grad_(False).to(model.lq_encoder.device)
 
     def loss(step: int, micro: int) -> Tensor:
-        batch = training.batch(step, micro)
+        batch = training.batch(seen + step, micro)
         target = teacher(batch.hq).float()
         return F.mse_loss(model.lq_encoder(batch.lq).float(), target) / target.var()
 

@@ -68,7 +68,10 @@ rule claims:
         LOGS / "benchmarks" / "claims" / "study.tsv"
     params:
         code=code_digest("faithdiff.claims.command"),
-        config=digest(profile.report, {n: m.label for n, m in profile.methods.items()}),
+        config=digest(
+            profile.report,
+            {n: (m.label, profile.updates_of(n)) for n, m in profile.methods.items()},
+        ),
     threads: 1
     resources:
         mem_mb=needs("mem_mb", "claims"),

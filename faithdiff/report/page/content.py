@@ -108,7 +108,7 @@ def _shown(key: str, cell: dict[str, Any]) -> dict[str, Any]:
     published = cell["status"] == "published"
     return {
         "key": "" if published else key,
-        "text": cell["printed"],
+        "text": f"{cell['printed']}{'*' if cell.get('against_separated') else ''}",
         "mark": cell.get("mark", ""),
         "said": f"{cell['printed']}, {MARKS[cell['mark']]}" if cell.get("mark") else "",
         "value": cell["mean"],
