@@ -153,6 +153,11 @@ def test_the_sentence_names_each_way_out_once() -> None:
         "`snakemake --cores all`); ST-LPIPS (`pip install stlpips-pytorch==0.1`, then "
         f"`snakemake --cores all`); NIQE ({small})."
     )
+    both = {"LPIPS": f"{needs('lpips')}; {package}"}
+    assert unmeasured(both) == (
+        "Not measured: LPIPS (`faithdiff fetch --weights lpips`, then `snakemake --cores all`); "
+        "LPIPS (`pip install stlpips-pytorch==0.1`, then `snakemake --cores all`)."
+    )
     assert unmeasured({}) == ""
 
 

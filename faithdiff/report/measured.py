@@ -54,7 +54,9 @@ def unmeasured(reasons: Mapping[str, str]) -> str:
     """
     parts: dict[str, list[str]] = {}  # what is said in brackets -> metrics
     options: dict[str, str] = {}  # of one `faithdiff fetch` for all metrics
-    for label, reason in reasons.items():
+    # A metric may lack files of several sources, each with its own command.
+    lacks = [(label, part) for label, why in reasons.items() for part in why.split("; needs ")]
+    for label, reason in lacks:
         what, _, command = reason.partition("; run: ")
         if command.startswith(FETCH):
             options[command.removeprefix(FETCH).strip()] = ""
