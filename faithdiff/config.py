@@ -361,6 +361,7 @@ class Baseline(Section):
     implementation: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]  # module:Class
     trained: bool = False  # whether it must be trained before it restores
     denoises: bool = False  # whether it denoises latents of the study's prior
+    published: bool = False  # a published system, trained by its authors on their own data
     settings: dict[str, Any] = {}  # checked by the class's own schema
 
 
@@ -526,6 +527,11 @@ class Profile(Section):
         """Names of the methods that have a held-out denoising loss."""
         baselines = [name for name, baseline in self.baselines.items() if baseline.denoises]
         return [*baselines, *self.variants]
+
+    @property
+    def published(self) -> list[str]:
+        """Names of the systems that their authors trained."""
+        return [n for n, b in self.baselines.items() if isinstance(b, Baseline) and b.published]
 
     @property
     def methods(self) -> dict[str, AnyBaseline | Variant]:
