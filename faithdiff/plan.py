@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 
-from faithdiff.config import Dataset, FolderSet, Group, MixtureSet, Profile, Stage1
-from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, load_artifacts
+from faithdiff.config import Dataset, FolderSet, Group, MixtureSet, Stage1
+from faithdiff.data.artifacts import Artifact, lacking, quick_state
 from faithdiff.data.fetch import RAW
 from faithdiff.data.images import list_images
 from faithdiff.errors import UserError
 from faithdiff.methods import Study
 from faithdiff.resources import Sizes
-from faithdiff.score.protocols import weights_needed
+from faithdiff.score.protocols import files_needed
 from faithdiff.train.cost import Costs, Phase
 from faithdiff.workload import Job, counts, jobs_of, longest_way, wall_hours
 
@@ -328,15 +328,23 @@ class Plan:
         return self.sizes.of(job.size or job.rule).runtime / 60
 
     def _download(self) -> Iterator[str]:
-        artifacts = _artifacts(self.profile)
+        artifacts = files_needed(self.profile)
         roots = {"weights": self.profile.score.weights, "data": RAW}
-        missing = [a for a in artifacts if not _is_here(a, roots[a.root])]
-        size, left = (sum(a.megabytes for a in some) for some in (artifacts, missing))
+        fetched = [a for a in artifacts if a.package is None]
+        missing = [a for a in fetched if not _is_here(a, roots[a.root])]
+        size, left = (sum(a.megabytes for a in some) for some in (fetched, missing))
         yield (
-            f"\n## Download\n\n{len(artifacts)} files of config/artifacts.yaml, {size:,.0f} MB; "
+            f"\n## Download\n\n{len(fetched)} files of config/artifacts.yaml, {size:,.0f} MB; "
             f"{len(missing)} of them are not here yet, {left:,.0f} MB: "
             f"{', '.join(a.name for a in missing) or 'none'}"
         )
+        states = [(a, _installed(a, roots[a.root])) for a in artifacts if a.package]
+        if states:
+            lacks = lacking(states, "")
+            yield (
+                f"\n{sum(found == 'ok' for _, found in states)} of {len(states)} files come with "
+                f"installed packages{f'; the study {lacks}' if lacks else ''}"
+            )
 
 
 ACTIVATIONS = "activations of a micro-batch, estimated"
@@ -352,10 +360,12 @@ def _is_here(artifact: Artifact, root: Path) -> bool:
     return artifact.file(root).is_file() or (folder is not None and folder.is_dir())
 
 
-def _artifacts(profile: Profile) -> list[Artifact]:
-    """What a profile downloads: the files listed for it, and those that its metrics read."""
-    listed = [a for a in load_artifacts(ARTIFACTS_FILE).values() if profile.profile in a.profiles]
-    return list({a.name: a for a in [*listed, *weights_needed(profile)]}.values())
+def _installed(artifact: Artifact, root: Path) -> str:
+    """The state of a package's file by its size: a plan hashes nothing."""
+    found = quick_state(artifact, root)
+    if found in (artifact.sha256, "missing"):
+        return "missing" if found == "missing" else "ok"
+    return f"corrupt: {found}"
 
 
 def _images_in(dataset: Dataset) -> int | None:

@@ -17,13 +17,14 @@ import yaml
 
 from faithdiff.checkpoints import RUN, check_checkpoint
 from faithdiff.config import REAL
-from faithdiff.data.artifacts import ARTIFACTS_FILE, check_shipped
+from faithdiff.data.artifacts import ARTIFACTS_FILE, check_shipped, require
 from faithdiff.data.images import png_is_whole
 from faithdiff.data.recorded import LOG, check_hq, check_lq, hq_hashes, lq_hashes
 from faithdiff.errors import CheckpointError, DamageError, UserError
 from faithdiff.integrity import check_file, check_summed, damage, read_sealed, sum_file
 from faithdiff.layout import Layout
 from faithdiff.methods import Study
+from faithdiff.score.protocols import files_needed
 from faithdiff.versioning import check_object, object_folder, stage_name
 
 LOCK = Path("dvc.lock")
@@ -58,7 +59,7 @@ class Report:
 
 
 def verify(study: Study, root: Path = Path()) -> Report:
-    """Check data, checkpoints, restorations, results and DVC's cache of a profile.
+    """Check data, checkpoints, restorations, results, installed weights and DVC's cache.
 
     What a study does not have (yet) is no damage.
 
@@ -75,6 +76,7 @@ def verify(study: Study, root: Path = Path()) -> Report:
     for file in sorted(layout.store.glob("??/*.png")):
         report.check((file,), _check_png, file)
     _results(layout, report)
+    _installed(study, report)
     _versions(study, root, report)
     return report
 
@@ -168,6 +170,17 @@ def _results(layout: Layout, report: Report) -> None:
             top = layout.results / "figures" if name.startswith("figures/") else None
             file = layout.results / name
             report.check((top or file,), check_file, file, wanted)
+
+
+# --- What packages bring --------------------------------------------------------------------------
+
+
+def _installed(study: Study, report: Report) -> None:
+    """Weights inside installed packages: the lock has them, so a missing one is a finding."""
+    if ARTIFACTS_FILE.is_file():
+        for artifact in files_needed(study.profile):
+            if artifact.package:
+                report.check((), require, artifact, study.profile.score.weights)
 
 
 # --- What DVC keeps -------------------------------------------------------------------------------

@@ -1,13 +1,16 @@
 """Files from outside: what they are, and whether they are here and whole.
 
-The list is ``config/artifacts.yaml``. Nothing here uses the network: :mod:`faithdiff.data.download`
-brings one file, :mod:`faithdiff.data.fetch` all that a profile needs.
+The list is ``config/artifacts.yaml``. A file is either downloaded from an address, or lies inside
+an installed package, which is located but never imported. Nothing here uses the network:
+:mod:`faithdiff.data.download` brings one file, :mod:`faithdiff.data.fetch` all that a profile
+needs.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -33,7 +36,6 @@ class _Source(Section):
     """What a single file and a folder of files have in common."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./+%-]*$")]
-    address: Url
     mirrors: tuple[Url, ...] = ()  # other addresses of the same bytes, tried in this order
     path: PurePosixPath
     root: Literal["weights", "data"] = "weights"
@@ -50,9 +52,32 @@ class _Source(Section):
         return self
 
 
+class Package(Section):
+    """An installed distribution that brings a file; what else it holds is not used."""
+
+    distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    version: Annotated[str, Field(pattern=r"^[0-9][0-9A-Za-z.]*$")]  # that pip is told to install
+
+    @property
+    def installed(self) -> Distribution | None:
+        """The distribution as it is installed here, in whatever version; None where it is not."""
+        try:
+            return Distribution.from_name(self.distribution)
+        except PackageNotFoundError:
+            return None
+
+    @property
+    def command(self) -> str:
+        """The command that installs it, or installs it again where its files are wrong."""
+        again = "--force-reinstall " if self.installed else ""
+        return f"pip install --no-deps {again}{self.distribution}=={self.version}"
+
+
 class Artifact(_Source):
     """One external file; see the comments in ``config/artifacts.yaml``."""
 
+    address: Url | None = None
+    package: Package | None = None  # in place of an address; `path` is then inside of it
     sha256: Sha256 | None
     sha256_prefix: Annotated[str, Field(pattern=r"^[0-9a-f]{4,64}$")] | None = None
     size_mb: Megabytes | None
@@ -61,6 +86,10 @@ class Artifact(_Source):
 
     @model_validator(mode="after")
     def _consistent(self) -> Artifact:
+        if (self.address is None) == (self.package is None):
+            raise ValueError("give either an address or a package")
+        if self.package and (not (self.sha256 and self.size_mb) or self.gated or self.unpack):
+            raise ValueError("package: needs sha256 and size_mb, and is neither gated nor unpacked")
         if self.sha256 and not self.sha256.startswith(self.sha256_prefix or ""):
             raise ValueError(f"sha256_prefix {self.sha256_prefix} is not how sha256 begins")
         if self.size_mb is None and not self.gated:
@@ -81,11 +110,12 @@ class Artifact(_Source):
     @property
     def addresses(self) -> list[str]:
         """Where to ask for the file, in order."""
-        return [self.address, *self.mirrors]
+        return [address for address in (self.address, *self.mirrors) if address]
 
     def file(self, root: Path) -> Path:
-        """Where the file lies under `root`."""
-        return root / self.path
+        """Where the file lies: in the installed package that brings it, else under `root`."""
+        found = self.package.installed if self.package else None
+        return Path(str(found.locate_file(self.path))) if found else root / self.path
 
     def folder(self, root: Path) -> Path | None:
         """Where the content of an archive lies under `root`; None for any other file."""
@@ -103,6 +133,7 @@ class _Part(Section):
 class Folder(_Source):
     """Several files of one repository; `address` and `mirrors` are of the folder."""
 
+    address: Url
     files: Annotated[list[_Part], Field(min_length=1)]
 
     def artifacts(self) -> list[Artifact]:
@@ -232,15 +263,62 @@ def check(artifact: Artifact, root: Path) -> tuple[str, str]:
 def quick_state(artifact: Artifact, root: Path) -> str:
     """Tell versions of the file apart without reading it: ``missing``, its hash, or ``size:N``.
 
-    The hash is the recorded one, as long as the size is still the recorded size. Cheap enough for
-    every dry run of a workflow, and free of time stamps, which copying changes.
+    The hash is the recorded one, as long as the size is still the recorded size; for a file of a
+    package, both are those of the list. Cheap enough for every dry run of a workflow, and free of
+    time stamps, which copying changes. Whoever uses the file hashes it first.
     """
     file = artifact.file(root)
     if not file.is_file():
         return "missing"
     size = file.stat().st_size
+    if artifact.package:
+        same = size == round(artifact.megabytes * 1e6)
+        return str(artifact.sha256) if same else f"size:{size}"
     entry = recorded(root).get(artifact.name, {})
     return str(entry["sha256"]) if entry.get("size") == size else f"size:{size}"
+
+
+def require(artifact: Artifact, root: Path, fetch: str = "faithdiff fetch") -> Path:
+    """Return the file of an artifact after a look at its hash.
+
+    Args:
+        artifact: What is needed.
+        root: The folder of the artifacts that are downloaded.
+        fetch: The command that downloads it, for the message.
+
+    Raises:
+        CheckpointError: The file is missing or has another hash; says how to get it.
+    """
+    if problem := lacking([(artifact, state(artifact, root))], fetch):
+        raise CheckpointError(f"{artifact.name}: {problem}")
+    return artifact.file(root)
+
+
+def lacking(files: Iterable[tuple[Artifact, str]], fetch: str) -> str:
+    """Say which files are missing or corrupt, and how to get them; empty where all are ok.
+
+    Args:
+        files: Artifacts with their states.
+        fetch: The command that brings those that are downloaded.
+    """
+    to_fetch: list[str] = []
+    of_packages: dict[Package, list[str]] = {}
+    for artifact, found in files:
+        if found == "ok":
+            continue
+        if artifact.package is None:
+            detail = "" if found == "missing" else f", here {found}"
+            to_fetch.append(f"{artifact.path.name} ({artifact.megabytes:g} MB{detail})")
+        else:
+            detail = "" if found == "missing" else f" (here {found})"
+            of_packages.setdefault(artifact.package, []).append(f"{artifact.path.name}{detail}")
+    said = [f"needs {', '.join(to_fetch)}; run: {fetch}"] if to_fetch else []
+    said += [
+        f"needs {', '.join(names)} of the package {package.distribution} {package.version}; "
+        f"run: {package.command}"
+        for package, names in of_packages.items()
+    ]
+    return "; ".join(said)
 
 
 def expected(artifact: Artifact, root: Path) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from faithdiff.data.artifacts import Artifact, check, record
+from faithdiff.data.artifacts import Artifact, check, lacking, record
 from faithdiff.data.download import fetch, part_of
 from faithdiff.data.unpack import marker, unpack
 from faithdiff.errors import UserError
@@ -37,11 +37,15 @@ class _Item:
 
     @property
     def to_fetch(self) -> bool:
-        return not self.done and self.found != "ok" and not self.artifact.gated
+        return not self.done and self.found != "ok" and not self._by_a_person
 
     @property
     def by_hand(self) -> bool:
-        return not self.done and self.found != "ok" and self.artifact.gated
+        return not self.done and self.found != "ok" and self._by_a_person
+
+    @property
+    def _by_a_person(self) -> bool:
+        return self.artifact.gated or self.artifact.package is not None
 
 
 def fetch_all(
@@ -60,16 +64,21 @@ def fetch_all(
 
     Raises:
         RunError: A download failed; what had arrived is kept for the next try.
-        UserError: The disk is too small, an archive is refused, or sets are missing that a person
-            must place; names each with its place, after all else was fetched.
+        UserError: The disk is too small, an archive is refused, or files are missing that a person
+            must place or install; names each with its place, after all else was fetched.
     """
     items = [_look(artifact, {"weights": weights, "data": data}) for artifact in artifacts]
-    for item in items:
+    packaged = [item for item in items if item.artifact.package]
+    fetched = [item for item in items if not item.artifact.package]
+    for item in fetched:
         if item.found == "ok":
             record(item.artifact, item.root, item.sha256)
-    todo = [item for item in items if item.to_fetch]
-    here = sum(item.done for item in items)
-    say(f"{here} of {len(items)} files are in {weights} and {data} already")
+    todo = [item for item in fetched if item.to_fetch]
+    if fetched:
+        here = sum(item.done for item in fetched)
+        say(f"{here} of {len(fetched)} files are in {weights} and {data} already")
+    if came := [item.artifact.name for item in packaged if item.done]:
+        say(f"installed with a package, nothing to fetch: {', '.join(came)}")
     if todo:
         total = sum(item.artifact.megabytes for item in todo) / 1000
         say(f"fetching {len(todo)} files, about {total:.2f} GB, into {weights} and {data}")
@@ -138,6 +147,8 @@ def _bring(item: _Item, say: Callable[[str], None]) -> None:
 
 def _instruction(item: _Item) -> str:
     artifact, file = item.artifact, item.artifact.file(item.root)
+    if artifact.package:
+        return f"{artifact.name}: {lacking([(artifact, item.found)], '')}"
     folder = artifact.folder(item.root)
     place = f"put it at {file}"
     if folder:

@@ -33,7 +33,7 @@ from pyiqa.default_model_configs import DEFAULT_CONFIGS
 from pyiqa.utils import download_util
 
 from faithdiff.config import digest
-from faithdiff.data.artifacts import Artifact, check, select
+from faithdiff.data.artifacts import Artifact, check, lacking, select
 from faithdiff.errors import ConfigError
 from faithdiff.score.protocols import Definition
 
@@ -99,15 +99,8 @@ def _prepare(name: str, definition: Definition, files: list[_Checked]) -> Metric
 
 
 def _problem(name: str, files: list[_Checked]) -> str | None:
-    broken = [_describe(artifact, state) for artifact, state, _ in files if state != "ok"]
-    if not broken:
-        return None
-    return f"needs {', '.join(broken)}; run: faithdiff fetch --weights {name}"
-
-
-def _describe(artifact: Artifact, found: str) -> str:
-    detail = "" if found == "missing" else f", here {found}"
-    return f"{artifact.path.name} ({artifact.megabytes:g} MB{detail})"
+    states = [(artifact, state) for artifact, state, _ in files]
+    return lacking(states, f"faithdiff fetch --weights {name}") or None
 
 
 def load(metric: Metric, weights: Path, device: str) -> Measure:

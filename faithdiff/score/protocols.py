@@ -106,6 +106,13 @@ def weights_needed(
     return select(load_artifacts(artifacts_file), names)
 
 
+def files_needed(profile: Profile, artifacts_file: Path = ARTIFACTS_FILE) -> list[Artifact]:
+    """What a profile needs from outside: the files listed for it, and what its metrics read."""
+    listed = [a for a in load_artifacts(artifacts_file).values() if profile.profile in a.profiles]
+    read = weights_needed(profile, artifacts_file=artifacts_file)
+    return list({artifact.name: artifact for artifact in [*listed, *read]}.values())
+
+
 def weights_state(profile: Profile, artifacts_file: Path = ARTIFACTS_FILE) -> dict[str, str]:
     """Tell a workflow which weights are here, without reading them: ``artifact -> state``.
 
