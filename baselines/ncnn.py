@@ -1,10 +1,10 @@
-"""Reads convolutions from the files of ncnn, the inference library for phones.
+"""Reads convolutions from the files of ncnn, an inference library for phones.
 
-A network is two files. The text ``.param`` lists its layers in order, with their settings as
-``key=value``; the ``.bin`` holds, for each convolution in that order, a tag of 4 bytes that says how
-the weights are stored, the weights ``(out, in, k, k)``, then the biases as float32. How the layers
-are wired is left to the caller, who knows the network. Whatever is not known here is an error: a
-file read by halves would give a network that runs and is wrong.
+A network is two files. The text ``.param`` lists its layers in order, with settings as
+``key=value``. The ``.bin`` holds, for each convolution in that order: a tag of 4 bytes that says
+how the weights are stored, the weights ``(out, in, k, k)``, and the biases as float32. How the
+layers are wired is left to the caller, who knows the network. Whatever is not known here is an
+error: a file that is half understood would give a network that runs and is wrong.
 """
 
 from __future__ import annotations
@@ -18,12 +18,23 @@ from numpy.typing import NDArray
 from faithdiff.errors import CheckpointError
 
 MAGIC = "7767517"
-WITHOUT_WEIGHTS = {"Input", "Split", "Concat", "Eltwise", "BinaryOp", "Interp"}
-# Settings of a convolution, by ncnn's numbers. Those of an array begin with -233.
-OUT, KERNEL, DILATION, STRIDE, PADDING, BIAS, SIZE, ACTIVATION = "0", "1", "2", "3", "4", "5", "6", "9"
-SLOPE = "-23310"
-SETTINGS = {OUT, KERNEL, DILATION, STRIDE, PADDING, BIAS, SIZE, ACTIVATION, SLOPE}
-FLOAT16, FLOAT32 = 0x01306B47, 0
+WITHOUT_WEIGHTS = ("Input", "Split", "Concat", "Eltwise", "BinaryOp", "Interp")
+# Settings of a convolution by ncnn's numbers (-23310 is the array of number 10), and what holds
+# where a file leaves one out.
+NAMES = {
+    "0": "outputs",
+    "1": "kernel",
+    "2": "dilation",
+    "3": "stride",
+    "4": "padding",
+    "5": "bias",
+    "6": "weights",
+    "9": "activation",
+    "-23310": "slope",
+}
+DEFAULTS = {"dilation": "1", "stride": "1", "padding": "0", "bias": "0", "activation": "0"}
+LEAKY_RELU = "2"  # an activation
+FLOAT16, FLOAT32 = 0x01306B47, 0  # tags
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,9 @@ class Convolution:
     """A square convolution that keeps the size of the image.
 
     Attributes:
-        shape: ``(out, in, k, k)``.
+        name: What the file calls it.
+        shape: Of the weights, ``(out, in, k, k)``.
+        bias: Whether it has biases.
         slope: Of the leaky ReLU that follows; None where nothing does.
     """
 
@@ -53,92 +66,88 @@ def read_convolutions(file: Path) -> list[Convolution]:
     """Read the convolutions of a ``.param`` file, in its order.
 
     Raises:
-        CheckpointError: It is missing or cut, or holds a layer or setting that is not known here.
+        CheckpointError: It is missing or cut, or has a layer or a setting that is not known here.
     """
     try:
         lines = file.read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{file}: cannot be read: {error}") from None
-    magic = lines[0].strip() if lines else ""
-    if magic != MAGIC:
-        raise CheckpointError(f"{file}: begins with {magic[:40]!r}, expected {MAGIC} of ncnn")
-    counts, layers = " ".join(lines[1:2]).split(), [line.split() for line in lines[2:] if line]
-    if not counts or counts[0] != str(len(layers)):
+    magic, counts, *layers = [*lines, "", ""]
+    if magic.strip() != MAGIC:
+        raise CheckpointError(f"{file}: begins with {magic[:20]!r} found, {MAGIC} of ncnn expected")
+    rows = [layer.split() for layer in layers if layer.strip()]
+    promised = counts.partition(" ")[0]
+    if promised != str(len(rows)):
         raise CheckpointError(
-            f"{file}: has {len(layers)} layers, expected {' '.join(counts[:1]) or 'a number'} by its "
-            "second line: it is cut"
+            f"{file}: {len(rows)} layers found, {promised or 'a number'} expected by its second "
+            "line: the file is cut or changed"
         )
     found = []
-    for fields in layers:
-        if fields[0] == "Convolution":
-            found.append(_convolution(fields, file))
-        elif fields[0] not in WITHOUT_WEIGHTS:
-            known = ", ".join(sorted(WITHOUT_WEIGHTS | {"Convolution"}))
-            raise CheckpointError(
-                f"{file}: layer {' '.join(fields[1:2])}: type {fields[0]!r} is none of {known}"
-            )
+    for kind, *fields in rows:
+        where = f"{file}: layer {fields[0] if fields else '?'}"
+        if kind == "Convolution":
+            found.append(_convolution(fields, where))
+        elif kind not in WITHOUT_WEIGHTS:
+            known = ", ".join(("Convolution", *WITHOUT_WEIGHTS))
+            raise CheckpointError(f"{where}: type {kind!r} found, one of {known} expected")
     return found
 
 
-def _convolution(fields: list[str], file: Path) -> Convolution:
-    where = f"{file}: layer {' '.join(fields[1:2])}"
+def _convolution(fields: list[str], where: str) -> Convolution:
+    """Read a line without its type: name, counts of inputs and outputs, those, settings."""
     try:
-        # type, name, number of inputs and of outputs, their names, then the settings
-        first = 4 + int(fields[2]) + int(fields[3])
+        first = 3 + int(fields[1]) + int(fields[2])
         given = dict(field.split("=") for field in fields[first:])
-        number = {key: int(given.get(key, default)) for key, default in DEFAULTS.items()}
-        slope = _slope(number[ACTIVATION], given.get(SLOPE))
-    except (ValueError, IndexError):
-        raise CheckpointError(f"{where}: cannot be read: {' '.join(fields)[:200]!r}") from None
-    if unknown := sorted(set(given) - SETTINGS):
-        raise CheckpointError(f"{where}: setting {unknown[0]}={given[unknown[0]]} is not known here")
-    kernel = number[KERNEL]
-    for key, expected in {DILATION: 1, STRIDE: 1, PADDING: kernel // 2}.items():
-        if number[key] != expected:
-            raise CheckpointError(f"{where}: setting {key} is {number[key]}, expected {expected}")
-    inputs, rest = divmod(number[SIZE], max(number[OUT] * kernel**2, 1))
+        if unknown := sorted(given.keys() - NAMES):
+            raise CheckpointError(f"{where}: setting {unknown[0]}={given[unknown[0]]} is not known")
+        settings = DEFAULTS | {NAMES[key]: value for key, value in given.items()}
+        outputs, kernel, count = (int(settings[name]) for name in ("outputs", "kernel", "weights"))
+        slope = _slope(settings)
+    except (ValueError, IndexError, KeyError):
+        raise CheckpointError(
+            f"{where}: {' '.join(fields)[:200]!r} found, a convolution expected"
+        ) from None
+    for name, expected in {"dilation": "1", "stride": "1", "padding": str(kernel // 2)}.items():
+        if settings[name] != expected:
+            raise CheckpointError(f"{where}: {name} {settings[name]} found, {expected} expected")
+    inputs, rest = divmod(count, max(outputs * kernel**2, 1))
     if inputs < 1 or rest:
         raise CheckpointError(
-            f"{where}: {number[SIZE]} weights found, expected a multiple of "
-            f"{number[OUT]} x {kernel} x {kernel}"
+            f"{where}: {count} weights found, a multiple of {outputs} x {kernel} x {kernel} "
+            "expected"
         )
-    shape = (number[OUT], inputs, kernel, kernel)
-    return Convolution(fields[1], shape, bool(number[BIAS]), slope)
+    return Convolution(fields[0], (outputs, inputs, kernel, kernel), settings["bias"] == "1", slope)
 
 
-# What ncnn takes where a .param leaves a setting out.
-DEFAULTS = {OUT: 0, KERNEL: 0, DILATION: 1, STRIDE: 1, PADDING: 0, BIAS: 0, SIZE: 0, ACTIVATION: 0}
-
-
-def _slope(activation: int, array: str | None) -> float | None:
-    """Read ``-23310=1,0.2``: an array with its length first."""
-    if activation == 0 and array is None:
+def _slope(settings: dict[str, str]) -> float | None:
+    """Read the activation, which is a leaky ReLU with its slope as ``1,0.2``, or none."""
+    if settings["activation"] == "0":
         return None
-    length, *values = (array or "").split(",")
-    if activation != 2 or int(length) != len(values) or len(values) != 1:
+    length, value = settings["slope"].split(",")
+    if (settings["activation"], length) != (LEAKY_RELU, "1"):
         raise ValueError
-    return float(values[0])
+    return float(value)
 
 
 def read_weights(file: Path, convolutions: list[Convolution]) -> list[Weights]:
     """Read the ``.bin`` that belongs to these convolutions.
 
     Raises:
-        CheckpointError: It is missing, cut, longer than they are, or holds weights stored in
-            another way than float16 or float32.
+        CheckpointError: It is missing, too short or too long for them, or holds weights that are
+            neither float16 nor float32.
     """
     try:
-        content = memoryview(file.read_bytes())
+        content = file.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error}") from None
     at = 0
 
-    def take(size: int, convolution: Convolution, what: str) -> memoryview:
+    def take(size: int, what: str) -> bytes:
         nonlocal at
         if at + size > len(content):
             raise CheckpointError(
-                f"{file}: layer {convolution.name}: {len(content) - at} bytes found, {size} expected "
-                f"of its {what}: the file is cut, or belongs to another network"
+                f"{file}: layer {convolution.name}: {len(content) - at} bytes found, {size} "
+                f"expected for its {what}: the file is cut or belongs to another network"
             )
         at += size
         return content[at - size : at]
@@ -146,27 +155,26 @@ def read_weights(file: Path, convolutions: list[Convolution]) -> list[Weights]:
     found = []
     for convolution in convolutions:
         count = int(np.prod(convolution.shape))
-        tag = int.from_bytes(take(4, convolution, "tag"), "little")
+        tag = int.from_bytes(take(4, "tag"), "little")
         if tag == FLOAT16:
-            # The next part begins at a multiple of 4 bytes.
-            stored = take(2 * count + 2 * count % 4, convolution, "weights")[: 2 * count]
-            weight = np.frombuffer(stored, "<f2").astype(np.float32)
+            # An odd number of them is padded: the biases begin at a multiple of 4 bytes.
+            stored = np.frombuffer(take(2 * (count + count % 2), "weights"), "<f2", count)
         elif tag == FLOAT32:
-            stored = take(4 * count, convolution, "weights")
-            weight = np.frombuffer(stored, "<f4").astype(np.float32)
+            stored = np.frombuffer(take(4 * count, "weights"), "<f4")
         else:
             raise CheckpointError(
-                f"{file}: layer {convolution.name}: tag {tag:#010x} found, expected "
-                f"{FLOAT16:#010x} (float16) or {FLOAT32:#010x} (float32)"
+                f"{file}: layer {convolution.name}: tag {tag:#010x} found, {FLOAT16:#010x} "
+                f"(float16) or {FLOAT32:#010x} (float32) expected"
             )
+        weight = stored.astype(np.float32).reshape(convolution.shape)
         bias = None
         if convolution.bias:
-            values = take(4 * convolution.shape[0], convolution, "biases")
-            bias = np.frombuffer(values, "<f4").astype(np.float32)
-        found.append(Weights(weight.reshape(convolution.shape), bias))
+            biases = take(4 * convolution.shape[0], "biases")
+            bias = np.frombuffer(biases, "<f4").astype(np.float32)
+        found.append(Weights(weight, bias))
     if at != len(content):
         raise CheckpointError(
-            f"{file}: {len(content) - at} bytes are left over after the last layer: it belongs to "
-            "another network"
+            f"{file}: {len(content) - at} bytes left over after the last layer, none expected: it "
+            "belongs to another network"
         )
     return found

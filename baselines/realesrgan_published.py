@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faithdiff.config import Section, parse
-from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, lacking, load_artifacts, state
+from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, check, lacking, load_artifacts
 from faithdiff.errors import CheckpointError
 from faithdiff.methods import Method, Restorer, Study
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ARCHITECTURE = {"num_feat": 64, "num_block": 23, "num_grow_ch": 32, "scale": 4}
-NETWORK = "RRDBNet(3, 3, scale 4, 64 features, 23 blocks, growth 32)"
+ANOTHER = "the file is of another network than RRDBNet with 64 features, 23 blocks, growth 32"
 FETCH = "faithdiff fetch"
 PARAM, BINARY = "realesrgan-x4plus-param", "realesrgan-x4plus-bin"
 SLOPE = 0.2  # of every leaky ReLU in RRDBNet
@@ -92,10 +92,10 @@ class RealESRGANPublished(Published):
 
     def weights(self, study: Study, network: RRDBNet) -> dict[str, Tensor]:
         root = study.profile.score.weights
-        files = [artifact.file(root) for artifact in self.artifacts()]
-        if problem := lacking([(a, state(a, root)) for a in self.artifacts()], FETCH):
+        param, binary = self.artifacts()
+        if problem := lacking([(a, check(a, root)[0]) for a in (param, binary)], FETCH):
             raise CheckpointError(f"{self.where}: {problem}")
-        return read_ncnn(*files, network)
+        return read_ncnn(param.file(root), binary.file(root), network)
 
 
 def _network(device: str) -> RRDBNet:
@@ -126,26 +126,27 @@ def read_ncnn(param: Path, binary: Path, network: RRDBNet) -> dict[str, Tensor]:
     from baselines.ncnn import read_convolutions, read_weights
 
     convolutions = read_convolutions(param)
-    expected = network.state_dict()
-    names = [key.removesuffix(".weight") for key in expected if key.endswith(".weight")]
+    shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    names = [key.removesuffix(".weight") for key in shapes if key.endswith(".weight")]
     if len(convolutions) != len(names):
         raise CheckpointError(
-            f"{param}: {len(convolutions)} convolutions found, {len(names)} expected: it is another "
-            f"network than {NETWORK}"
+            f"{param}: {len(convolutions)} convolutions found, {len(names)} expected: {ANOTHER}"
         )
     for name, found in zip(names, convolutions, strict=True):
-        shape = tuple(expected[f"{name}.weight"].shape)
         slope = None if name.endswith(LINEAR) else SLOPE
-        have, want = (found.shape, found.bias, found.slope), (shape, True, slope)
+        have = _words(found.shape, found.bias, found.slope)
+        want = _words(shapes[f"{name}.weight"], True, slope)
         if have != want:
-            words = ("shape {}, bias {}, slope of the leaky ReLU {}".format(*w) for w in (have, want))
             raise CheckpointError(
-                f"{param}: layer {found.name}: {next(words)} found, {next(words)} expected for "
-                f"{name}: it is another network than {NETWORK}"
+                f"{param}: layer {found.name}: {have} found, {want} expected for {name}: {ANOTHER}"
             )
-    read = zip(names, read_weights(binary, convolutions), strict=True)
     state = {}
-    for name, each in read:
+    for name, each in zip(names, read_weights(binary, convolutions), strict=True):
         state[f"{name}.weight"] = torch.from_numpy(each.weight)
         state[f"{name}.bias"] = torch.from_numpy(each.bias)
     return state
+
+
+def _words(shape: tuple[int, ...], bias: bool, slope: float | None) -> str:
+    after = f"leaky ReLU of slope {slope}" if slope else "no activation"
+    return f"shape {shape} {'with' if bias else 'without'} biases and {after}"
