@@ -197,10 +197,11 @@ def _restore(restorer: Restorer, batch: torch.Tensor, captions: list[str]) -> No
 
 
 def _scoring(study: Study, folder: Path) -> Iterator[Row]:
-    """The metrics that need no weights, all protocols together."""
+    """The metrics whose weights are here or that need none, all protocols together."""
     score = study.profile.score
-    definitions = {k: d for k, d in definitions_of(study.profile).items() if not d.artifacts}
-    metrics = prepare_all(definitions, score.weights, load_artifacts(ARTIFACTS_FILE))
+    known = load_artifacts(ARTIFACTS_FILE)
+    prepared = prepare_all(definitions_of(study.profile), score.weights, known)
+    metrics = {key: metric for key, metric in prepared.items() if metric.unavailable is None}
     hq = study.layout.dataset(TEST) / "hq"
     files = [(file, hq / file.name) for file in sorted((folder / "restored").glob("*.png"))]
     scorer = Scorer(metrics, score.weights, study.profile.device)
@@ -209,7 +210,7 @@ def _scoring(study: Study, folder: Path) -> Iterator[Row]:
     for file in files[1:]:
         scorer.score(Pair(*file))
     rate = (len(files) - 1) / (time.perf_counter() - begun)
-    yield "score", f"{len(definitions)} weight-free values", rate, "images/s"
+    yield "score", f"{len(metrics)} values", rate, "images/s"
 
 
 def _startup(study: Study, folder: Path) -> Iterator[Row]:

@@ -17,7 +17,7 @@ import yaml
 
 from faithdiff.checkpoints import RUN, check_checkpoint
 from faithdiff.config import REAL
-from faithdiff.data.artifacts import ARTIFACTS_FILE, check_shipped, require
+from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, check_shipped, lacking, state
 from faithdiff.data.images import png_is_whole
 from faithdiff.data.recorded import LOG, check_hq, check_lq, hq_hashes, lq_hashes
 from faithdiff.errors import CheckpointError, DamageError, UserError
@@ -177,10 +177,17 @@ def _results(layout: Layout, report: Report) -> None:
 
 def _installed(study: Study, report: Report) -> None:
     """Weights inside installed packages: the lock has them, so a missing one is a finding."""
-    if ARTIFACTS_FILE.is_file():
-        for artifact in files_needed(study.profile):
-            if artifact.package:
-                report.check((), require, artifact, study.profile.score.weights)
+    if not ARTIFACTS_FILE.is_file():
+        return
+    files = [artifact for artifact in files_needed(study.profile) if artifact.package]
+    for package in dict.fromkeys(artifact.package for artifact in files):
+        of_it = [artifact for artifact in files if artifact.package == package]
+        report.check((), _check_package, of_it, study.profile.score.weights)
+
+
+def _check_package(files: list[Artifact], root: Path) -> None:
+    if problem := lacking([(artifact, state(artifact, root)) for artifact in files], ""):
+        raise CheckpointError(f"{', '.join(artifact.name for artifact in files)}: {problem}")
 
 
 # --- What DVC keeps -------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""Metrics by pyiqa's own code, with weights from a given folder and never from the network.
+"""Metrics by pyiqa's and basicsr's own code, with weights that are here, never from the network.
 
 pyiqa downloads what it does not find, checks no hash, and dies with a bare ``URLError`` when it
 cannot. Here a metric whose weights are missing or damaged is `unavailable`, with the command that
-mends it; while pyiqa loads, its cache folders are ours and name look-ups are refused.
+mends it; while pyiqa loads, its cache folders are ours and name look-ups are refused. Weights
+inside an installed package are handed to pyiqa by their path.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ from faithdiff.data.artifacts import Artifact, check, lacking, select
 from faithdiff.errors import ConfigError
 from faithdiff.score.protocols import Definition
 
+# The metrics that each library computes. basicsr takes seconds to import, so it is not asked.
+_NETWORKS = {"pyiqa": frozenset(DEFAULT_CONFIGS), "basicsr": frozenset({"calculate_niqe"})}
+
 # (restored, reference), both (1, 3, H, W) in [0, 1] -> the value
 Measure = Callable[[torch.Tensor, torch.Tensor | None], float]
 
@@ -48,15 +52,17 @@ class Metric:
     Attributes:
         name: The metric's name in the profile.
         definition: How it is computed.
-        digest: Of the computation, the weights' hashes and pyiqa's version: equal digests give
-            equal values on equal images.
+        digest: Of the computation, the weights' hashes and the library's version: equal digests
+            give equal values on equal images.
         unavailable: Why it cannot be computed here, or None.
+        files: Constructor arguments that are paths of weights.
     """
 
     name: str
     definition: Definition
     digest: str
     unavailable: str | None
+    files: Mapping[str, Path]
 
 
 def prepare_all(
@@ -80,7 +86,7 @@ def prepare_all(
         for artifact in select(dict(artifacts), names)
     }
     return {
-        (protocol, name): _prepare(name, definition, [found[key] for key in definition.artifacts])
+        (protocol, name): _prepare(name, definition, found, weights)
         for (protocol, name), definition in definitions.items()
     }
 
@@ -89,41 +95,62 @@ def prepare_all(
 _Checked = tuple[Artifact, str, str]
 
 
-def _prepare(name: str, definition: Definition, files: list[_Checked]) -> Metric:
-    library = version("pyiqa")
-    if definition.network not in DEFAULT_CONFIGS:
-        raise ConfigError(f"{name}: pyiqa {library} has no metric {definition.network!r}")
-    hashes = {artifact.name: [state, sha256] for artifact, state, sha256 in files}
+def _prepare(
+    name: str, definition: Definition, found: Mapping[str, _Checked], weights: Path
+) -> Metric:
+    library = version(definition.library)
+    if definition.network not in _NETWORKS[definition.library]:
+        raise ConfigError(
+            f"{name}: {definition.library} {library} has no metric {definition.network!r}"
+        )
+    checked = [found[key] for key in definition.artifacts]
+    hashes = {artifact.name: [state, sha256] for artifact, state, sha256 in checked}
     key = digest(definition.computation(), hashes, library)
-    return Metric(name, definition, key, _problem(name, files))
-
-
-def _problem(name: str, files: list[_Checked]) -> str | None:
-    states = [(artifact, state) for artifact, state, _ in files]
-    return lacking(states, f"faithdiff fetch --weights {name}") or None
+    states = [(artifact, state) for artifact, state, _ in checked]
+    problem = lacking(states, f"faithdiff fetch --weights {name}")
+    files = {argument: found[key][0].file(weights) for argument, key in definition.files.items()}
+    return Metric(name, definition, key, problem or None, files)
 
 
 def load(metric: Metric, weights: Path, device: str) -> Measure:
-    """Build an available metric through pyiqa.
+    """Build an available metric through its library.
 
     The returned function crops the border, and takes ``(1, 3, H, W)`` tensors in ``[0, 1]``.
 
     Raises:
-        Exception: Whatever pyiqa raises on weights that do not fit its network.
+        Exception: Whatever the library raises on weights that do not fit its network.
     """
     definition = metric.definition
-    target = torch.device(device)
-    # Networks are initialised at random before their weights are read over that.
-    with _weights_from(weights), torch.random.fork_rng(devices=[]):
-        network = pyiqa.create_metric(definition.network, device=target, **definition.options)
+    build = _from_pyiqa if definition.library == "pyiqa" else _from_basicsr
+    network = build(metric, weights, torch.device(device))
 
     def measure(restored: torch.Tensor, reference: torch.Tensor | None) -> float:
-        images = [_crop(restored, definition.crop_border).to(target)]
+        images = [_crop(restored, definition.crop_border)]
         if definition.needs_reference and reference is not None:
-            images.append(_crop(reference, definition.crop_border).to(target))
-        return float(network(*images).item())
+            images.append(_crop(reference, definition.crop_border))
+        return network(*images)
 
     return measure
+
+
+def _from_pyiqa(metric: Metric, weights: Path, device: torch.device) -> Callable[..., float]:
+    options = metric.definition.options | {name: str(file) for name, file in metric.files.items()}
+    # Networks are initialised at random before their weights are read over that.
+    with _weights_from(weights), torch.random.fork_rng(devices=[]):
+        network = pyiqa.create_metric(metric.definition.network, device=device, **options)
+    return lambda *images: float(network(*(image.to(device) for image in images)).item())
+
+
+def _from_basicsr(metric: Metric, *_: Any) -> Callable[..., float]:
+    from basicsr.metrics import calculate_niqe
+
+    def niqe(image: torch.Tensor) -> float:
+        pixels = (image[0] * 255).round().permute(1, 2, 0).flip(-1)  # (H, W, 3), BGR in [0, 255]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a block without any contrast divides by zero
+            return float(calculate_niqe(pixels.cpu().numpy(), 0, **metric.definition.options))
+
+    return niqe
 
 
 def _crop(image: torch.Tensor, border: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from faithdiff.config import Name, Natural, Positive, Profile, Section, load_yaml
 from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, load_artifacts, quick_state, select
@@ -29,8 +29,11 @@ _PRESENTATION = {"label", "unit", "decimals", "higher_is_better"}
 class Definition(Section):
     """How one metric is computed and printed; see the comments in ``config/protocols.yaml``."""
 
+    library: Literal["pyiqa", "basicsr"] = "pyiqa"
     network: str
     options: dict[str, Any]
+    # constructor argument -> the artifact whose path it receives
+    files: dict[str, Name] = Field(default_factory=dict)
     crop_border: Natural
     rounding: Literal["uint8"]
     min_size: Positive
@@ -41,9 +44,18 @@ class Definition(Section):
     unit: str
     decimals: Natural
 
+    @model_validator(mode="after")
+    def _files_are_artifacts(self) -> Definition:
+        if odd := sorted(set(self.files.values()) - set(self.artifacts)):
+            raise ValueError(f"files: {odd[0]!r} is not among the artifacts")
+        return self
+
     def computation(self) -> dict[str, Any]:
-        """The part that decides the value: equal computations are done once."""
-        return self.model_dump(mode="json", exclude=_PRESENTATION)
+        """The part that decides the value: equal computations are done once.
+
+        Defaults are left out, so that a key which is new here changes no older value's digest.
+        """
+        return self.model_dump(mode="json", exclude=_PRESENTATION, exclude_defaults=True)
 
 
 class Protocol(Section):
