@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +65,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def uninstalled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No distribution is installed."""
-
-    def none(name: str) -> Any:
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(artifacts_module.Distribution, "from_name", none)
+    """None of the packages is installed."""
+    monkeypatch.setattr(artifacts_module.Package, "installed", None)
 
 
 def test_the_file_is_located_and_checked_without_an_import(site: Path, tmp_path: Path) -> None:
@@ -201,10 +196,8 @@ def test_plan_fetch_and_verify_count_them(tmp_path: Path, monkeypatch: pytest.Mo
     assert done.exit_code == 0
     assert done.output == "installed with a package, nothing to fetch: st-lpips-alex\n"
     done = CliRunner().invoke(cli.app, ["verify"])
-    assert (done.exit_code, done.output) == (
-        0,
-        "3 checked, 0 damaged\n",
-    )  # the prior, and two packages
+    # the prior, and two packages
+    assert (done.exit_code, done.output) == (0, "3 checked, 0 damaged\n")
 
 
 @pytest.mark.usefixtures("uninstalled")

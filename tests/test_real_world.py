@@ -69,15 +69,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     shipped = yaml.safe_load(Path("config/protocols.yaml").read_text())["protocols"]
     metrics = shipped["faithdiff-repo"]["metrics"]
-    piqe = {
-        **metrics["musiq"],
-        "network": "piqe",
-        "options": {},
-        "artifacts": [],
-        "label": "PIQE",
-        "higher_is_better": False,
-    }
-    own = {"description": "", "metrics": {"psnr": metrics["psnr"], "piqe": piqe}}
+    own = {"description": "", "metrics": {"psnr": metrics["psnr"], "piqe": metrics["piqe"]}}
     Path("config/own.yaml").write_text(yaml.safe_dump({"protocols": {"own": own}}))
     rng = np.random.default_rng(0)
     for name, shape in {"old": (48, 64, 3), "new": (50, 40, 3)}.items():

@@ -185,6 +185,8 @@ def test_a_wrong_size_and_a_nan_are_failures(
 def test_definitions_agree_with_pyiqa() -> None:
     for protocol in PROTOCOLS.values():
         for definition in protocol.metrics.values():
+            if definition.library != "pyiqa":
+                continue
             known = DEFAULT_CONFIGS[definition.network]
             assert definition.needs_reference == (known["metric_mode"] == "FR")
             assert definition.higher_is_better != known.get("lower_better", False)
@@ -510,6 +512,31 @@ def test_when_weights_arrive_only_their_column_is_computed(
     score_job(profile, layout, "faithdiff", 0, artifacts_file=listed)
     assert "0 computed now" in capsys.readouterr().out
     assert scores.read_bytes() == data
+
+
+def test_a_job_goes_on_without_the_package_and_fills_the_column_when_it_is_there(
+    study: tuple[Profile, Layout],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    profile, layout = study
+    score = profile.score.model_copy(update={"metrics": ["psnr", "st-lpips"]})
+    profile = profile.model_copy(update={"score": score})
+    shipped = CONFIG / "artifacts.yaml"
+    scores = layout.restored("faithdiff", 0) / "scores.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr("faithdiff.data.artifacts.Package.installed", None)
+        assert weights_state(profile, shipped) == {"st-lpips-alex": "missing"}
+        score_job(profile, layout, "faithdiff", 0, artifacts_file=shipped)
+    assert "8 of 16 values ok, 8 computed now" in capsys.readouterr().out
+    (status,) = {row["status"] for row in read(scores) if row["metric"] == "st-lpips"}
+    assert status.endswith("; run: pip install --no-deps stlpips-pytorch==0.0.2")
+
+    listed = ARTIFACTS["st-lpips-alex"].sha256
+    assert weights_state(profile, shipped) == {"st-lpips-alex": listed}  # snakemake's reason to run
+    score_job(profile, layout, "faithdiff", 0, artifacts_file=shipped)
+    # Both protocols have the same definition, so four values of the eight are computed.
+    assert "16 of 16 values ok, 4 computed now" in capsys.readouterr().out
 
 
 def test_rows_are_sorted_complete_and_exact(study: tuple[Profile, Layout]) -> None:
