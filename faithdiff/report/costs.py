@@ -34,7 +34,9 @@ COLUMNS = tuple(
     )
 )
 UNMEASURED = "not measured: the step was run by hand, or had nothing left to do"
+NOT_OURS = "pre-training not ours, not counted: a published system, trained by its authors"
 NO_GPU = "no GPU-hours: the profile runs on CPUs"
+MEASURED = ("seconds_per_image", "peak_memory_mb")  # of every method, while it restores
 SOURCES = {"gpu_hours": ("pre_seconds", "seconds")}  # columns of cost.csv, where not its own name
 
 
@@ -75,7 +77,8 @@ def cost_table(costs: pd.DataFrame, profile: Profile) -> Table:
     gpus = gpus_of(profile.device, profile.training.processes, profile.variants)
     for method in profile.methods:
         own = costs[costs["method"] == method]
-        cells = tuple(_cell(own, column, gpus, footnotes) for column in COLUMNS)
+        published = method in profile.published
+        cells = tuple(_cell(own, column, published, gpus, footnotes) for column in COLUMNS)
         rows.append(Row(method, profile.methods[method].label, cells))
     caption = (
         "Trained and all parameters in millions; pre-stages are trained before the last stage and "
@@ -110,12 +113,20 @@ def cost_values(own: pd.DataFrame, metric: str, gpus: Mapping[str, int] | None) 
 
 
 def _cell(
-    own: pd.DataFrame, column: Column, gpus: Mapping[str, int] | None, footnotes: list[str]
+    own: pd.DataFrame,
+    column: Column,
+    published: bool,
+    gpus: Mapping[str, int] | None,
+    footnotes: list[str],
 ) -> Cell:
     seeds = tuple(sorted(map(int, own["seed"])))
     mean = float(cost_values(own, column.metric, gpus).mean()) if seeds else math.nan
     if math.isnan(mean):
-        why = NO_GPU if column.metric == "gpu_hours" and gpus is None else UNMEASURED
+        why = UNMEASURED
+        if published and column.metric not in MEASURED:
+            why = NOT_OURS
+        elif column.metric == "gpu_hours" and gpus is None:
+            why = NO_GPU
         return Cell("unavailable", seeds=seeds, reasons=(why,), footnote=_note(why, footnotes))
     parts = own["parts"].dropna()
     if column.metric != "trained_parameters" or parts.empty:
