@@ -587,6 +587,11 @@ class Profile(Section):
         return sum(stages) + (last if baseline.denoises else 0)
 
     @property
+    def published(self) -> list[str]:
+        """Names of the systems that their authors trained."""
+        return [n for n, b in self.baselines.items() if isinstance(b, Baseline) and b.published]
+
+    @property
     def methods(self) -> dict[str, AnyBaseline | Variant]:
         """Every method by name, in table order."""
         return {**self.baselines, **self.variants}

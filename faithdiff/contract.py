@@ -80,6 +80,8 @@ def check_method(study: Study, name: str, seed: int = 0, size: int = 24) -> list
     with tempfile.TemporaryDirectory(prefix="faithdiff-contract-") as folder:
         if isinstance(method, Outputs):
             return _given(study, method, name, seed, Path(folder))
+        if problems := method.needs(study):
+            raise UserError("\n".join(f"{name}: {problem}" for problem in problems))
         return list(_Trial(study, method, name, seed, size, Path(folder)).findings())
 
 

@@ -136,6 +136,18 @@ class Method(ABC):
     def settings(self, study: Study) -> dict[str, Any]:
         """Everything besides the weights that decides an output, as plain values."""
 
+    def needs(self, study: Study) -> list[str]:
+        """What is missing before a run, each with the way to get it; empty when it can start."""
+        return []
+
+    def state(self, study: Study) -> Any:
+        """What a workflow compares to decide whether to restore again; cheap, and reads little."""
+        return self.settings(study)
+
+    def record(self) -> dict[str, Any]:
+        """What the manifest says of a run besides: parameters, versions, memory, exit codes."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Item:
@@ -189,10 +201,6 @@ class Foreign(Method):
             FaithDiffError: Nothing can come of it: what is wrong, and the way out.
         """
 
-    def needs(self, study: Study) -> list[str]:
-        """What is missing before a run, each with the way to get it; empty when it can start."""
-        return []
-
     def prepare(self, study: Study) -> dict[str, Any]:
         """Get what a run needs beside weights: code, environment; returns what was found."""
         return {}
@@ -200,14 +208,6 @@ class Foreign(Method):
     def artifacts(self) -> list[Artifact]:
         """The files from outside that it reads."""
         return []
-
-    def state(self, study: Study) -> Any:
-        """What a workflow compares to decide whether to restore again; cheap, and reads little."""
-        return self.settings(study)
-
-    def record(self) -> dict[str, Any]:
-        """What the manifest says of the last run besides: versions, memory, exit codes."""
-        return {}
 
     def load(self, study: Study, folder: Path) -> Restorer:
         raise UserError(

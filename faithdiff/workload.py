@@ -16,7 +16,8 @@ from faithdiff.errors import UserError
 from faithdiff.methods import Foreign, Method, Study
 from faithdiff.registry import find_method
 
-OUTSIDE = ("faithdiff.foreign.", "baselines.official.")
+# Modules of methods whose code, weights or outputs come from elsewhere.
+OUTSIDE = ("faithdiff.foreign.", "baselines.official.", "baselines.realesrgan_published")
 
 
 @dataclass(frozen=True)

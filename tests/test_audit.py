@@ -55,7 +55,7 @@ extends: test.yaml
 profile: tiny
 data: {levels: [I, II]}
 variants: {features-8ch: null}
-baselines: {diffbir: null, supir: null, supir-own: null, seesr: null}
+baselines: {realesrgan-x4plus: null, diffbir: null, supir: null, supir-own: null, seesr: null}
 score: {protocols: [ycbcr, faithdiff-repo], metrics: [psnr, gmsd, lpips]}
 report: {main: [bicubic, realesrgan, faithdiff], ablation: [faithdiff, separate], bootstrap: 2000}
 """

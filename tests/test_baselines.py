@@ -347,7 +347,9 @@ def fail_at(patch: pytest.MonkeyPatch, update: int, error: BaseException) -> lis
 
 
 def test_this_file_tests_every_baseline(study: Study) -> None:
-    # The designs on the study's prior have a file of their own: test_controlled.py.
+    # The designs on the study's prior have a file of their own: test_controlled.py. So has what
+    # others trained: test_published.py.
     plain = set(study.profile.baselines) - set(study.profile.on_prior)
-    assert plain == {"bicubic", "realesrgan"}
+    assert plain - set(study.profile.published) == {"bicubic", "realesrgan"}
+    assert study.profile.published == ["realesrgan-x4plus"]
     assert RealESRGAN.trained

@@ -42,7 +42,7 @@ def test_help_loads_nothing_heavy() -> None:
         ),
         (["prepare", "--dataset", "Photo"], "'Photo' is not one of Photos, Scenes, train, prior"),
         (["degrade", "--dataset", "Photos", "--level", "IV"], "'IV' is not one of I, II, III"),
-        (["score", "--method", "bicubc"], "'bicubc' is not one of bicubic, realesrgan"),
+        (["score", "--method", "bicubc"], "'bicubc' is not one of bicubic, realesrgan-x4plus"),
         (["score", "--method", "bicubic", "--config", "config/none.yaml"], "config/none.yaml"),
     ],
 )

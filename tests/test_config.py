@@ -136,7 +136,11 @@ def test_every_yaml_with_a_profile_is_tested() -> None:
             "none",
             "variants.concat.recipe: 'none' is not one of released, spatial, moments, concat",
         ),
-        ("report/main", ["swinir"], "report.main: 'swinir' is not one of bicubic, realesrgan, "),
+        (
+            "report/main",
+            ["swinir"],
+            "report.main: 'swinir' is not one of bicubic, realesrgan-x4plus, ",
+        ),
         ("report/protocol", "rgb", "report.protocol: 'rgb' is not one of ycbcr, faithdiff-repo"),
     ],
 )

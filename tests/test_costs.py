@@ -25,9 +25,9 @@ BENCHMARK = "s\th:m:s\tmax_rss\n"
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
-    """What the jobs of three methods leave: one without training, one without a pre-stage."""
+    """What jobs leave: one method without training, one that others trained, two variants."""
     monkeypatch.chdir(tmp_path)
-    keep = {"bicubic", "faithdiff", "no-pretrain"}
+    keep = {"bicubic", "realesrgan-x4plus", "faithdiff", "no-pretrain"}
     mini = Study.load(CONFIG / "mini.yaml")
     drop = "".join(f"  {n}: null\n" for n in mini.profile.baselines if n not in keep)
     gone = "".join(f"  {n}: null\n" for n in mini.profile.variants if n not in keep)
@@ -51,7 +51,10 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
         for name in study.profile.methods:
             for level, made in (("I", 10), ("II", 0)):
                 folder = layout.restoration(name, seed, "Photos", level)
-                write(folder / "manifest.json", {"made": made, "seconds": 5.0 if made else 0.1})
+                manifest = {"made": made, "seconds": 5.0 if made else 0.1}
+                if name == "realesrgan-x4plus":
+                    manifest["parameters"] = 16_697_987
+                write(folder / "manifest.json", manifest)
     benchmarks = Path("logs", "own", "benchmarks")
     for job, peak in (("train_variant", "800.5"), ("restore", "650")):
         file = benchmarks / job / "faithdiff-seed0.tsv"
@@ -77,10 +80,27 @@ def test_stage_1_counts_as_the_pre_stage_of_the_variants_that_use_it(study: Stud
     assert table.loc[("faithdiff", 1), "pre_updates"] == 20
     assert table.loc[("faithdiff", 1), "pre_seconds"] == 3.0
     assert table.loc[("no-pretrain", 1), "pre_updates"] == 0
-    assert set(table["updates"]) == {0, 140}
+    assert set(table["updates"].dropna()) == {0, 140}
     assert table.loc[("faithdiff", 0), "parts"] == "alignment 1000000; unet 4500000"
     assert table.loc[("faithdiff", 0), "trained_parameters"] == 5_500_000
     assert table.loc[("bicubic", 0), "total_parameters"] == 0
+
+
+def test_what_others_trained_is_counted_in_parameters_alone(study: Study) -> None:
+    table = collected(study).loc[("realesrgan-x4plus", 0)]
+    assert table["total_parameters"] == 16_697_987 and table["seconds_per_image"] == 0.5
+    spent = ["trained_parameters", "pre_updates", "pre_seconds", "updates", "seconds"]
+    assert table[spent].isna().all()
+    file = study.layout.results / "cost.csv"
+    file.parent.mkdir(parents=True)
+    cost_table(study.profile, study.layout).to_csv(file, index=False)
+    assert "\nfaithdiff,0,alignment 1000000; unet 4500000,5500000," in file.read_text("utf-8")
+    text = to_markdown(cost_report(load_costs(file), study.profile))
+    row = next(line for line in text.splitlines() if line.startswith("| Real-ESRGAN (published) |"))
+    (note,) = {cell for i, cell in enumerate(re_cells(row)) if i in (1, 3, 4, 5, 6)}
+    assert re_cells(row)[2] == "16.70" and re_cells(row)[7] == "0.50"
+    number = note.removeprefix("n/a<sup>").removesuffix("</sup>")
+    assert f"<sup>{number}</sup> pre-training not ours, not counted: a published system" in text
 
 
 def test_only_images_that_were_made_count(study: Study) -> None:
@@ -109,8 +129,8 @@ def test_the_table_prints_means_over_seeds_and_what_is_trained(study: Study) -> 
     text = to_markdown(cost_report(load_costs(file), study.profile))
     assert text.startswith("<!-- written from results/own/cost.csv; do not edit -->")
     row = next(line for line in text.splitlines() if line.startswith("| FaithDiff |"))
-    assert re_cells(row)[1:7] == ["5.50<sup>2</sup>", "8.00", "20", "140", "2", "30"]
-    assert "<sup>2</sup> trained: alignment 1.00 M, unet 4.50 M" in text
+    assert re_cells(row)[1:7] == ["5.50<sup>3</sup>", "8.00", "20", "140", "2", "30"]
+    assert "<sup>3</sup> trained: alignment 1.00 M, unet 4.50 M" in text
     assert "Means over 2 seeds." in text and "not measured" in text
 
 

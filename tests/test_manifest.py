@@ -39,7 +39,8 @@ data: {{levels: [I, II], train_level: train, test: {{Scenes: null}}}}
 variants:
   {{frozen: null, separate: null, features-8ch: null, concat: null, no-pretrain: null,
     spatial-attention: null}}
-baselines: {{realesrgan: null, diffbir: null, supir: null, seesr: null}}
+baselines:
+  {{realesrgan-x4plus: null, realesrgan: null, diffbir: null, supir: null, seesr: null}}
 report: {{main: [bicubic, faithdiff], ablation: [faithdiff]}}
 """,
     )

@@ -51,7 +51,9 @@ def write_profile(captions: str = "file", **changes: object) -> None:
             },
         },
         "variants": dict.fromkeys(VARIANTS),
-        "baselines": dict.fromkeys(("realesrgan", "diffbir", "supir", "seesr")),
+        "baselines": dict.fromkeys(
+            ("realesrgan-x4plus", "realesrgan", "diffbir", "supir", "seesr")
+        ),
         "score": SCORE,
         "report": {"protocol": "own", "main": ["bicubic"], "ablation": ["bicubic"]},
         **changes,

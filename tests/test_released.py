@@ -140,7 +140,9 @@ def test_released_profile_from_fetch_to_tables(
     changed["restore"] = {"precision": "fp32", "steps": 3}
     changed["score"] = {"metrics": METRICS}
     changed["report"] |= {"bootstrap": 200, "main": ["bicubic", "faithdiff"]}
-    changed["baselines"] = dict.fromkeys(("realesrgan", "diffbir", "supir", "seesr"))
+    changed["baselines"] = dict.fromkeys(
+        ("realesrgan-x4plus", "realesrgan", "diffbir", "supir", "seesr")
+    )
     profile.write_text(yaml.safe_dump(changed), encoding="utf-8")
 
     monkeypatch.chdir(suite)

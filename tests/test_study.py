@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from whole import IMAGES, SCORES, copy_suite, run, start
 
-BASELINES = {"bicubic", "realesrgan", "diffbir", "supir", "seesr"}
+BASELINES = {"bicubic", "realesrgan-x4plus", "realesrgan", "diffbir", "supir", "seesr"}
 
 
 def planned(folder: Path) -> set[str]:

@@ -231,6 +231,8 @@ def test_methods_from_elsewhere_are_found() -> None:
     ]
     assert outside_method(released, "faithdiff") is outside_method(released, "bicubic") is None
     assert outside_method(released, "realesrgan") is not None  # in process: nothing to prepare
+    packaged = Study.load(Path("config/mini.yaml"))
+    assert outside_method(packaged, "realesrgan-x4plus") is not None
 
 
 @pytest.mark.parametrize(
@@ -254,7 +256,7 @@ def test_only_commands_are_prepared(
 
 def test_plan_of_a_cluster() -> None:
     page = write_plan(Path("config/paper.yaml"), 312, 0.4, gpus=8)
-    assert re.search(r"^67 jobs, 51 of them on GPUs: .*7 train_variant", page, re.MULTILINE)
+    assert re.search(r"^69 jobs, 53 of them on GPUs: .*7 train_variant", page, re.MULTILINE)
     together = float(re.search(r"Together ([\d.]+) hours on 2 x", page)[1])  # type: ignore[index]
     gpu_hours = int(
         re.search(r"GPU-hours of the trainings counted above \| ([\d,]+)", page)[1].replace(",", "")  # type: ignore[index]

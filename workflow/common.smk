@@ -215,6 +215,4 @@ def needs_preparation(method):
 def outside_state(method):
     """What decides the results of such a method: outputs, command, code, weights."""
     found = workload.outside_method(study, method)
-    if found is None:
-        return None
-    return digest(found.state(study) if isinstance(found, Foreign) else found.settings(study))
+    return None if found is None else digest(found.state(study))

@@ -8,18 +8,21 @@ network, on a CPU as well. Larger images are cut into tiles of our own size, and
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from baselines.official.definition import Common
 from baselines.official.runner import Official, Value
-from faithdiff.config import Section, parse
+from baselines.realesrgan_published import ARCHITECTURE, Published
 from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts, quick_state
 from faithdiff.errors import CheckpointError
 from faithdiff.foreign.command import Task
-from faithdiff.methods import Method, Restorer, Study
+from faithdiff.methods import Study
+
+if TYPE_CHECKING:
+    from basicsr.archs.rrdbnet_arch import RRDBNet
+    from torch import Tensor
 
 ARTIFACT = "realesrgan-x4plus"
-ARCHITECTURE = {"num_feat": 64, "num_block": 23, "num_grow_ch": 32, "scale": 4}
 
 
 class Settings(Common):
@@ -54,43 +57,28 @@ class RealESRGAN(Official):
         (folder / "realesrgan" / "version.py").write_text(version, encoding="utf-8")
 
 
-class Nothing(Section):
-    """`Inside` has no settings."""
-
-
-class Inside(Method):
-    """The published weights in this process."""
-
-    def __init__(self, settings: dict[str, Any], where: str) -> None:
-        parse(settings, Nothing, where)
+class Inside(Published):
+    """The published ``.pth`` in this process."""
 
     def settings(self, study: Study) -> dict[str, Any]:
         artifact = load_artifacts(ARTIFACTS_FILE)[ARTIFACT]
         return {
             "architecture": ARCHITECTURE,
-            "weights": quick_state(artifact, study.profile.score.weights),
+            "weights": {ARTIFACT: quick_state(artifact, study.profile.score.weights)},
         }
 
-    def load(self, study: Study, folder: Path) -> Restorer:
-        """Read ``RealESRGAN_x4plus.pth``.
-
-        Raises:
-            CheckpointError: It is missing, damaged, or of another network.
-        """
-        from baselines.realesrgan import TiledRestorer
-        from faithdiff import compat as compat
-
-        # isort: split
-        from basicsr.archs.rrdbnet_arch import RRDBNet
-
-        generator = RRDBNet(3, 3, **ARCHITECTURE)
+    def weights(self, study: Study, network: RRDBNet) -> dict[str, Tensor]:
+        """Read ``RealESRGAN_x4plus.pth``."""
         file = load_artifacts(ARTIFACTS_FILE)[ARTIFACT].file(study.profile.score.weights)
-        _fill(generator, file)
-        generator = generator.eval().requires_grad_(False).to(study.profile.device)
-        return TiledRestorer(generator, study.profile.data.scale)
+        return read_pth(file, network)
 
 
-def _fill(generator: Any, file: Path) -> None:
+def read_pth(file: Path, network: RRDBNet) -> dict[str, Tensor]:
+    """Read an RRDBNet from the authors' format, the averaged weights where there are such.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or belongs to another network.
+    """
     import pickle
 
     import torch
@@ -106,9 +94,9 @@ def _fill(generator: Any, file: Path) -> None:
     weights = content.get("params_ema", content.get("params")) if isinstance(content, dict) else 0
     if not isinstance(weights, dict):
         raise CheckpointError(f"{file}: has neither `params_ema` nor `params`: another file")
-    wanted = generator.state_dict()
+    wanted = network.state_dict()
     for key in sorted(wanted.keys() | weights.keys()):
         have, want = (tuple(d[key].shape) if key in d else None for d in (weights, wanted))
         if have != want:
             raise CheckpointError(f"{file}: {key}: shape {have} found, {want} expected")
-    generator.load_state_dict(weights)
+    return weights

@@ -17,6 +17,7 @@ COMPUTING = {
 }  # fmt: skip
 # Settings that change no score: what is printed and logged, and why a setting is as it is.
 WITHOUT_EFFECT = ("report", "deviations", "training.log_every", "training.checkpoint_every")
+NAMING = ("label", "published")  # of a method: how it is printed
 _SHOWN = 60  # characters of a value
 
 
@@ -118,6 +119,10 @@ def _weights(old: Results, new: Results) -> Iterator[Difference]:
     before, after = (side.manifest for side in (old, new))
     for what, a, b in _pairs(before.get("prior"), after.get("prior")):
         yield Difference("weights", f"prior: {what}", a, b, _with_prior(old, new))
+    published = [side.get("published", {}) for side in (before, after)]
+    for method in published[0].keys() & published[1].keys():
+        for what, a, b in _pairs(published[0][method], published[1][method]):
+            yield Difference("weights", f"{method}: {what}", a, b, frozenset([method]))
     names = dict.fromkeys([*before.get("checkpoints", {}), *after.get("checkpoints", {})])
     for name in names:
         runs = [side.get("checkpoints", {}).get(name, {}) for side in (before, after)]
@@ -154,7 +159,7 @@ def _of_recipe(old: Results, new: Results, recipe: str) -> frozenset[str]:
 
 def _config(old: Results, new: Results) -> Iterator[Difference]:
     for path, a, b in _pairs(old.manifest.get("config"), new.manifest.get("config")):
-        silent = path.split(".")[-1] == "label" or any(
+        silent = path.split(".")[-1] in NAMING or any(
             path == part or path.startswith(f"{part}.") for part in WITHOUT_EFFECT
         )
         methods = _touched(old, new, path.split("."))

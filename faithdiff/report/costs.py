@@ -36,7 +36,9 @@ COLUMNS = tuple(
     )
 )
 UNMEASURED = "not measured: the step was run by hand, or had nothing left to do"
+NOT_OURS = "pre-training not ours, not counted: a published system, trained by its authors"
 NO_GPU = "the profile runs on CPUs"
+MEASURED = ("seconds_per_image", "peak_memory_mb")  # of every method, while it restores
 SOURCES = {"gpu_hours": ("pre_seconds", "seconds")}  # columns of cost.csv, where not its own name
 
 
@@ -80,7 +82,8 @@ def cost_table(costs: pd.DataFrame, profile: Profile) -> Table:
     lacking = {c.label: _why(c, gpus) for c in COLUMNS if c not in columns}
     for method in in_groups(profile, profile.methods):
         own = costs[costs["method"] == method]
-        cells = tuple(_cell(own, column, gpus, footnotes) for column in columns)
+        published = method in profile.published
+        cells = tuple(_cell(own, column, published, gpus, footnotes) for column in columns)
         label = profile.methods[method].label
         rows.append(Row(method, label, cells, group_of(profile, method)))
     caption = (
@@ -117,12 +120,16 @@ def cost_values(own: pd.DataFrame, metric: str, gpus: Mapping[str, int] | None) 
 
 
 def _cell(
-    own: pd.DataFrame, column: Column, gpus: Mapping[str, int] | None, footnotes: list[str]
+    own: pd.DataFrame,
+    column: Column,
+    published: bool,
+    gpus: Mapping[str, int] | None,
+    footnotes: list[str],
 ) -> Cell:
     seeds = tuple(sorted(map(int, own["seed"])))
     mean = float(cost_values(own, column.metric, gpus).mean()) if seeds else math.nan
     if math.isnan(mean):
-        why = NO_GPU if column.metric == "gpu_hours" and gpus is None else UNMEASURED
+        why = NOT_OURS if published and column.metric not in MEASURED else UNMEASURED
         return Cell("unavailable", seeds=seeds, reasons=(why,), footnote=_note(why, footnotes))
     parts = own["parts"].dropna()
     if column.metric != "trained_parameters" or parts.empty:

@@ -44,6 +44,7 @@ def write_manifest(study: Study) -> None:
         "data": _data(study),
         "prior": _prior(study),
         "checkpoints": {name: _checkpoint(run) for name, run in checkpoints.items()},
+        "published": _published(study, restorations),
         "restorations": {name: _images(made) for name, made in restorations.items()},
         "results": _results(study.layout),
         "jobs": jobs,
@@ -110,6 +111,15 @@ def _restorations(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
             for dataset, level in study.profile.data.places:
                 folder = study.layout.restoration(method, seed, dataset, level)
                 yield f"{method}/seed{seed}/{dataset}/{level}", _read(folder / MANIFEST)
+
+
+def _published(study: Study, restorations: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Hashes of the weights of published systems, which no checkpoint of the study holds."""
+    return {
+        method: made.get("settings", {}).get("weights")
+        for name, made in restorations.items()
+        if (method := name.partition("/")[0]) in study.profile.published
+    }
 
 
 def _images(made: dict[str, Any]) -> dict[str, Any]:

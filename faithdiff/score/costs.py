@@ -21,6 +21,7 @@ COST_COLUMNS = (
     "method", "seed", "parts", "trained_parameters", "total_parameters", "pre_updates",
     "pre_seconds", "updates", "seconds", "seconds_per_image", "peak_memory_mb",
 )  # fmt: skip
+COUNTS = ("trained_parameters", "total_parameters", "pre_updates", "updates")
 TRAINING = ("pre_updates", "pre_seconds", "updates", "seconds")
 
 
@@ -37,16 +38,18 @@ def cost_table(profile: Profile, layout: Layout) -> pd.DataFrame:
         for method in profile.methods
         for seed in profile.seeds
     ]
-    return pd.DataFrame(rows, columns=list(COST_COLUMNS))
+    whole = dict.fromkeys(COUNTS, "Int64")  # stay whole numbers where some fields are empty
+    return pd.DataFrame(rows, columns=list(COST_COLUMNS)).astype(whole)
 
 
 def _training(profile: Profile, layout: Layout, method: str, seed: int) -> dict[str, Any]:
     """Parameters, updates and seconds; the stage 1 that variants share counts for each of them."""
     method = profile.checkpoint_of(method)
     if method not in profile.trained:
-        return {"parts": "", "trained_parameters": 0, "total_parameters": 0} | dict.fromkeys(
-            TRAINING, 0
-        )
+        # What the authors of a published system spent is not known here, and is not nothing.
+        spent = None if method in profile.published else 0
+        counts = dict.fromkeys(("trained_parameters", "total_parameters", *TRAINING), spent)
+        return {"parts": ""} | counts
     cost = _cost(layout.checkpoint(method, seed))
     config, parts = profile.methods[method], dict(cost["parts"])
     if isinstance(config, Variant) and config.pretrain and not config.weights:
@@ -62,18 +65,21 @@ def _training(profile: Profile, layout: Layout, method: str, seed: int) -> dict[
 
 
 def _restoring(profile: Profile, layout: Layout, method: str, seed: int) -> dict[str, Any]:
-    """Seconds per image made in the last run, and the highest memory of both jobs."""
+    """Seconds per image made in the last run, the highest memory of both jobs, parameters."""
     made, seconds = 0, 0.0
+    counted: dict[str, Any] = {}
     for dataset, level in profile.data.places:
         manifest = _json(layout.restoration(method, seed, dataset, level) / "manifest.json")
         if manifest.get("made"):
             made += manifest["made"]
             seconds += manifest["seconds"]
+        if "parameters" in manifest:  # of weights that no training here wrote
+            counted = {"total_parameters": manifest["parameters"]}
     job = f"{method}-seed{seed}.tsv"
     folder = Path("logs", layout.profile, "benchmarks")
     rules = ("train_variant", "train_baseline", "restore")
     peaks = [peak for rule in rules if (peak := _peak(folder / rule / job)) is not None]
-    return {
+    return counted | {
         "seconds_per_image": round(seconds / made, 4) if made else None,
         "peak_memory_mb": max(peaks, default=None),
     }

@@ -37,7 +37,9 @@ def smaller(file: Path) -> None:
     profile = yaml.safe_load(file.read_text(encoding="utf-8"))
     others = ("frozen", "concat", "no-pretrain", "spatial-attention", "separate", "features-8ch")
     profile["variants"] = dict.fromkeys(others)
-    profile["baselines"] = dict.fromkeys(("realesrgan", "diffbir", "supir", "seesr"))
+    profile["baselines"] = dict.fromkeys(
+        ("realesrgan-x4plus", "realesrgan", "diffbir", "supir", "seesr")
+    )
     profile["report"] |= {"main": list(METHODS), "ablation": ["faithdiff"]}
     file.write_text(yaml.safe_dump(profile), encoding="utf-8")
 
