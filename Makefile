@@ -61,7 +61,7 @@ test: .venv ## Run the tests, without the slow ones
 	@$(WITH_VENV) $(ONE_THREAD) pytest $(IN_PARALLEL) $(ARGS)
 
 test-slow: .venv ## Run the tests marked slow
-	@$(WITH_VENV) $(ONE_THREAD) pytest -m slow $(ARGS)
+	@$(WITH_VENV) $(ONE_THREAD) pytest -m slow $(IN_PARALLEL) $(ARGS)
 
 lint: .venv ## Check style and types
 	@$(WITH_VENV) ruff check .

@@ -178,6 +178,7 @@ def write_restorations(study: Study, shift: Shift, images: int) -> None:
                         "dataset": dataset,
                         "level": level,
                         "image": name(i),
+                        "picture": name(i),
                         "metric": metric,
                         "protocol": protocol,
                         "value": value,

@@ -135,6 +135,7 @@ def test_a_score_file_survives_the_round_trip(profile: Profile, tmp_path: Path) 
         (lambda f: f.assign(value="inf"), "value is 'inf', not a finite number"),
         (lambda f: f.assign(value=""), "value is ''"),
         (lambda f: f.assign(seed="first"), "seed is 'first'"),
+        (lambda f: f.assign(picture=""), "picture is empty"),
     ],
 )
 def test_a_damaged_score_file_is_named(
