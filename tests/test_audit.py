@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import re
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -20,17 +21,20 @@ from dvc.repo import Repo
 from typer.testing import CliRunner
 
 from faithdiff import cli, provenance
-from faithdiff.audit.code import rule_modules
+from faithdiff.audit.code import AFTER_SCORES, rule_modules
 from faithdiff.audit.compare import Change
 from faithdiff.audit.crops import crops_of
+from faithdiff.audit.differences import Difference, manifest_differences
 from faithdiff.audit.explain import explain, explanation_json, explanation_sections
 from faithdiff.audit.git import Git
 from faithdiff.audit.history import history, history_sections
 from faithdiff.audit.history_plot import history_figure, to_png
 from faithdiff.audit.printing import to_html, to_markdown, to_terminal
 from faithdiff.audit.report import Audit, Request, audit
+from faithdiff.audit.results import Results
 from faithdiff.audit.sections import Section, sections
 from faithdiff.audit.tolerance import parse_tolerance
+from faithdiff.config import OPERATIONAL
 from faithdiff.data.images import sha256_file, write_png
 from faithdiff.errors import UserError
 from faithdiff.integrity import sealed
@@ -861,3 +865,63 @@ def plain_git(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     return
+
+
+# --- What can explain a change, asked of manifests alone ------------------------------------------
+
+
+def test_rules_after_the_scores_are_those_of_the_report_and_the_version() -> None:
+    files = [SUITE / "workflow/rules" / name for name in ("report.smk", "version.smk")]
+    after = re.findall(r"(?m)^rule (\w+):$", "\n".join(map(Path.read_text, files)))
+    assert set(after) == AFTER_SCORES
+
+
+CONFIG = {
+    "profile": "mini",
+    "restore": {"steps": 20},
+    "training": {"prefetch": 0, "loss": "mse"},
+    "variants": {"faithdiff": {"label": "FaithDiff", "recipe": "released"}},
+    "baselines": {
+        "bicubic": {"label": "Bicubic"},
+        "supir": {"label": "SUPIR", "trained": True, "denoises": True, "settings": {"a": 1}},
+        "supir-own": {"label": "SUPIR, own", "checkpoint_of": "supir"},
+    },
+}
+
+
+def changes(path: str, value: Any) -> list[Difference]:
+    """What the audit says of two manifests that differ in one value."""
+    sides = []
+    for last in (False, True):
+        manifest = copy.deepcopy({"config": CONFIG, "prior": {"weights": "one"}})
+        *parents, key = path.split("/")
+        node: Any = manifest
+        for part in parents:
+            node = node[part]
+        if last:
+            node[key] = value
+        sides.append(Results(cast(Any, None), "mini", pd.DataFrame(), manifest, {}, {}))
+    return manifest_differences(*sides)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "methods"),
+    [
+        ("config/restore/steps", 10, {"faithdiff", "supir", "supir-own"}),
+        ("prior/weights", "two", {"faithdiff", "supir", "supir-own"}),
+        ("config/baselines/supir/settings", {"a": 2}, {"supir", "supir-own"}),
+        ("config/training/loss", "l1", None),
+    ],
+)
+def test_a_difference_names_the_methods_that_it_can_touch(
+    path: str, value: Any, methods: set[str] | None
+) -> None:
+    (found,) = changes(path, value)
+    assert found.can_explain
+    assert found.methods == (None if methods is None else frozenset(methods))
+
+
+@pytest.mark.parametrize("setting", sorted(OPERATIONAL))
+def test_where_a_training_runs_explains_no_score(setting: str) -> None:
+    (found,) = changes(f"config/training/{setting}", 7)
+    assert not found.can_explain

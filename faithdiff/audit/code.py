@@ -17,7 +17,7 @@ from faithdiff.provenance import PACKAGES, imported, stripped
 
 WORKFLOW = "workflow"
 # Rules after the scores: they print numbers and make none.
-AFTER_SCORES = {"tables", "figures", "manifest", "version"}
+AFTER_SCORES = {"tables", "figures", "claims", "manifest", "report", "version"}
 Methods = Mapping[str, Mapping[str, str]]  # rule -> method -> module
 _RULE = re.compile(r"(?m)^rule (\w+):\n((?:[ \t].*\n|\n)*)")
 _DIGEST = re.compile(r"code_digest\(([^#]*?)\)(?:,|\n)", re.DOTALL)

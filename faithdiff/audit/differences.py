@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from faithdiff.audit.results import Results
+from faithdiff.config import OPERATIONAL
 
 # Packages that compute something; the others carry files, parse arguments, draw.
 COMPUTING = {
@@ -15,8 +16,12 @@ COMPUTING = {
     "pyiqa", "safetensors", "scikit-image", "scikit-learn", "scipy", "timm", "tokenizers",
     "torch", "torchvision", "transformers",
 }  # fmt: skip
-# Settings that change no score: what is printed and logged, and why a setting is as it is.
-WITHOUT_EFFECT = ("report", "deviations", "training.log_every", "training.checkpoint_every")
+# Settings that change no score: what is printed and logged, where a training runs and how fast, and
+# why a setting is as it is.
+WITHOUT_EFFECT = (
+    *("report", "deviations", "training.log_every", "training.checkpoint_every"),
+    *sorted(f"training.{name}" for name in OPERATIONAL),
+)
 NAMING = ("label", "published")  # of a method: how it is printed
 _SHOWN = 60  # characters of a value
 
@@ -118,7 +123,7 @@ def _trained(manifest: dict[str, Any]) -> list[str]:
 def _weights(old: Results, new: Results) -> Iterator[Difference]:
     before, after = (side.manifest for side in (old, new))
     for what, a, b in _pairs(before.get("prior"), after.get("prior")):
-        yield Difference("weights", f"prior: {what}", a, b, _with_prior(old, new))
+        yield Difference("weights", f"prior: {what}", a, b, _on_prior(old, new))
     published = [side.get("published", {}) for side in (before, after)]
     for method in published[0].keys() & published[1].keys():
         for what, a, b in _pairs(published[0][method], published[1][method]):
@@ -135,17 +140,49 @@ def _weights(old: Results, new: Results) -> Iterator[Difference]:
             )
 
 
-def _with_prior(old: Results, new: Results) -> frozenset[str]:
+def samples_from_prior(config: dict[str, Any], method: str) -> bool:
+    """Whether a method samples from the prior: a variant, or a design on the frozen prior.
+
+    Args:
+        config: The profile, as a manifest has it.
+    """
+    baseline = config.get("baselines", {}).get(method, {})
+    mine = baseline.get("denoises") or baseline.get("checkpoint_of")
+    return method in config.get("variants", {}) or bool(mine)
+
+
+def _on_prior(old: Results, new: Results) -> frozenset[str]:
+    configs = [side.manifest.get("config", {}) for side in (old, new)]
+    return frozenset(
+        name
+        for config in configs
+        for name in (*config.get("variants", {}), *config.get("baselines", {}))
+        if samples_from_prior(config, name)
+    )
+
+
+def _variants(old: Results, new: Results) -> frozenset[str]:
     return frozenset(
         name for side in (old, new) for name in side.manifest.get("config", {}).get("variants", {})
     )
 
 
 def _users(old: Results, new: Results, owner: str) -> frozenset[str]:
-    """Methods behind a checkpoint: itself, or the variants that start from a stage 1."""
+    """Methods behind a checkpoint: itself and its other samplers, or the variants of a stage 1."""
     if not owner.startswith("stage1-"):
-        return frozenset([owner])
+        return _with_its_samplers(old, new, owner)
     return _of_recipe(old, new, owner.removeprefix("stage1-"))
+
+
+def _with_its_samplers(old: Results, new: Results, method: str) -> frozenset[str]:
+    configs = [side.manifest.get("config", {}) for side in (old, new)]
+    others = {
+        name
+        for config in configs
+        for name, baseline in config.get("baselines", {}).items()
+        if baseline.get("checkpoint_of") == method
+    }
+    return frozenset({method, *others})
 
 
 def _of_recipe(old: Results, new: Results, recipe: str) -> frozenset[str]:
@@ -169,12 +206,12 @@ def _config(old: Results, new: Results) -> Iterator[Difference]:
 def _touched(old: Results, new: Results, path: list[str]) -> frozenset[str] | None:
     section = path[0]
     if section in ("variants", "baselines") and len(path) > 1:
-        return frozenset([path[1]])
+        return _with_its_samplers(old, new, path[1])
     if section == "recipes" and len(path) > 1:
         return _of_recipe(old, new, path[1])
-    if section in ("restore", "alignment"):
-        return _with_prior(old, new)
-    return None
+    if section == "alignment":
+        return _variants(old, new)
+    return _on_prior(old, new) if section == "restore" else None
 
 
 def _definitions(old: Results, new: Results) -> Iterator[Difference]:

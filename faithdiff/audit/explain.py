@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 
 from faithdiff.audit.explain_costs import COSTS, cost_facts, cost_rows, is_cost
+from faithdiff.audit.differences import samples_from_prior
 from faithdiff.audit.match import resolve
 from faithdiff.audit.records import finite
 from faithdiff.audit.results import Results, columns_of, load_results
@@ -220,11 +221,11 @@ def _weight_facts(manifest: dict[str, Any], cell: dict[str, Any]) -> Facts:
     config = manifest.get("config", {})
     variant = config.get("variants", {}).get(cell["method"])
     facts = []
-    if variant is not None and "prior" in manifest:
+    if samples_from_prior(config, cell["method"]) and "prior" in manifest:
         prior = manifest["prior"]
         facts.append(("prior", f"{prior['folder']}, weights sha256 {prior['weights']}"))
     for seed in cell["seeds"]:
-        owners = [cell["method"]]
+        owners = [_checkpoint_of(config, cell["method"])]
         if variant is not None and variant.get("pretrain"):
             owners.insert(0, f"stage1-{variant['recipe']}")
         for owner in owners:
@@ -232,6 +233,11 @@ def _weight_facts(manifest: dict[str, Any], cell: dict[str, Any]) -> Facts:
                 text = f"sha256 {run['weights']}, trained at {str(run.get('commit'))[:9]}"
                 facts.append((f"weights {owner}/seed{seed}", text))
     return facts
+
+
+def _checkpoint_of(config: dict[str, Any], method: str) -> str:
+    """The method whose checkpoint a method restores with."""
+    return config.get("baselines", {}).get(method, {}).get("checkpoint_of") or method
 
 
 def _commands(results: Results, cell: dict[str, Any], table: str) -> list[str]:
@@ -245,9 +251,11 @@ def _commands(results: Results, cell: dict[str, Any], table: str) -> list[str]:
     for seed in cell["seeds"]:
         if variant.get("pretrain"):
             steps.append(f"faithdiff pretrain --recipe {variant['recipe']} --seed {seed} {file}")
+        if baseline.get("trained") or baseline.get("checkpoint_of"):
+            owner = _checkpoint_of(config, cell["method"])
+            steps.append(f"faithdiff train --method {owner} --seed {seed} {file}")
         own = f"--method {cell['method']} --seed {seed} {file}"
-        verbs = (["train"] if baseline.get("trained") else []) + ["restore-sets", "score"]
-        steps += [f"faithdiff {verb} {own}" for verb in verbs]
+        steps += [f"faithdiff {verb} {own}" for verb in ("restore-sets", "score")]
     target = f"results/{results.profile}/tables/{table}.cells.json"
     whole = [f"snakemake --cores all --config profile={results.profile} -- {target}"]
     last = [f"faithdiff {verb} {file}" for verb in ("collect", "tables")]
