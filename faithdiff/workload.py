@@ -124,8 +124,16 @@ def _results(study: Study, gpu: int) -> Iterator[Job]:
             weights = profile.checkpoint_of(name)
             own = [f"{train} {weights} {seed}" for train in ("train_variant", "train_baseline")]
             own.append(f"prepare_baseline {name}")
-            yield Job(rule, f"{name} {seed}", (*lq, *captions, *own), gpu)
-            yield Job("score", f"{name} {seed}", (f"{rule} {name} {seed}",), gpu)
+            restored, numbers = f"{rule} {name} {seed}", _shards(study, name)
+            before = (*lq, *captions, *own)
+            for number in numbers:
+                yield Job("restore_shard", f"{name} {seed} {number}", before, gpu)
+            shares = [f"restore_shard {name} {seed} {number}" for number in numbers]
+            yield Job(rule, f"{name} {seed}", (*before, *shares), gpu)
+            for number in numbers:
+                yield Job("score_shard", f"{name} {seed} {number}", (restored,), gpu)
+            shares = [f"score_shard {name} {seed} {number}" for number in numbers]
+            yield Job("score", f"{name} {seed}", (restored, *shares), gpu)
     scored = [f"score {name} {seed}" for name in profile.methods for seed in profile.seeds]
     yield Job("collect", after=tuple(scored))
     for rule in ("tables", "figures", "claims"):
@@ -133,6 +141,12 @@ def _results(study: Study, gpu: int) -> Iterator[Job]:
     yield Job("manifest", after=("tables", "figures", "claims"))
     yield Job("report", after=("manifest",))
     yield Job("version", after=("report",))
+
+
+def _shards(study: Study, name: str) -> range:
+    """Numbers of the jobs that share the images of a method; none where one job does all."""
+    several = study.profile.shards if study.profile.shards > 1 else 0
+    return range(1, 1 + (0 if isinstance(outside_method(study, name), Foreign) else several))
 
 
 def wall_hours(jobs: list[Job], hours: Callable[[Job], float], gpus: int) -> float:

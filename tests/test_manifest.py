@@ -40,7 +40,8 @@ variants:
   {{frozen: null, separate: null, features-8ch: null, concat: null, no-pretrain: null,
     spatial-attention: null}}
 baselines:
-  {{realesrgan-x4plus: null, realesrgan: null, diffbir: null, supir: null, seesr: null}}
+  {{realesrgan-x4plus: null, realesrgan: null, diffbir: null, supir: null,
+    supir-own: null, seesr: null}}
 report: {{main: [bicubic, faithdiff], ablation: [faithdiff]}}
 """,
     )

@@ -82,7 +82,9 @@ def study_with(method: dict[str, Any], names: tuple[str, ...] = NAMES) -> Study:
             "test": {"Photos": None, "Scenes": None, "Set": {"source": "folder", "path": "raw"}},
         },
         "baselines": {
-            **dict.fromkeys(("realesrgan-x4plus", "realesrgan", "diffbir", "supir", "seesr")),
+            **dict.fromkeys(
+                ("realesrgan-x4plus", "realesrgan", "diffbir", "supir", "supir-own", "seesr")
+            ),
             "mine": {"label": "Mine", **method},
         },
         "score": {"metrics": ["psnr", "lpips"], "protocols": ["ycbcr"]},

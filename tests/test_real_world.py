@@ -52,7 +52,7 @@ def write_profile(captions: str = "file", **changes: object) -> None:
         },
         "variants": dict.fromkeys(VARIANTS),
         "baselines": dict.fromkeys(
-            ("realesrgan-x4plus", "realesrgan", "diffbir", "supir", "seesr")
+            ("realesrgan-x4plus", "realesrgan", "diffbir", "supir", "supir-own", "seesr")
         ),
         "score": SCORE,
         "report": {"protocol": "own", "main": ["bicubic"], "ablation": ["bicubic"]},

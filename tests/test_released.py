@@ -141,7 +141,7 @@ def test_released_profile_from_fetch_to_tables(
     changed["score"] = {"metrics": METRICS}
     changed["report"] |= {"bootstrap": 200, "main": ["bicubic", "faithdiff"]}
     changed["baselines"] = dict.fromkeys(
-        ("realesrgan-x4plus", "realesrgan", "diffbir", "supir", "seesr")
+        ("realesrgan-x4plus", "realesrgan", "diffbir", "supir", "supir-own", "seesr")
     )
     profile.write_text(yaml.safe_dump(changed), encoding="utf-8")
 

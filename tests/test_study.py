@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,11 @@ import pandas as pd
 import pytest
 from whole import IMAGES, SCORES, copy_suite, run, start
 
-BASELINES = {"bicubic", "realesrgan-x4plus", "realesrgan", "diffbir", "supir", "seesr"}
+from faithdiff.methods import Study
+
+BASELINES = {
+    *("bicubic", "realesrgan-x4plus", "realesrgan", "diffbir", "supir", "supir-own", "seesr"),
+}
 
 
 def planned(folder: Path) -> set[str]:
@@ -83,10 +88,12 @@ def test_config_edit_reruns_only_what_reads_it(finished: Path) -> None:
     file = finished / "config" / "test.yaml"
     before = file.read_text(encoding="utf-8")
     file.write_text(before.replace("steps: 4, start_timestep", "steps: 5, start_timestep"), "utf-8")
-    rules = planned(finished)
+    said = run(finished, "--dry-run")
     file.write_text(before, "utf-8")
-    assert "restore_denoiser" in rules
-    assert not rules & {"train_variant", "pretrain_alignment", "train_baseline", "restore_baseline"}
+    again = set(re.findall(r"faithdiff restore-sets --method ([\w-]+)", said))
+    study = Study.load(file)
+    assert again == set(study.profile.on_prior)  # and not those without a sampler
+    assert "faithdiff train" not in said and "faithdiff pretrain" not in said
 
 
 def test_images_of_a_method_are_shared_out(finished: Path) -> None:

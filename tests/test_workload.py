@@ -14,6 +14,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from whole import copy_suite, run
 
 from faithdiff import cli
 from faithdiff.config import Baseline, OwnCommand, OwnOutputs
@@ -69,6 +70,18 @@ def test_jobs_are_those_of_the_workflow(profile: str) -> None:
     jobs = jobs_of(Study.load(Path("config", f"{profile}.yaml")))
     assert dict(counts(jobs)) == {r: n for r, n in planned.items() if r not in ("all", "total")}
     assert len({job.key for job in jobs}) == len(jobs) == planned["total"] - 1
+
+
+def test_shares_of_the_images_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = copy_suite(tmp_path / "shares")
+    with (folder / "config" / "test.yaml").open("a", encoding="utf-8") as file:
+        file.write("shards: 2\n")
+    table = run(folder, "--dry-run").partition("Job stats:")[2].partition("Reasons:")[0]
+    planned = {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+    monkeypatch.chdir(folder)
+    jobs = jobs_of(Study.load(Path("config/test.yaml")))
+    assert dict(counts(jobs)) == {r: n for r, n in planned.items() if r not in ("all", "total")}
+    assert planned["restore_shard"] == planned["score_shard"] == 2 * planned["score"]
 
 
 def test_jobs_stand_after_those_that_they_wait_for() -> None:

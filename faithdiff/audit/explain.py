@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from faithdiff.audit.explain_costs import COSTS, cost_facts, cost_rows, is_cost
 from faithdiff.audit.differences import samples_from_prior
+from faithdiff.audit.explain_costs import COSTS, cost_facts, cost_rows, is_cost
 from faithdiff.audit.match import resolve
 from faithdiff.audit.records import finite
 from faithdiff.audit.results import Results, columns_of, load_results

@@ -89,8 +89,9 @@ def _check_rows(frame: pd.DataFrame, path: str) -> None:
             f"{path}, line {line + 2}: status is {frame.loc[line, 'status']!r}, not ok, "
             "`unavailable: <why>` or `failed: <why>`"
         )
-    if (nameless := frame[PICTURE] == "").any():
-        raise UserError(f"{path}, line {int(nameless.idxmax()) + 2}: picture is empty")
+    nameless = frame.index[frame[PICTURE] == ""]
+    if len(nameless):
+        raise UserError(f"{path}, line {nameless[0] + 2}: picture is empty")
     twice = frame.duplicated(KEY)
     if twice.any():
         line = int(frame.index[twice][0])

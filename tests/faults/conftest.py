@@ -38,7 +38,7 @@ def smaller(file: Path) -> None:
     others = ("frozen", "concat", "no-pretrain", "spatial-attention", "separate", "features-8ch")
     profile["variants"] = dict.fromkeys(others)
     profile["baselines"] = dict.fromkeys(
-        ("realesrgan-x4plus", "realesrgan", "diffbir", "supir", "seesr")
+        ("realesrgan-x4plus", "realesrgan", "diffbir", "supir", "supir-own", "seesr")
     )
     profile["report"] |= {"main": list(METHODS), "ablation": ["faithdiff"]}
     file.write_text(yaml.safe_dump(profile), encoding="utf-8")
