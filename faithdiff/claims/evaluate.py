@@ -27,7 +27,9 @@ from faithdiff.claims.verdict import (
 )
 from faithdiff.config import Profile
 from faithdiff.report.cells import number
+from faithdiff.report.measured import counted
 from faithdiff.report.statistics import ALPHA, holm
+from faithdiff.report.tables import metric_columns
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """All claims of a profile; `tests` is the number of p-values that Holm's rule shares."""
+    """All claims of a profile.
+
+    Attributes:
+        tests: Number of p-values that Holm's rule shares.
+        unmeasured: Which metrics of the profile were not measured, and the command that brings them.
+    """
 
     profile: str
     findings: tuple[Finding, ...]
     tests: int
+    unmeasured: str = ""
 
 
 def evaluate(
@@ -88,7 +96,8 @@ def evaluate(
         _judge(replace(each, measured=tuple(next(corrected) for _ in each.measured)), claims, tests)
         for each in found
     ]
-    return Report(profile.profile, tuple(judged), tests)
+    _, unmeasured = counted(scores, metric_columns(profile))
+    return Report(profile.profile, tuple(judged), tests, unmeasured)
 
 
 def _measure(claim: Claim, claims: Claims, meter: Meter, manifest: dict[str, Any]) -> Finding:
@@ -264,13 +273,16 @@ def _because(
 ) -> Iterator[str]:
     """The verdict in words: what decided, what was missing, and what stands against it."""
     surrogates = [m for m in measured if m.role == "surrogate"]
+    reasons = dict.fromkeys(m.reason for m in measured if m.reason)
     if surrogates:
         names = " and ".join(dict.fromkeys(m.column.label for m in surrogates))
         lost = {name for m in surrogates for name in m.speaks_for}
         labels = [m.column.label for m in measured if set(m.speaks_for) & lost and not m.measured]
         of = ", ".join(dict.fromkeys(labels))
         yield f"decided on {names} in place of {of}, which they can support but not reproduce"
-    yield from dict.fromkeys(m.reason for m in measured if m.reason)
+        # What the surrogates stand in for, the page says once (`unmeasured`).
+        reasons = {reason: None for reason in reasons if " unavailable: " not in reason}
+    yield from reasons
     for outcome in outcomes if len(outcomes) > 1 else ():
         yield f"{outcome.contrast.text}: {outcome.verdict}"
     if need == "agreement" and len({outcome.verdict for outcome in outcomes}) > 1:

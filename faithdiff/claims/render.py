@@ -39,6 +39,7 @@ def to_json(report: Report) -> str:
         "confidence": CONFIDENCE,
         "alpha": ALPHA,
         "tests": report.tests,
+        "unmeasured": report.unmeasured,
         "verdicts": counts(report),
         "claims": [_entry(each) for each in report.findings],
     }
@@ -139,6 +140,7 @@ def to_markdown(report: Report) -> str:
         f"without 0, a test that survives Holm's correction over the {report.tests} tests of this "
         "page, and a gain that matters. With one seed this speaks of these trainings alone; with "
         "several it speaks of methods. How a verdict comes about: docs/claims.md.",
+        *([markdown_escape(report.unmeasured)] if report.unmeasured else []),
     ]
     for kind, title in TITLES.items():
         found = [each for each in report.findings if each.claim.kind == kind]

@@ -115,4 +115,4 @@ def _title(row: Row, first: Row) -> str:
     """The label, and the two budgets where they differ."""
     if row.updates is None or row.updates == first.updates:
         return row.label
-    return f"{row.label} ({updates_text(row)} updates; {first.label}: {updates_text(first)})"
+    return f"{row.label}\n{updates_text(row)} updates ({first.label}: {updates_text(first)})"
