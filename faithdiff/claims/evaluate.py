@@ -68,7 +68,7 @@ class Report:
 
     Attributes:
         tests: Number of p-values that Holm's rule shares.
-        unmeasured: Which metrics of the profile were not measured, and the command that brings them.
+        unmeasured: Which metrics were not measured, and the command that brings them.
     """
 
     profile: str
