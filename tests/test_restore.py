@@ -528,6 +528,20 @@ def test_finished_pictures_are_kept_and_others_made_again(
     assert (out / "grey.png").read_bytes() != before["grey.png"]
 
 
+def test_a_picture_of_somebody_else_is_not_written_over(study: Study, tmp_path: Path) -> None:
+    photo, album = tmp_path / "holiday.jpg", tmp_path / "album"
+    Image.fromarray(_gradient(8, 8)).save(photo)
+    write_png(_gradient(9, 9), album / "holiday.png")
+    before = (album / "holiday.png").read_bytes()
+    with pytest.raises(UserError, match=r"album/holiday\.png: is there already.*another --output"):
+        _own(study, [photo], album)
+    assert (album / "holiday.png").read_bytes() == before
+    (album / "holiday.png").rename(album / "mine.png")
+    _own(study, [photo], album)
+    _own(study, [photo], album, guidance_scale=4.0)  # our own result may be made again
+    assert (album / "mine.png").read_bytes() == before
+
+
 def test_a_damaged_record_only_costs_time(study: Study, tmp_path: Path) -> None:
     write_png(_gradient(8, 8), tmp_path / "a.png")
     _own(study, [tmp_path / "a.png"], tmp_path / "out")

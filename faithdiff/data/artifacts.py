@@ -196,7 +196,8 @@ def check_shipped(folder: Path, path: Path = ARTIFACTS_FILE) -> None:
         if shipped.path == folder and folder_digest(folder) != shipped.digest:
             raise CheckpointError(
                 f"{folder}: is not the {shipped.name} of {path} (damaged, or changed); get it back "
-                f"with: git checkout {folder}"
+                f"with: rm -r {folder} && git checkout -- {folder}; if git itself changes line "
+                "endings, with `git config core.autocrlf false` before"
             )
 
 

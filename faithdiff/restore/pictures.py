@@ -62,7 +62,8 @@ def restore_pictures(
 
     Raises:
         ImageError: Names every picture that cannot be read or is too small; nothing is restored.
-        UserError: An input is missing, two results would have one name, or one an input's.
+        UserError: An input is missing, two results would have one name, or one would take the place
+            of an input or of a file that this command did not write.
         CheckpointError: The checkpoint or the prior is missing or damaged.
         ConfigError: A change is not allowed.
     """
@@ -73,6 +74,7 @@ def restore_pictures(
     pictures = list(_plan(_files(inputs), output, settings))
     done = _read_record(output)
     todo = [p for p in pictures if not _is_done(p, done)]
+    _check_ours(todo, done, output)
     if len(todo) < len(pictures):
         print(f"{len(pictures) - len(todo)} of {len(pictures)} pictures are restored already")
     restorer = method.load(study, checkpoint) if todo else None
@@ -170,6 +172,18 @@ def _is_done(picture: Picture, record: dict[str, dict[str, str]]) -> bool:
     entry = record.get(picture.target.name, {})
     whole = picture.target.is_file() and sha256_file(picture.target) == entry.get("sha256")
     return whole and entry.get("key") == picture.key
+
+
+def _check_ours(todo: list[Picture], done: dict[str, dict[str, str]], output: Path) -> None:
+    """Refuse to write over files that are in the folder and not in its record."""
+    others = [p.target for p in todo if p.target.exists() and p.target.name not in done]
+    # A record that is there and cannot be read was written beside our own results.
+    if others and (done or not (output / RECORD).exists()):
+        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+        raise UserError(
+            f"{others[0]}{more}: is there already, and {output / RECORD} does not say that "
+            "`faithdiff restore` wrote it; give another --output, or move it. Nothing was restored"
+        )
 
 
 def _restore(restorer: Restorer, picture: Picture, caption: str, seed: int, title: str) -> None:
