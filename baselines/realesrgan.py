@@ -1,4 +1,4 @@
-"""Real-ESRGAN (Wang et al., ICCVW 2021), controlled: its design on the study's own data and budget.
+"""Real-ESRGAN (Wang et al., ICCVW 2021), controlled: its design on the study's own data.
 
 A regression network without prior or prompt: RRDBNet trained by L1 against sharpened targets, then
 by L1 + perceptual + adversarial losses. What differs from the published recipe, besides size:

@@ -302,7 +302,7 @@ class LearningRates(Section):
 class HeldOut(Section):
     """The held-out denoising loss: fixed noise, at the timesteps that the common sampler visits."""
 
-    curve: list[Natural] = []  # further timesteps, for the figure of the loss over t alone
+    curve: list[Natural] = []  # timesteps that it does not visit, for the figure of the loss over t
     images: Positive  # per test set and level
 
 

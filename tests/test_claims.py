@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from faithdiff.claims.command import write_claims
 from faithdiff.claims.evaluate import Finding, Report, evaluate
+from faithdiff.claims.measure import Meter, contrasts
 from faithdiff.claims.power import smallest_effect
 from faithdiff.claims.render import to_json, to_markdown
 from faithdiff.claims.schema import Claim, Claims, GainTest, Need, ValueTest, load_claims
@@ -379,6 +381,8 @@ def test_contrasts_that_were_not_run_are_no_pass(found: list[tuple[Verdict, bool
     assert (present in YES) == (bool(there) and set(there) <= set(YES))
     if agreed in YES:
         assert set(asked) == {agreed}
+    if "not run" in there:  # a reading that was not measured keeps the question open
+        assert agreed == "not run"
 
 
 @settings(max_examples=5, deadline=None)
@@ -698,6 +702,15 @@ def test_the_page_escapes_and_counts(profile: Profile) -> None:
     assert json.loads(to_json(report))["verdicts"]["reproduced"] == 1
 
 
+def numbers_of(value: Any, path: str = "") -> dict[str, Any]:
+    """Every value of nested JSON by its path."""
+    if not isinstance(value, dict | list):
+        return {path: value}
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    found = [numbers_of(part, f"{path}/{key}") for key, part in parts]
+    return {name: part for each in found for name, part in each.items()}
+
+
 def test_the_committed_claims_are_those_of_the_committed_scores(
     profile: Profile, tmp_path: Path
 ) -> None:
@@ -708,7 +721,9 @@ def test_the_committed_claims_are_those_of_the_committed_scores(
     found = evaluate(
         load_claims(SHIPPED), scores, profile.model_copy(update={"report": whole}), manifest
     )
-    assert (committed / "claims.json").read_text(encoding="utf-8") == to_json(found)
+    # The last bits of a resampled bound hang on the processor; what is printed does not.
+    kept = json.loads((committed / "claims.json").read_text(encoding="utf-8"))
+    assert numbers_of(json.loads(to_json(found))) == pytest.approx(numbers_of(kept), rel=1e-9)
     assert (committed / "claims.md").read_text(encoding="utf-8") == to_markdown(found)
 
 
@@ -730,3 +745,12 @@ def test_the_verb_writes_both_files(
     joint = next(c for c in content["claims"] if c["id"] == "joint-over-frozen")
     assert (joint["verdict"], joint["second"]) == ("not run", "supported by a proxy")
     assert joint["measured"][-1]["role"] == "beside"
+
+
+def test_published_systems_take_no_part_in_claims_on_controlled_designs() -> None:
+    released = load_profile(ROOT / "config" / "released.yaml")
+    meter = Meter(make_scores(0.1), released)
+    for name in ("diffbir", "seesr", "realesrgan", "faithdiff"):
+        assert meter.method(name, published=False) is None
+    made = contrasts(claim(test={"kind": "gain", "method": "bicubic", "over": ["diffbir"]}), meter)
+    assert "'diffbir' is a published system" in made[0].missing

@@ -16,16 +16,16 @@ import pandas as pd
 import pytest
 import yaml
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from test_printed import Cells, compile_latex
 from test_report import IMAGES, make_scores, profile, study, with_report
 
-from faithdiff.config import Baseline, PhotoSet, Profile, load_profile
+from faithdiff.config import Baseline, HeldOut, PhotoSet, Profile, load_profile
 from faithdiff.data.photos import PHOTOS
 from faithdiff.layout import Layout
-from faithdiff.models.prior import load_prior
 from faithdiff.report.cells import TITLES, Row, Table
 from faithdiff.report.groups import contenders, group_of, in_groups
-from faithdiff.report.heldout import heldout_figure, visited_timesteps
+from faithdiff.report.heldout import heldout_figure
 from faithdiff.report.html import to_html
 from faithdiff.report.latex import to_latex
 from faithdiff.report.measured import counted, unmeasured
@@ -35,7 +35,6 @@ from faithdiff.report.render import to_markdown
 from faithdiff.report.style import method_styles
 from faithdiff.report.tables import ablation_table, main_table, metric_columns
 from faithdiff.report.tradeoff import tradeoff_figure
-from faithdiff.score.heldout import visited_timesteps as sampled_timesteps
 
 __all__ = ["profile", "study"]  # fixtures
 ROOT = Path(__file__).parent.parent
@@ -408,14 +407,13 @@ def test_the_heldout_figure_draws_the_paired_difference_at_each_timestep(broad: 
         assert drawn == pytest.approx(means["frozen"] - means["faithdiff"])
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"start_point": "noise"}, {"timestep_spacing": "leading", "steps": 7},
-    {"scheduler": "euler", "steps": 30, "start_timestep": 700},
-])  # fmt: skip
-def test_the_shaded_timesteps_are_those_that_the_sampler_visits(changes: dict[str, object]) -> None:
-    restore = load_profile(ROOT / "config" / "mini.yaml").restore.model_copy(update=changes)
-    prior = load_prior(ROOT / "prior" / "mini")
-    assert visited_timesteps(restore) == sorted(sampled_timesteps(restore, prior), reverse=True)
+def test_the_shaded_timesteps_are_those_that_the_curve_did_not_ask_for(broad: Profile) -> None:
+    asked = broad.training.model_copy(update={"heldout": HeldOut(curve=[850], images=1)})
+    profile = broad.model_copy(update={"training": asked})
+    figure = heldout_figure(profile, with_curve(broad_scores(broad), (49, 199, 850)))
+    assert isinstance(figure, Figure)
+    (span,) = [p for p in figure.axes[0].patches if isinstance(p, Rectangle)]
+    assert (span.get_x(), span.get_x() + span.get_width()) == (49, 199)
 
 
 # --- panels -------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def test_niqe_of_a_single_block_is_no_value() -> None:
 
 @pytest.fixture(scope="module")
 def photos() -> list[Pixels]:
-    return [load_photo(photo, 128) for photo in PHOTOS[:8]]
+    return [load_photo(photo, 128) for photo in PHOTOS[:10]]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import ncnn
 import ncnn_files
 import numpy as np
 import pandas as pd
@@ -204,6 +203,7 @@ def test_a_bin_that_does_not_fit_is_refused(
 
 def by_ncnn(lq: Tensor) -> Tensor:
     """What ncnn's own CPU code makes of ``(1, 3, h, w)``, in float32 and without short cuts."""
+    ncnn = pytest.importorskip("ncnn")
     network = ncnn.Net()
     network.opt.num_threads = 1
     for name in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "winograd_convolution"):

@@ -106,14 +106,16 @@ class Meter:
         self._protocols = load_protocols(profile.score.protocols_file)
 
     def method(self, name: str, published: bool) -> str | None:
-        """Name in the profile of a method; published ones are known by their label alone.
+        """Name in the profile of a method; None where the profile has no such one.
 
-        A controlled baseline is not the published system of that name.
+        A published claim names systems by their labels, which a controlled baseline does not have;
+        the others name methods that are trained here, and no published system of that name.
         """
         labels = {each.label: key for key, each in self.profile.methods.items()}
         if published:
             return labels.get(name)
-        return name if name in self.profile.methods else None
+        known = self.profile.methods.get(name)
+        return name if known is not None and not known.published else None
 
     def label(self, method: str) -> str:
         """How a method is printed; its name where the profile lacks it."""
@@ -223,6 +225,8 @@ def contrasts(claim: Claim, meter: Meter) -> list[Contrast]:
         used = dict.fromkeys(name for name, _ in terms)
         if absent := [name for name in used if found[name] is None]:
             missing = f"the profile has no method {kind} {' and none '.join(map(repr, absent))}"
+            if theirs := [name for name in absent if name in meter.profile.methods]:
+                missing += f" that is trained here ({theirs[0]!r} is a published system)"
             return Contrast(text, (), len(used) > 1, missing)
         keys = {name: str(found[name]) for name in used}
         resolved = tuple((keys[name], level) for name, level in terms)

@@ -58,7 +58,10 @@ def judge_direction(
 
 
 def judge_order(value: float, low: float, high: float, rule: str) -> Verdict:
-    """Judge which of two means is better on a fixed test set; arguments as for a value."""
+    """Judge which of two means is better on a fixed test set; arguments as for a value.
+
+    However small the lead is: some that the paper prints are smaller than what would matter.
+    """
     if math.isnan(low) or math.isnan(high):
         low = high = value
     if low <= 0 <= high:
@@ -125,7 +128,7 @@ def of_contrasts(verdicts: Sequence[Verdict], absent: Sequence[bool], need: Need
         return combine(verdicts)
     if need == "present" or not present:
         return combine(present)
+    if "not run" in present:
+        return "not run"  # a reading that is there and was not measured keeps the question open
     whole = len(present) == len(verdicts) and len(set(present)) == 1
-    if whole or "not run" in present:
-        return combine(present)
-    return "inconclusive"
+    return combine(present) if whole else "inconclusive"

@@ -18,7 +18,7 @@ MINUS = "\N{MINUS SIGN}"
 Mark = Literal["", "best", "second", "tie"]
 TITLES = {  # of the groups of rows, by key
     "published": "Published: trained by its authors on their own data",
-    "controlled": "Controlled: our prior, data and budget",
+    "controlled": "Controlled: trained here, on the same data",
     "own": "The user's own",
     "quoted": "Quoted from the paper",
 }

@@ -68,9 +68,16 @@ class Draft:
         self.comparisons = self._compare(self._with(self.methods[0]))
 
     def compare_with_reference(self) -> None:
-        """Compare each row with ``report.reference``, beside the comparison of the leaders."""
-        if self.profile.reference in self.methods:
-            self.against = self._compare(self._with(self.profile.reference))
+        """Compare each row with ``report.reference``, beside the comparison of the leaders.
+
+        Corrected over the rivals of a column and not over the whole table: ten pictures could
+        separate nothing among its hundred and more comparisons.
+        """
+        if self.profile.reference not in self.methods:
+            return
+        pairs = self._with(self.profile.reference)
+        for column in dict.fromkeys((place[0], place[2]) for place, _ in pairs):
+            self.against |= self._compare([p for p in pairs if (p[0][0], p[0][2]) == column])
 
     def _with(self, method: str) -> list[tuple[Place, Place]]:
         places = [place for place in self.samples if place[1] != method]
@@ -186,7 +193,7 @@ class Draft:
         return (
             f"a 95% paired interval without 0 ({self.profile.report.bootstrap:,} resamples) and "
             f"p < {ALPHA:.2g} of a {means} after Holm's correction over the {len(made)} {tests}"
-            f"{_out_of_reach(made, self.profile.report.bootstrap)}"
+            f"{out_of_reach(made, self.profile.report.bootstrap, len(made))}"
         )
 
     def table(self, caption: str, blocks: Sequence[Block], differences: bool) -> Table:
@@ -208,10 +215,15 @@ class Draft:
         )  # fmt: skip
 
 
-def _out_of_reach(made: Mapping[Place, Comparison], draws: int) -> str:
-    """Say where there are too few pictures for any difference to survive the correction."""
+def out_of_reach(made: Mapping[Place, Comparison], draws: int, tests: int) -> str:
+    """Say where there are too few pictures for a difference to survive the correction.
+
+    Args:
+        draws: Sign patterns that are drawn where they are not all counted.
+        tests: Comparisons that the correction is over.
+    """
     reached = {c.pictures: smallest_p(c.pictures, draws) for c in made.values()}
-    few = [f"{p:.2g} at n = {n}" for n, p in sorted(reached.items()) if p * len(made) >= ALPHA]
+    few = [f"{p:.2g} at n = {n}" for n, p in sorted(reached.items()) if p * tests >= ALPHA]
     return f" (few pictures limit p, before the correction, to {', '.join(few)})" if few else ""
 
 

@@ -1,7 +1,7 @@
 """Which rows of a table may be read as one comparison: who trained a method, on what, how long.
 
-A published system has seen other data for longer; beside designs that share a prior, data and a
-budget it is a landmark, not a rival.
+A published system has seen other data for longer; beside designs that were trained here on the same
+data it is a landmark, not a rival.
 """
 
 from __future__ import annotations
@@ -33,13 +33,18 @@ def in_groups(profile: Profile, methods: Iterable[str]) -> list[str]:
 def contenders(profile: Profile, methods: Iterable[str]) -> list[str]:
     """Methods among which the best is marked.
 
-    The controlled ones, and the user's own beside them; all, where nothing was trained here.
+    The controlled ones on the common sampler, and the user's own beside them; all, where nothing
+    was trained here.
     """
     chosen = list(methods)
     groups = {method: group_of(profile, method) for method in chosen}
     if "controlled" not in groups.values():
         return chosen
-    return [method for method in chosen if groups[method] in ("controlled", "own")]
+    return [
+        method
+        for method in chosen
+        if groups[method] in ("controlled", "own") and profile.checkpoint_of(method) == method
+    ]
 
 
 def grouped(blocks: Sequence[Block], profile: Profile) -> list[Block]:

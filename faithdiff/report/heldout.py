@@ -1,7 +1,7 @@
 """The figure of the held-out loss over the timesteps: where on the way a variant is better.
 
-The loss at a timestep that the sampler never visits says nothing about its images; these are
-shaded, and the others are drawn beside them.
+The loss at a timestep that the sampler never visits says nothing about its images; those that it
+visits are shaded, and the others are drawn beside them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from faithdiff.config import Profile, Restore
+from faithdiff.config import Profile
 from faithdiff.report.cells import HELD_OUT, Block, Column, Row, updates_text
 from faithdiff.report.draft import Draft
 from faithdiff.report.groups import budgeted
 from faithdiff.report.style import GREY, NOTE, WIDTH, MethodStyle, grid, method_styles
 
-LAST = 1000  # timesteps of the noise schedule
 ACROSS = 3  # panels beside each other
 
 
@@ -33,12 +32,14 @@ def heldout_figure(profile: Profile, scores: pd.DataFrame) -> Figure | None:
     if len(rows) < 2:
         return None
     first, *others = rows
+    # What was measured beside them was asked for by `curve`.
+    visited = [t for t in timesteps if t not in profile.training.heldout.curve]
     down = -(-len(others) // ACROSS)
     figure = Figure(figsize=(WIDTH, 1.45 * down + 0.45), layout="constrained")
     panels = figure.subplots(down, ACROSS, squeeze=False, sharex=True).ravel()
     styles = method_styles(profile)
     for axes, row in zip(panels, others, strict=False):
-        _shade(axes, visited_timesteps(profile.restore))
+        _shade(axes, visited)
         _curve(axes, timesteps, row, styles[row.method])
         axes.set_title(_title(row, first), fontsize=7)
     for axes in panels[len(others) :]:
@@ -59,16 +60,6 @@ def measured_timesteps(scores: pd.DataFrame) -> list[int]:
     return sorted(int(name.removeprefix(prefix)) for name in own if name.startswith(prefix))
 
 
-def visited_timesteps(restore: Restore) -> list[int]:
-    """Timesteps that the sampler of the profile visits, descending, as diffusers spaces them."""
-    if restore.timestep_spacing == "trailing":
-        numbers = [round(LAST - i * LAST / restore.steps) - 1 for i in range(restore.steps)]
-    else:
-        numbers = [i * (LAST // restore.steps) for i in reversed(range(restore.steps))]
-    highest = restore.start_timestep if restore.start_point == "lq" else LAST
-    return [number for number in numbers if number <= highest]
-
-
 def _compared(profile: Profile, scores: pd.DataFrame, timesteps: Sequence[int]) -> Sequence[Row]:
     """The rows of the ablation over all levels, one cell for each timestep."""
     columns = [
@@ -83,7 +74,8 @@ def _compared(profile: Profile, scores: pd.DataFrame, timesteps: Sequence[int]) 
 
 def _shade(axes: Axes, visited: Sequence[int]) -> None:
     axes.axhline(0, color=GREY, linewidth=0.8)
-    axes.axvspan(min(visited), max(visited), color=GREY, alpha=0.13, linewidth=0)
+    if visited:
+        axes.axvspan(min(visited), max(visited), color=GREY, alpha=0.13, linewidth=0)
     for number in visited:
         axes.axvline(number, color=GREY, linewidth=0.4, alpha=0.6)
     grid(axes)

@@ -9,6 +9,7 @@ all test images, each with its paired difference to the first row.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from faithdiff.errors import UserError
 from faithdiff.layout import Layout
 from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Row, Table
 from faithdiff.report.costs import cost_table, load_costs
-from faithdiff.report.draft import Draft
+from faithdiff.report.draft import Draft, out_of_reach
 from faithdiff.report.groups import budgeted, contenders, grouped, in_groups
 from faithdiff.report.measured import measured_columns
 from faithdiff.report.published import PAPER, published_for
@@ -174,7 +175,12 @@ def _starred(draft: Draft) -> str:
     if not draft.against:
         return ""
     label = draft.profile.methods[draft.profile.reference].label
-    return f"*: separated from {label} by the same rule over its {len(draft.against)} comparisons. "
+    rivals = max(Counter((block, column) for block, _, column in draft.against).values())
+    few = out_of_reach(draft.against, draft.profile.report.bootstrap, rivals)
+    return (
+        f"*: separated from {label} by the same rule, corrected over the {rivals} rivals of the "
+        f"column{few}. "
+    )
 
 
 def _stand_ins(columns: Sequence[Column]) -> str:
