@@ -1,4 +1,4 @@
-"""README's numbers are those of the committed results, and its conclusions follow from them."""
+"""README's numbers are those of the committed results, and its conclusions are their verdicts."""
 
 from __future__ import annotations
 
@@ -14,44 +14,79 @@ from faithdiff.claims.schema import load_claims
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CONCLUSIONS = re.search(
-    r"<!-- conclusions: ([\w-]+) -->\n(.*?)<!-- /conclusions -->", README, re.DOTALL
-)
-BULLETS = re.split(r"(?m)^- ", CONCLUSIONS[2])[1:] if CONCLUSIONS else []
+Claims = dict[str, dict[str, Any]]
 
 
-def claims_of(bullet: str) -> list[dict[str, Any]]:
-    """The claims that a bullet names in the comment at its end."""
-    assert CONCLUSIONS is not None
-    file = ROOT / "results" / CONCLUSIONS[1] / "claims.json"
-    known = {claim["id"]: claim for claim in json.loads(file.read_text(encoding="utf-8"))["claims"]}
-    named = re.search(r"<!-- ([\w-]+(?:, [\w-]+)*) -->\s*$", bullet)
-    assert named, bullet
-    return [known[name] for name in named[1].split(", ")]
+def part(name: str) -> tuple[str, str]:
+    """Profile and content of a part of README that is marked by comments."""
+    found = re.search(rf"<!-- {name}: ([\w-]+).*? -->\n(.*?)<!-- /{name} -->", README, re.DOTALL)
+    assert found is not None, f"README has no part {name}"
+    return found[1], found[2]
 
 
-def test_there_are_conclusions() -> None:
-    assert len(BULLETS) >= 5
+def claims_of(profile: str) -> Claims:
+    file = ROOT / "results" / profile / "claims.json"
+    return {claim["id"]: claim for claim in json.loads(file.read_text("utf-8"))["claims"]}
 
 
-@pytest.mark.parametrize("bullet", BULLETS)
-def test_a_conclusion_has_the_verdict_and_the_numbers_of_its_claims(bullet: str) -> None:
-    claims = claims_of(bullet)
-    assert re.findall(r"\*\*([^*]+)\*\*", bullet) == [claim["verdict"] for claim in claims]
-    numbers = re.findall(r"[+−]?[\d.]+ \[[^\]]+\]", " ".join(bullet.split()))
-    measured = [m for claim in claims for m in claim["measured"]]
-    assert numbers and set(numbers) <= {m["text"] for m in measured}
-    counts = {int(n) for n in re.findall(r"n = (\d+)", bullet)}
-    assert counts and counts <= {m["n"] for m in measured}
+def test_conclusions_are_the_verdicts_of_their_claims() -> None:
+    profile, text = part("conclusions")
+    claims, bullets = claims_of(profile), re.split(r"(?m)^- ", text)[1:]
+    assert len(bullets) >= 5
+    for bullet in bullets:
+        named = re.search(r"<!-- ([\w-]+) -->\s*$", bullet)
+        assert named, bullet
+        claim = claims[named[1]]
+        expected = [claim["verdict"], claim.get("second")]
+        assert re.findall(r"\*\*([^*]+)\*\*", bullet) == [v for v in expected if v], bullet
 
 
-@pytest.mark.parametrize(
-    ("profile", "block", "table"),
-    re.findall(r"<!-- table: ([\w-]+), (.+?) -->\n(.*?)\n+<!-- /table -->", README, re.DOTALL),
-)
-def test_a_table_is_that_of_the_results(profile: str, block: str, table: str) -> None:
+def test_gains_are_those_of_the_claims() -> None:
+    profile, text = part("gains")
+    head, _, *rows = [re.split(r" *\| *", line.strip("| ")) for line in text.split("\n") if line]
+    labels = {"ST-LPIPS": "st-lpips", "PIQE": "piqe", "PSNR, dB": "psnr"}
+    labels["held-out loss"] = "heldout_loss"
+    claims = claims_of(profile).values()
+    known: dict[tuple[str, str], set[str]] = {}
+    updates: dict[str, set[str]] = {}
+    for claim in claims:
+        for m in claim["measured"]:
+            known.setdefault((m["contrast"], m["metric"]), set()).add(m["text"])
+        for each in claim["contrasts"]:
+            for label, count in each["updates"].items():
+                updates.setdefault(label, set()).add(str(count))
+    assert len(rows) >= 8 and head[0] == "FaithDiff over"
+    for label, count, *gains in rows:
+        assert updates[label] == {count}
+        for title, gain in zip(head[2:], gains, strict=True):
+            measured = known.get((f"FaithDiff over {label}", labels[title]), {"–"})
+            assert measured == {gain}, (label, title)
+
+
+def test_numbers_of_pictures_are_those_of_the_claims() -> None:
+    profile, _ = part("gains")
+    measured = [m for claim in claims_of(profile).values() for m in claim["measured"] if m["n"]]
+    pictures = {m["n"] for m in measured if m["metric"] == "st-lpips"}
+    losses = {m["n"] for m in measured if m["metric"] == "heldout_loss"}
+    said = re.search(r"n = (\d+) source pictures \((\d+) for the held-out", README)
+    assert said and ({int(said[1])}, {int(said[2])}) == (pictures, losses)
+
+
+def test_the_cost_of_the_run_is_that_of_its_manifest() -> None:
+    profile, _ = part("table")
+    file = ROOT / "results" / profile / "manifest.json"
+    total = json.loads(file.read_text("utf-8"))["total"]
+    said = (
+        f"({total['jobs']} jobs, {total['seconds']:,.0f} job-seconds, "
+        f"{total['peak_memory_mb']:,.0f} MB at most per job"
+    )
+    assert said in README
+
+
+def test_the_table_is_that_of_the_results() -> None:
+    profile, table = part("table")
     whole = (ROOT / "results" / profile / "tables" / "main.md").read_text(encoding="utf-8")
-    assert table.startswith(f"**{block}**") and table in whole
+    assert "FaithDiff" in table and table.strip() in whole
 
 
 def test_the_guide_to_the_results_names_every_claim_of_the_small_study() -> None:
@@ -60,16 +95,17 @@ def test_the_guide_to_the_results_names_every_claim_of_the_small_study() -> None
     assert small and [name for name in small if f"`{name}`" not in guide] == []
 
 
-def test_pictures_of_readme_exist() -> None:
-    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
-        assert (ROOT / picture).is_file(), picture
+@pytest.mark.parametrize(
+    "page", ["README.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+)
+def test_links_and_pictures_lead_somewhere(page: str) -> None:
+    file = ROOT / page
+    for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", file.read_text(encoding="utf-8")):
+        assert (file.parent / target).exists(), f"{page}: {target}"
 
 
 def test_the_profiles_of_the_table_are_those_of_config() -> None:
     named = set(re.findall(r"(?m)^\| `([\w-]+)`", README))
-    files = {
-        p.stem
-        for p in (ROOT / "config").glob("*.yaml")
-        if "profile" in yaml.safe_load(p.read_text())
-    }
-    assert files <= named
+    for file in (ROOT / "config").glob("*.yaml"):
+        if "profile" in yaml.safe_load(file.read_text(encoding="utf-8")):
+            assert file.stem in named
