@@ -262,7 +262,7 @@ def _finish(process: subprocess.Popen[str], folder: Path) -> str:
 
 
 def few_methods(folder: Path) -> Path:
-    """Leave one method for each rule in the copy: every job of a cluster starts Snakemake thrice."""
+    """Leave one method for each rule: every job of a cluster starts Snakemake thrice."""
     file = folder / "config" / "test.yaml"
     profile = yaml.safe_load(file.read_text(encoding="utf-8"))
     absent = ("realesrgan-x4plus", "realesrgan", "supir", "supir-own", "seesr")
