@@ -723,7 +723,13 @@ def test_the_committed_claims_are_those_of_the_committed_scores(
     )
     # The last bits of a resampled bound hang on the processor; what is printed does not.
     kept = json.loads((committed / "claims.json").read_text(encoding="utf-8"))
-    assert numbers_of(json.loads(to_json(found))) == pytest.approx(numbers_of(kept), rel=1e-9)
+    made, kept = numbers_of(json.loads(to_json(found))), numbers_of(kept)
+    floats = {path for path, value in kept.items() if isinstance(value, float)}
+    assert {path: v for path, v in made.items() if path not in floats} == {
+        path: v for path, v in kept.items() if path not in floats
+    }
+    for path in floats:
+        assert made[path] == pytest.approx(kept[path], rel=1e-9), path
     assert (committed / "claims.md").read_text(encoding="utf-8") == to_markdown(found)
 
 
