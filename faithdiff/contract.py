@@ -185,11 +185,17 @@ class _Trial:
         return _finding(point, good, f"an image depends on those beside it{way}")
 
     def _resumes(self, study: Study, results: dict[str, NDArray[np.uint8]]) -> Finding:
-        """Half of the finished images are lost: these alone are made again, and alike."""
-        finished = sorted(study.layout.store.glob("*/*.png"))
-        for file in finished[::2]:
-            file.unlink()
-        lost = len(finished[::2])
+        """The second half of the finished images is lost: these alone are made again, and alike.
+
+        By name and not by the key of the store: what is lost must not hang on a hash.
+        """
+        images = _manifest(study, self.name, self.seed, SET, LEVEL)["images"]
+        kept = [images[name]["key"] for name in sorted(images) if "key" in images[name]]
+        finished = [study.layout.stored(key) for key in kept]
+        missing = finished[len(finished) // 2 :]
+        for file in missing:
+            file.unlink(missing_ok=True)
+        lost = len(missing)
         again, _ = self._restore(study)
         made = _manifest(study, self.name, self.seed, SET, LEVEL)["made"]
         whole = getattr(self.method, "per", "") == "set"
