@@ -755,6 +755,8 @@ def test_the_verb_writes_both_files(
 
 def test_published_systems_take_no_part_in_claims_on_controlled_designs() -> None:
     released = load_profile(ROOT / "config" / "released.yaml")
+    score = released.score.model_copy(update={"protocols_file": ROOT / "config" / "protocols.yaml"})
+    released = released.model_copy(update={"score": score})
     meter = Meter(make_scores(0.1), released)
     for name in ("diffbir", "seesr", "realesrgan", "faithdiff"):
         assert meter.method(name, published=False) is None

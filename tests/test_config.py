@@ -308,14 +308,14 @@ def test_updates_of_baselines_count_what_comes_before() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("variants.separate.budget", 0.15, "variants.separate.budget: leaves a phase"),
+        ("variants/separate/budget", 0.15, "variants.separate.budget: leaves a phase"),
         (
-            "baselines.supir-own.checkpoint_of",
+            "baselines/supir-own/checkpoint_of",
             "suprr",
             "baselines.supir-own.checkpoint_of: 'suprr'",
         ),
         (
-            "baselines.supir-own.checkpoint_of",
+            "baselines/supir-own/checkpoint_of",
             "bicubic",
             "'bicubic' is not one of realesrgan, diff",
         ),
