@@ -279,22 +279,6 @@ def quick_state(artifact: Artifact, root: Path) -> str:
     return str(entry["sha256"]) if entry.get("size") == size else f"size:{size}"
 
 
-def require(artifact: Artifact, root: Path, fetch: str = "faithdiff fetch") -> Path:
-    """Return the file of an artifact after a look at its hash.
-
-    Args:
-        artifact: What is needed.
-        root: The folder of the artifacts that are downloaded.
-        fetch: The command that downloads it, for the message.
-
-    Raises:
-        CheckpointError: The file is missing or has another hash; says how to get it.
-    """
-    if problem := lacking([(artifact, state(artifact, root))], fetch):
-        raise CheckpointError(f"{artifact.name}: {problem}")
-    return artifact.file(root)
-
-
 def lacking(files: Iterable[tuple[Artifact, str]], fetch: str) -> str:
     """Say which files are missing or corrupt, and how to get them; empty where all are ok.
 
