@@ -20,14 +20,15 @@ from torch import Tensor, nn
 
 from baselines.checkpoint import read_config, read_weights, save
 from baselines.design import Design
-from baselines.sampler import Sampler, Sampling
+from baselines.sampler import Sampler
 from faithdiff import seeds
-from faithdiff.config import Rate, Section, digest, parse
+from faithdiff.config import Rate, Sampling, Section, digest, parse
 from faithdiff.errors import RunError
 from faithdiff.methods import Denoiser, Method, Restorer, Study
 from faithdiff.models.prior import Prior, load_prior
 from faithdiff.provenance import folder_digest
 from faithdiff.repeatable import compute_repeatably
+from faithdiff.restore.captions import with_captions
 from faithdiff.train.cache import Batch, Cache
 from faithdiff.train.loop import Job, train
 from faithdiff.train.objective import prediction_target
@@ -42,6 +43,7 @@ class Settings(Section):
 
     learning_rate: Rate  # of the last stage; its batches are those of `training`
     budget: Rate = 1.0  # of the last stage, times the updates of stage 2
+    rates: Rate = 1.0  # of the last stage, times `learning_rate`
     sampling: Sampling = Sampling()
 
 
@@ -113,7 +115,7 @@ class Training:
             return self.denoising_loss(design, draw(step, micro))
 
         steps = round(self.settings.budget * profile.training.stage2_steps)
-        rate = self.settings.learning_rate
+        rate = self.settings.rates * self.settings.learning_rate
         self.run(CONTROL, design.control, loss, steps, rate)
 
     def shared_batch(self, step: int, micro: int) -> Batch:
@@ -207,8 +209,9 @@ class ControlledMethod(Method):
             CheckpointError: They are missing, damaged, or of another shape.
         """
         profile = study.profile
-        design = self._load(study, folder)
-        return Sampler(design, profile.restore, self.config.sampling, profile.data.scale)
+        design, sampling = self._load(study, folder), self.config.sampling
+        restorer = Sampler(design, profile.restore, sampling, profile.data.scale)
+        return with_captions(study, folder, sampling, restorer)
 
     def denoiser(self, study: Study, folder: Path) -> Denoiser:
         design = self._load(study, folder)

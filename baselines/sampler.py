@@ -9,15 +9,14 @@ noise: with no switch set, designs differ by their conditioning alone. A switch 
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from baselines.design import Design, Seen
-from faithdiff.config import Restore, Section
+from faithdiff.config import Restore, Sampling
 from faithdiff.methods import Restorer
 from faithdiff.models.text import Prompt
 from faithdiff.restore.colour import fix_colour
@@ -25,26 +24,6 @@ from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.schedule import make_scheduler, visited
 from faithdiff.restore.tiling import Tile, merged, tiles
 from faithdiff.train.objective import time_ids
-
-
-class Sampling(Section):
-    """``settings.sampling``: where a design departs from ``restore``; what is left out does not."""
-
-    scheduler: Literal["ddim", "euler"] | None = None
-    guidance_scale: Annotated[float, Field(ge=1)] | None = None
-    negative_prompt: str | None = None
-    start_point: Literal["noise", "lq", "restored"] | None = None
-    start_timestep: Annotated[int, Field(ge=0, le=999)] | None = None
-    color_reference: Literal["lq", "restored"] = "lq"  # whose low frequencies or statistics
-    restoration_guidance: Annotated[float, Field(ge=0)] = 0.0  # 0: none; else see the design
-
-    def changed(self, restore: Restore) -> Restore:
-        """The settings of a profile with the switches of this design."""
-        mine = self.model_dump(exclude={"color_reference", "restoration_guidance"})
-        mine = {key: value for key, value in mine.items() if value is not None}
-        if mine.get("start_point") == "restored":
-            mine["start_point"] = "lq"  # another image enters the schedule in the same way
-        return restore.model_copy(update=mine)
 
 
 class Sampler(Restorer):
@@ -66,7 +45,9 @@ class Sampler(Restorer):
         padded = self._pad(enlarged)
         seen = design.see(padded)
         latents, timesteps = self._start(padded, seen, seeds)
-        prompt = self._prompts(design.captions(seen, captions)).to(latents.device)
+        if self._sampling.captions is None:
+            captions = design.captions(seen, captions)
+        prompt = self._prompts(captions).to(latents.device)
         target = design.target(seen) if self._sampling.restoration_guidance else None
         parts = tiles(latents.shape[2], latents.shape[3], config.tile, config.tile_stride)
         done = 0

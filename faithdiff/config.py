@@ -28,6 +28,7 @@ from pydantic import (
     model_validator,
 )
 
+from faithdiff.curves import expanded, row_name
 from faithdiff.errors import ConfigError
 
 Positive = Annotated[int, Field(ge=1)]
@@ -277,6 +278,7 @@ class Variant(Section):
     recipe: Name  # a key of `recipes`
     pretrain: bool  # False: skip stage 1; stage 2 then has its updates, too
     budget: Rate = 1.0  # times the updates of stages 1 and 2 together; equal for a fair comparison
+    rates: Rate = 1.0  # times the learning rates of stage 2
     phases: Annotated[list[Phase], Field(min_length=1)]
     weights: Path | None = None  # official single file to import; then nothing is trained
 
@@ -369,8 +371,8 @@ class Baseline(Section):
     trained: bool = False  # whether it must be trained before it restores
     denoises: bool = False  # whether it denoises latents of the study's prior
     published: bool = False  # a published system, trained by its authors on their own data
-    # Restores with the checkpoint of this baseline, whose settings hold where its own say nothing:
-    # the same design under another sampler.
+    # Restores with the checkpoint of this method, whose settings hold where its own say nothing:
+    # the same training under another sampler.
     checkpoint_of: Name | None = None
     settings: dict[str, Any] = {}  # checked by the class's own schema
 
@@ -485,6 +487,61 @@ class Restore(Section):
         return self
 
 
+class Sampling(Section):
+    """Where the sampling of a method departs from ``restore``; what is left out does not."""
+
+    scheduler: Literal["ddim", "euler"] | None = None
+    guidance_scale: Annotated[float, Field(ge=1)] | None = None
+    negative_prompt: str | None = None
+    start_point: Literal["noise", "lq", "restored"] | None = None
+    start_timestep: Annotated[int, Field(ge=0, le=999)] | None = None
+    color_reference: Literal["lq", "restored"] = "lq"  # whose low frequencies or statistics
+    restoration_guidance: Annotated[float, Field(ge=0)] = 0.0  # 0: none; else see the design
+    # none: empty. given: those of the test set. A method: those by which it denoises (SeeSR's tags
+    # of the LQ image). Left out: as the design does.
+    captions: Name | None = None
+
+    @property
+    def captioner(self) -> str | None:
+        """The method whose captions are taken, if any."""
+        return None if self.captions in (None, "none", "given") else self.captions
+
+    def changed(self, restore: Restore) -> Restore:
+        """The settings of a profile with the switches of this method."""
+        mine = self.model_dump(exclude={"color_reference", "restoration_guidance", "captions"})
+        mine = {key: value for key, value in mine.items() if value is not None}
+        if mine.get("start_point") == "restored":
+            mine["start_point"] = "lq"  # another image enters the schedule in the same way
+        return restore.model_copy(update=mine)
+
+
+class Curve(Section):
+    """Methods repeated at other values of one setting: a row of the study for each.
+
+    A row is named ``<method>-<setting>-<value>``, and is a method like any other.
+    """
+
+    setting: Literal[
+        "budget", "rates",  # of the training: a training of its own
+        "start_timestep", "guidance_scale", "restoration_guidance", "captions",  # of the sampling
+    ]  # fmt: skip
+    methods: Annotated[list[Name], Field(min_length=1)]  # the others are compared with the first
+    values: Annotated[list[float | Name], Field(min_length=1)]
+
+    @property
+    def trains(self) -> bool:
+        """Whether each value is a training of its own."""
+        return self.setting in ("budget", "rates")
+
+    @property
+    def rows(self) -> dict[str, dict[str, float | str]]:
+        """The rows that are added: value by row, by method."""
+        return {
+            method: {row_name(method, self.setting, value): value for value in self.values}
+            for method in self.methods
+        }
+
+
 class Score(Section):
     protocols_file: Path
     protocols: Annotated[list[Name], Field(min_length=1)]
@@ -521,6 +578,7 @@ class Profile(Section):
     captioner: Captioner = Captioner()  # older checkpoints do not know it
     score: Score
     report: Report
+    curves: dict[Name, Curve] = {}  # further rows: methods at other values of one setting
     deviations: dict[str, str] = {}  # dotted path of a setting -> why it is not the paper's
 
     @property
@@ -561,8 +619,14 @@ class Profile(Section):
     def settings_of(self, baseline: str) -> dict[str, Any]:
         """Settings of a baseline, with those of the one whose checkpoint it takes."""
         own = self.baselines[baseline]
-        shared = self.baselines[own.checkpoint_of].settings if own.checkpoint_of else {}
-        return {**shared, **own.settings}
+        shared = self.baselines.get(own.checkpoint_of or "")
+        return {**(shared.settings if shared else {}), **own.settings}
+
+    def captioner_of(self, method: str) -> str | None:
+        """The method whose captions a method restores by, if they are another's."""
+        settings = self.settings_of(method) if method in self.baselines else {}
+        captions = (settings.get("sampling") or {}).get("captions")
+        return Sampling(captions=captions).captioner
 
     def phase_updates(self, variant: str) -> list[int]:
         """Updates of each phase of stage 2: equal shares of what stage 1 leaves of the budget."""
@@ -604,7 +668,13 @@ class Profile(Section):
     @property
     def tables(self) -> list[str]:
         """Names of the tables of the report."""
-        return ["main", *(["real"] if self.data.real else []), "ablation", "cost"]
+        curves = [f"curve-{name}" for name in self.curves]
+        return ["main", *(["real"] if self.data.real else []), "ablation", *curves, "cost"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_rows_of_curves(cls, data: Any) -> Any:
+        return expanded(data)
 
     @model_validator(mode="after")
     def _names_exist(self) -> Profile:
@@ -616,10 +686,15 @@ class Profile(Section):
                 raise ValueError(
                     f"variants.{name}.budget: leaves a phase of stage 2 without updates"
                 )
+        for name, curve in self.curves.items():
+            for method in curve.methods:
+                _known(f"curves.{name}.methods", method, self.trained)
         for name, baseline in self.baselines.items():
             if baseline.checkpoint_of is not None:
-                trained = [key for key, each in self.baselines.items() if each.trained]
-                _known(f"baselines.{name}.checkpoint_of", baseline.checkpoint_of, trained)
+                _known(f"baselines.{name}.checkpoint_of", baseline.checkpoint_of, self.trained)
+            if (captioner := self.captioner_of(name)) is not None:
+                where = f"baselines.{name}.settings.sampling.captions"
+                _known(where, captioner, ["none", "given", *self.denoisers])
         for table in ("main", "ablation"):
             for name in getattr(self.report, table):
                 _known(f"report.{table}", name, self.methods)

@@ -121,8 +121,9 @@ def _results(study: Study, gpu: int) -> Iterator[Job]:
     for name in profile.methods:
         rule = "restore_denoiser" if name in profile.denoisers else "restore_baseline"
         for seed in profile.seeds:
-            weights = profile.checkpoint_of(name)
-            own = [f"{train} {weights} {seed}" for train in ("train_variant", "train_baseline")]
+            read = filter(None, (profile.checkpoint_of(name), profile.captioner_of(name)))
+            trains = ("train_variant", "train_baseline")
+            own = [f"{train} {weights} {seed}" for weights in read for train in trains]
             own.append(f"prepare_baseline {name}")
             restored, numbers = f"{rule} {name} {seed}", _shards(study, name)
             before = (*lq, *captions, *own)

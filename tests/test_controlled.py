@@ -19,11 +19,11 @@ from torch import Tensor
 from baselines.controlled import ControlledMethod, Training, module_digest
 from baselines.design import Design, Seen
 from baselines.diffbir import DiffBIR, DiffBIRDesign, RestorationModule, flatness
-from baselines.sampler import Sampler, Sampling, clean_latents, prediction_of
+from baselines.sampler import Sampler, clean_latents, prediction_of
 from baselines.seesr import SeeSRDesign, words
 from baselines.supir import SUPIRDesign, with_negatives
 from faithdiff import seeds
-from faithdiff.config import Restore, parse
+from faithdiff.config import Profile, Restore, Sampling, parse
 from faithdiff.data.datasets import read_index
 from faithdiff.errors import CheckpointError, ConfigError, RunError
 from faithdiff.methods import Study
@@ -32,6 +32,7 @@ from faithdiff.models.prior import load_prior
 from faithdiff.models.text import Prompt
 from faithdiff.provenance import folder_digest
 from faithdiff.registry import find_method
+from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.restorer import FaithDiffRestorer
 from faithdiff.restore.run import describe, restore_job
 from faithdiff.score.costs import cost_table
@@ -581,6 +582,32 @@ def test_a_row_of_another_sampler_restores_with_the_same_weights(trained: Study)
     costs = cost_table(without_others(trained), trained.layout).set_index("method")
     for column in ("trained_parameters", "pre_updates", "updates"):
         assert costs.loc["supir-own", column] == costs.loc["supir", column] > 0
+
+
+def test_captions_are_read_off_by_the_method_that_is_asked(trained: Study) -> None:
+    values = ["none", "given", "seesr"]
+    curve = {"setting": "captions", "methods": ["faithdiff", "seesr"], "values": values}
+    plain = {**trained.profile.model_dump(mode="json"), "curves": {"captions": curve}}
+    study = replace(trained, profile=Profile.model_validate(plain))
+    lq, words = random_images(1, 3, 16, 16), ["a house"]
+
+    def restored(name: str, captions: list[str]) -> Tensor:
+        folder = study.layout.checkpoint(study.profile.checkpoint_of(name), 0)
+        return find_method(study, name).load(study, folder).restore(lq, captions, [1])
+
+    # SeeSR ignores what it is told unless it is told so, and then no longer reads the image.
+    assert torch.equal(restored("seesr", words), restored("seesr-captions-seesr", ["other"]))
+    assert not torch.equal(restored("seesr-captions-given", words), restored("seesr", words))
+    extractor = method_of(study, "seesr").denoiser(study, study.layout.checkpoint("seesr", 0))
+    enlarged = enlarge(lq, study.profile.data.scale) * 2 - 1
+    tags = extractor.captions(extractor.see(enlarged), words)
+    assert torch.equal(restored("faithdiff-captions-seesr", words), restored("faithdiff", tags))
+    assert torch.equal(restored("faithdiff-captions-none", words), restored("faithdiff", [""]))
+    row = "faithdiff-captions-seesr"
+    identity = describe(
+        study, find_method(study, row), row, study.layout.checkpoint("faithdiff", 0)
+    )
+    assert identity["captioner"] == folder_digest(study.layout.checkpoint("seesr", 0))
 
 
 def without_others(study: Study) -> Any:

@@ -168,6 +168,7 @@ def restoring(w):
         "lq": test_sets(lambda d, lv: layout.lq(d, lv) / "degradation.jsonl"),
         "captions": [layout.captions(d, lv) for d, lv in profile.data.places if d in CAPTIONED],
         "checkpoint": checkpoint_read(w.method, w.seed),
+        "captioner": captioner_read(w.method, w.seed),
         "prior": prior_files() if w.method in profile.on_prior else [],
         "prepared": layout.prepared(w.method) if needs_preparation(w.method) else [],
     }
@@ -177,6 +178,12 @@ def checkpoint_read(method, seed):
     """The checkpoint that a method restores with, if it has one."""
     name = profile.checkpoint_of(method)
     return layout.checkpoint(name, seed) if name in profile.trained else []
+
+
+def captioner_read(method, seed):
+    """The checkpoint of the method whose captions another one restores by, if they are so."""
+    name = profile.captioner_of(method)
+    return layout.checkpoint(name, seed) if name else []
 
 
 def decides_restoration(w):

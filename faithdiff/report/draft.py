@@ -65,7 +65,20 @@ class Draft:
 
     def compare_with_first(self) -> None:
         """Compare each row with the first one."""
-        self.comparisons = self._compare(self._with(self.methods[0]))
+        self.compare(dict.fromkeys(self.methods[1:], self.methods[0]))
+
+    def compare(self, references: Mapping[str, str]) -> None:
+        """Compare rows with others.
+
+        Args:
+            references: The method that each one is compared with.
+        """
+        pairs = [
+            (place, (place[0], references[place[1]], place[2]))
+            for place in self.samples
+            if place[1] in references
+        ]
+        self.comparisons = self._compare([p for p in pairs if all(map(self._ok, p))])
 
     def compare_with_reference(self) -> None:
         """Compare each row with ``report.reference``, beside the comparison of the leaders.

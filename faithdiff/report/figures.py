@@ -17,11 +17,13 @@ from matplotlib.figure import Figure
 from faithdiff.config import Profile
 from faithdiff.layout import Layout
 from faithdiff.report.cells import Cell, Column, Row, Table, header, updates_text
+from faithdiff.report.costs import load_costs
+from faithdiff.report.curves import curve_figure, curve_table
 from faithdiff.report.heldout import heldout_figure
 from faithdiff.report.panels import levels_figure, panel_level, panels_figure
 from faithdiff.report.scores import load_scores
 from faithdiff.report.style import GREY, NOTE, RC, WIDTH, MethodStyle, grid, method_styles, save
-from faithdiff.report.tables import ablation_table, main_table
+from faithdiff.report.tables import ablation_table, main_table, metric_columns
 from faithdiff.report.tradeoff import tradeoff_figure
 from faithdiff.report.training import training_figure
 
@@ -59,6 +61,10 @@ def _figures(
     yield "training", training_figure(profile, layout)
     table = main_table(scores, profile)
     yield "perception-distortion", tradeoff_figure(profile, table)
+    costs = load_costs(layout.results / "cost.csv") if profile.curves else pd.DataFrame()
+    for name in profile.curves:
+        table = curve_table(scores, profile, name, metric_columns(profile))
+        yield f"curve-{name}", curve_figure(profile, table, name, costs)
 
 
 def ablation_figure(profile: Profile, table: Table) -> Figure | None:

@@ -66,6 +66,7 @@ def method_styles(profile: Profile) -> dict[str, MethodStyle]:
     # A second sampler of the same weights has their colour and a marker of its own.
     owners = [name for name in others if profile.checkpoint_of(name) == name]
     colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(owners)}
+    colours[reference] = VERMILLION
     styles = {
         name: MethodStyle(
             profile.methods[name].label,

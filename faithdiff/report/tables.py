@@ -21,6 +21,7 @@ from faithdiff.errors import UserError
 from faithdiff.layout import Layout
 from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Row, Table
 from faithdiff.report.costs import cost_table, load_costs
+from faithdiff.report.curves import curve_table
 from faithdiff.report.draft import Draft, out_of_reach
 from faithdiff.report.groups import budgeted, contenders, grouped, in_groups
 from faithdiff.report.measured import measured_columns
@@ -227,13 +228,16 @@ def _with_published(
 def write_tables(profile: Profile, layout: Layout) -> list[Path]:
     """Write ``results/<profile>/tables/{main,real,ablation,cost}.{md,tex,csv,cells.json}``.
 
-    There is no table `real` without a real-world test set.
+    There is no table `real` without a real-world test set; each of the profile's curves has a
+    table ``curve-<name>``.
 
     Raises:
         UserError: ``scores.csv`` or ``cost.csv`` is missing or damaged.
     """
     scores = load_scores(layout.results / "scores.csv")
     tables = [_TABLES[name](scores, profile) for name in profile.tables if name in _TABLES]
+    columns = metric_columns(profile)
+    tables += [curve_table(scores, profile, name, columns) for name in profile.curves]
     tables.append(cost_table(load_costs(layout.results / "cost.csv"), profile))
     return [path for table in tables for path in write_table(table, layout.results / "tables")]
 

@@ -176,7 +176,10 @@ def describe(study: Study, method: Method, name: str, folder: Path) -> dict[str,
     if method.trained:
         check_checkpoint(folder)
     modules = ("faithdiff.restore.arrays", type(method).__module__)
+    captioner = study.profile.captioner_of(name)
+    others = folder.parent.parent / captioner / folder.name if captioner else None
     return {
+        **({"captioner": folder_digest(others)} if others else {}),
         "method": name,
         "settings": method.settings(study),
         "weights": folder_digest(folder) if method.trained else None,

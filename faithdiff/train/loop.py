@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from faithdiff.config import Optimiser
 from faithdiff.errors import Paused, RunError
 from faithdiff.train import pause
 from faithdiff.train.engine import Engine
+from faithdiff.train.operations import operation_counter
 from faithdiff.train.processes import ALONE, Processes
 from faithdiff.train.state import State, write_log
 
@@ -96,7 +98,11 @@ def train(job: Job) -> nn.Module | None:
     )  # fmt: skip
     for step in bar:
         clock.begin()
-        loss, stop = _accumulate(job, engine, step, clock.reserve(state))
+        # Every update has the operations of the first one, so that one alone pays for the count.
+        with operation_counter() if step == first else nullcontext() as counter:
+            loss, stop = _accumulate(job, engine, step, clock.reserve(state))
+        if counter is not None:
+            flops = counter.get_total_flops() * job.processes.count
         if not math.isfinite(loss):
             raise RunError(_diverged(job, step, f"the loss is {loss}"))
         learning_rate = engine.update(rate(step, job))
@@ -107,7 +113,7 @@ def train(job: Job) -> nn.Module | None:
         job.losses.append(loss)
         done = step + 1
         if done % job.log_every == 0 or done == job.steps:
-            job.log.append(_row(job, step, learning_rate, clock.seconds()))
+            job.log.append(_row(job, step, learning_rate, clock.seconds(), flops))
             bar.set_postfix(loss=f"{job.log[-1]['loss']:.4f}")
             job.losses.clear()
             state.show_log()
@@ -206,13 +212,14 @@ class _Clock:
         tqdm.write(line)
 
 
-def _row(job: Job, step: int, learning_rate: float, seconds: float) -> dict[str, Any]:
+def _row(job: Job, step: int, learning_rate: float, seconds: float, flops: float) -> dict[str, Any]:
     return {
         "phase": job.name,
         "step": step,
         "loss": math.fsum(job.losses) / len(job.losses),
         "learning_rate": learning_rate,
         "seconds": round(seconds, 3),
+        "tflop": round(flops * (step + 1) / 1e12, 6),
     }
 
 

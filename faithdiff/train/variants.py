@@ -64,7 +64,7 @@ class VariantMethod(Method):
         seen = study.profile.training.stage1_steps if self._variant.pretrain else 0
         updates = self._profile.phase_updates(self._name)
         for number, phase in enumerate(self._variant.phases):
-            job = _phase(training, phase, updates[number], seen, self._name)
+            job = _phase(training, phase, updates[number], seen, self._name, self._variant.rates)
             job.state = state / f"phase{number + 1}.pt"
             _run(job, training.model, tuple(phase.train), training.config.weights)
             log += job.log
@@ -77,13 +77,7 @@ class VariantMethod(Method):
         return measure(parts, _networks(training.model, study), log)
 
     def load(self, study: Study, folder: Path) -> Restorer:
-        from faithdiff.restore.restorer import DTYPES
-
-        device = self._profile.device
-        dtype = DTYPES[self._profile.restore.precision]
-        model = load(folder, dtype).to(device)
-        prior = load_prior(study.prior_folder, dtype, model.unet).to(device)
-        return _restorer(study.profile, model, prior)
+        return load_restorer(study.profile, study.prior_folder, folder)
 
     def denoiser(self, study: Study, folder: Path) -> Denoiser:
         model = load(folder).to(self._profile.device)
@@ -96,6 +90,16 @@ class VariantMethod(Method):
             ),
             "prior": folder_digest(study.prior_folder),
         }
+
+
+def load_restorer(profile: Profile, prior_folder: Path, folder: Path) -> Restorer:
+    """Load a checkpoint, to restore as ``profile.restore`` says."""
+    from faithdiff.restore.restorer import DTYPES
+
+    dtype = DTYPES[profile.restore.precision]
+    model = load(folder, dtype).to(profile.device)
+    prior = load_prior(prior_folder, dtype, model.unet).to(profile.device)
+    return _restorer(profile, model, prior)
 
 
 def _restorer(profile: Profile, model: FaithDiff, prior: Prior) -> Restorer:
@@ -209,17 +213,24 @@ def _load_stage1(training: _Training, recipe: str) -> None:
         ) from None
 
 
-def _phase(training: _Training, phase: Phase, updates: int, seen: int, name: str) -> Job:
+def _phase(
+    training: _Training, phase: Phase, updates: int, seen: int, name: str, rates: float
+) -> Job:
     """One optimisation of stage 2, whose data begin after the updates that were `seen`."""
     groups = tuple(phase.train)
-    job = _job(training, groups, f"{name} {'+'.join(groups)}", updates, seen)
+    job = _job(training, groups, f"{name} {'+'.join(groups)}", updates, seen, rates)
     if phase.objective == "feature-matching":
         job.loss = _feature_matching(training, seen)
     return job
 
 
 def _job(
-    training: _Training, groups: tuple[Group, ...], name: str, updates: int, seen: int = 0
+    training: _Training,
+    groups: tuple[Group, ...],
+    name: str,
+    updates: int,
+    seen: int = 0,
+    factor: float = 1.0,
 ) -> Job:
     config, model, cache = training.config, training.model, training.cache
     profile = training.study.profile
@@ -231,7 +242,10 @@ def _job(
     return Job(
         name=name,
         model=model,
-        groups=[{"params": list(model.group(g).parameters()), "lr": rates[g]} for g in groups],
+        groups=[
+            {"params": list(model.group(group).parameters()), "lr": factor * rates[group]}
+            for group in groups
+        ],
         loss=loss,
         steps=updates,
         optimiser=config.optimiser,
@@ -249,6 +263,7 @@ def _job(
             name,
             updates,
             seen,
+            factor,
             training.seed,
             _hash(model),
         ),

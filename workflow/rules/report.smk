@@ -17,6 +17,7 @@ rule tables:
         code=code_digest("faithdiff.report.tables"),
         config=digest(
             profile.report,
+            profile.curves,
             {n: [m.label, m.published, profile.updates_of(n)] for n, m in profile.methods.items()},
             # GPU-hours are of every GPU.
             [profile.device, profile.training.processes],
@@ -33,6 +34,7 @@ rule figures:
     input:
         scores=layout.results / "scores.csv",
         training=layout.results / "training.csv",
+        cost=layout.results / "cost.csv" if profile.curves else [],
     output:
         folder=directory(layout.results / "figures"),
     log:
@@ -43,6 +45,7 @@ rule figures:
         code=code_digest("faithdiff.report.figures"),
         config=digest(
             profile.report,
+            profile.curves,
             {n: [m.label, m.published, profile.updates_of(n)] for n, m in profile.methods.items()},
             # The timesteps that the sampler visits are marked.
             profile.restore,

@@ -1,0 +1,265 @@
+"""Tables and figures of ``curves``: methods at several values of one setting.
+
+A design at one budget, one start timestep or one learning rate is a point, and points that are
+compared may lie on curves that cross. Each value of a curve is compared with the first method of
+the curve at the same value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from faithdiff.config import Curve, Profile
+from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Row, Table, header
+from faithdiff.report.draft import Draft
+from faithdiff.report.groups import budgeted
+from faithdiff.report.measured import measured_columns
+from faithdiff.report.style import GREY, NOTE, WIDTH, MethodStyle, grid, method_styles
+from faithdiff.report.tradeoff import PERCEPTUAL
+
+Value = float | str
+AXES = {  # what stands below a figure's abscissa
+    "budget": "updates",
+    "rates": "learning rates, times the profile's",
+    "start_timestep": "start timestep",
+    "guidance_scale": "guidance scale",
+    "restoration_guidance": "restoration guidance",
+    "captions": "captions",
+}
+
+
+def own_value(profile: Profile, method: str, setting: str) -> Value | None:
+    """The value of a setting at which a method itself stands on a curve; None if at none."""
+    settings = profile.settings_of(method) if method in profile.baselines else {}
+    if setting in ("budget", "rates"):
+        own = settings if method in profile.baselines else dict(profile.variants[method])
+        return float(own.get(setting, 1.0))
+    sampling: dict[str, Any] = settings.get("sampling") or {}
+    if setting in ("start_timestep", "guidance_scale"):
+        return float(sampling.get(setting) or getattr(profile.restore, setting))
+    return None
+
+
+def points(profile: Profile, curve: Curve) -> dict[str, dict[Value, str]]:
+    """The rows of a curve, by method and then by value, in order; methods themselves included."""
+    found: dict[str, dict[Value, str]] = {}
+    for method, rows in curve.rows.items():
+        own = own_value(profile, method, curve.setting)
+        at: dict[Value, str] = {} if own is None else {own: method}
+        at |= {value: row for row, value in rows.items()}
+        words = any(isinstance(value, str) for value in at)
+        found[method] = at if words else dict(sorted(at.items()))
+    return found
+
+
+def curve_table(
+    scores: pd.DataFrame, profile: Profile, name: str, wanted: Sequence[Column]
+) -> Table:
+    """Build the table of a curve: its rows value by value, over all test sets.
+
+    Args:
+        scores: As ``load_scores`` returns them.
+        profile: Has the curve.
+        name: Of the curve.
+        wanted: The metrics, under one protocol.
+    """
+    curve = profile.curves[name]
+    found = points(profile, curve)
+    values = list(dict.fromkeys(value for at in found.values() for value in at))
+    if not any(isinstance(value, str) for value in values):
+        values.sort()
+    methods = [at[value] for value in values for at in found.values() if value in at]
+    first = found[curve.methods[0]]
+    datasets, levels = tuple(profile.data.with_hq), tuple(profile.data.levels)
+    blocks = [Block("All levels", "", datasets, levels)] if len(levels) > 1 else []
+    blocks += [Block(f"Level {level}", "", datasets, (level,)) for level in levels]
+    losses = [HELD_OUT] if curve.trains else []
+    columns, unmeasured = measured_columns(scores, [*losses, *wanted], methods, datasets)
+    draft = Draft(f"curve-{name}", scores, profile, columns, blocks, methods)
+    draft.compare(
+        {
+            row: first[value]
+            for at in found.values()
+            for value, row in at.items()
+            if value in first and row != first[value]
+        }
+    )
+    label = profile.methods[curve.methods[0]].label
+    caption = (
+        f"Methods at several values of {curve.setting}. Means over the source pictures of "
+        f"{' and '.join(datasets)}, whose crops and levels are averaged ({draft.counts()}), "
+        f"protocol {wanted[0].protocol}. Beside each mean: paired difference to {label} at the "
+        f"same value, with its 95% interval. *: separated by "
+        f"{draft.rule('differences of the table')}."
+    )
+    rows = budgeted(draft.finish(), profile)
+    return replace(draft.table(caption, rows, differences=True), unmeasured=unmeasured)
+
+
+def curve_figure(profile: Profile, table: Table, name: str, costs: pd.DataFrame) -> Figure | None:
+    """Draw a curve.
+
+    A training's setting: metrics against it, and differences to the first method. A sampler's:
+    PSNR against a perceptual metric, a line per method.
+
+    Args:
+        profile: Has the curve.
+        table: Its table.
+        name: Of the curve.
+        costs: Of the trainings, for the abscissa of operations.
+
+    Returns:
+        The figure; None where nothing of it was measured.
+    """
+    curve = profile.curves[name]
+    if curve.setting in ("start_timestep", "guidance_scale", "restoration_guidance"):
+        return _tradeoffs(profile, table, curve)
+    return _metrics(profile, table, curve, costs)
+
+
+def _metrics(profile: Profile, table: Table, curve: Curve, costs: pd.DataFrame) -> Figure | None:
+    """Metrics against the setting, then against operations, then differences to the first."""
+    drawn = [c for c in _drawn(table) if any(row.cells[c].status == "ok" for row in _rows(table))]
+    if not drawn:
+        return None
+    tflop = costs.groupby("method")["tflop"].mean() if "tflop" in costs else pd.Series(dtype=float)
+    by_compute = curve.setting == "budget" and not tflop.dropna().empty
+    down = 3 if by_compute else 2
+    figure = Figure(figsize=(WIDTH, 1.75 * down + 0.6), layout="constrained")
+    panels = figure.subplots(down, len(drawn), squeeze=False)
+    styles = method_styles(profile)
+    for across, c in enumerate(drawn):
+        panels[0][across].set_title(header(table.columns[c]))
+        for method, at in points(profile, curve).items():
+            cells = {value: _cell(table, row, c) for value, row in at.items()}
+            x = {value: _abscissa(profile, curve, value, at[value]) for value in at}
+            _line(panels[0][across], x, cells, styles[method])
+            if by_compute:
+                operations = {value: float(tflop.get(row, math.nan)) for value, row in at.items()}
+                _line(panels[1][across], operations, cells, styles[method])
+            _differences(panels[-1][across], x, cells, styles[method])
+        for axes in panels[:, across]:
+            grid(axes)
+            if curve.trains:
+                axes.set_xscale("log")
+        panels[-1][across].axhline(0, color=GREY, linewidth=0.8)
+    first = profile.methods[curve.methods[0]].label
+    below = [AXES[curve.setting]] * down
+    if by_compute:
+        below[1] = "operations of the training, 10¹²"
+    for text, row in zip(below, panels, strict=True):
+        row[0].set_ylabel("mean")
+        for axes in row:
+            axes.set_xlabel(text)
+    panels[-1][0].set_ylabel(f"difference to {first}")
+    _legend(figure, curve, styles)
+    figure.supxlabel(
+        "Means over source pictures, levels averaged. Bars: 95% interval of the paired difference "
+        f"to {first} at the same value; filled: separated.",
+        **NOTE,
+    )
+    return figure
+
+
+def _tradeoffs(profile: Profile, table: Table, curve: Curve) -> Figure | None:
+    """PSNR against a perceptual metric, a panel per level and a line per method."""
+    names = [column.metric for column in table.columns]
+    perceptual = [m for m in PERCEPTUAL if m in names]
+    if "psnr" not in names or not perceptual:
+        return None
+    x, y = names.index("psnr"), names.index(perceptual[0])
+    blocks = [block for block in table.blocks if len(block.levels) == 1]
+    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+    panels = figure.subplots(1, len(blocks), squeeze=False)[0]
+    styles, found = method_styles(profile), points(profile, curve)
+    for axes, block in zip(panels, blocks, strict=True):
+        rows = {row.method: row for row in block.rows}
+        for method, at in found.items():
+            style = styles[method]
+            ok = [(value, rows[name]) for value, name in at.items() if _ok(rows[name], (x, y))]
+            axes.plot(
+                [row.cells[x].mean for _, row in ok], [row.cells[y].mean for _, row in ok],
+                color=style.colour, marker=style.marker, ms=3.5, linewidth=0.9,
+            )  # fmt: skip
+            for value, row in ok:
+                place = (row.cells[x].mean, row.cells[y].mean)
+                axes.annotate(
+                    _text(value), place, xytext=(2, 2), textcoords="offset points", fontsize=4.5,
+                    color=style.colour,
+                )  # fmt: skip
+        if not table.columns[y].higher_is_better:
+            axes.invert_yaxis()
+        axes.set_title(block.name)
+        axes.set_xlabel(f"{table.columns[x].label} (dB), better to the right")
+        axes.locator_params(nbins=5)
+        axes.margins(0.1)
+        grid(axes)
+    panels[0].set_ylabel(f"{table.columns[y].label}, better upwards")
+    _legend(figure, curve, styles)
+    figure.supxlabel(f"Numbers beside the marks: {AXES[curve.setting]}.", **NOTE)
+    return figure
+
+
+def _drawn(table: Table) -> list[int]:
+    """Columns that are drawn: the held-out loss, PSNR and the first perceptual metric."""
+    names = [column.metric for column in table.columns]
+    perceptual = next((m for m in PERCEPTUAL if m in names), None)
+    return [names.index(m) for m in (HELD_OUT.metric, "psnr", perceptual) if m in names]
+
+
+def _rows(table: Table) -> tuple[Row, ...]:
+    return table.blocks[0].rows
+
+
+def _cell(table: Table, method: str, c: int) -> Cell:
+    return next(row.cells[c] for row in _rows(table) if row.method == method)
+
+
+def _ok(row: Row, at: Sequence[int]) -> bool:
+    return all(row.cells[c].status == "ok" for c in at)
+
+
+def _abscissa(profile: Profile, curve: Curve, value: Value, row: str) -> Value:
+    """Where a point stands: a budget at its updates, another setting at its value."""
+    updates = profile.updates_of(row) if curve.setting == "budget" else None
+    return value if updates is None else float(updates)
+
+
+def _line(axes: Axes, x: dict[Value, Any], cells: dict[Value, Cell], style: MethodStyle) -> None:
+    ok = [value for value in x if cells[value].status == "ok"]
+    axes.plot(
+        [x[value] for value in ok], [cells[value].mean for value in ok], color=style.colour,
+        marker=style.marker, ms=3.5, linewidth=0.9,
+    )  # fmt: skip
+
+
+def _differences(
+    axes: Axes, x: dict[Value, Any], cells: dict[Value, Cell], style: MethodStyle
+) -> None:
+    for value, cell in cells.items():
+        compared = cell.comparison
+        if compared is None:
+            continue
+        axes.plot([x[value]] * 2, [compared.low, compared.high], color=style.colour, linewidth=0.8)
+        face = style.colour if compared.separated else "white"
+        axes.plot(x[value], compared.mean, style.marker, color=style.colour, mfc=face, ms=3.5)
+
+
+def _legend(figure: Figure, curve: Curve, styles: dict[str, MethodStyle]) -> None:
+    handles = [
+        Line2D([], [], color=s.colour, marker=s.marker, ms=4, linewidth=0.9, label=s.label)
+        for s in (styles[method] for method in curve.methods)
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=6.5)
+
+
+def _text(value: Value) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
