@@ -661,6 +661,11 @@ class Profile(Section):
         return {**self.baselines, **self.variants}
 
     @property
+    def curve_rows(self) -> set[str]:
+        """Names of the methods that stand on a curve beside the one that they repeat."""
+        return {row for c in self.curves.values() for rows in c.rows.values() for row in rows}
+
+    @property
     def reference(self) -> str:
         """The method that every row of the main table is tested against."""
         return self.report.reference or self.report.ablation[0]

@@ -16,13 +16,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from faithdiff.config import Curve, Profile
 from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Row, Table, header
 from faithdiff.report.draft import Draft
 from faithdiff.report.groups import budgeted
 from faithdiff.report.measured import measured_columns
-from faithdiff.report.style import GREY, NOTE, WIDTH, MethodStyle, grid, method_styles
+from faithdiff.report.style import GREY, NOTE, PALETTE, WIDTH, MethodStyle, grid
 from faithdiff.report.tradeoff import PERCEPTUAL
 
 Value = float | str
@@ -104,6 +105,15 @@ def curve_table(
     return replace(draft.table(caption, rows, differences=True), unmeasured=unmeasured)
 
 
+def curve_styles(profile: Profile, curve: Curve) -> dict[str, MethodStyle]:
+    """Styles of the methods of a curve: few enough for a colour of their own each."""
+    label = {method: profile.methods[method].label for method in curve.methods}
+    return {
+        method: MethodStyle(label[method], *PALETTE[i % len(PALETTE)])
+        for i, method in enumerate(curve.methods)
+    }
+
+
 def curve_figure(profile: Profile, table: Table, name: str, costs: pd.DataFrame) -> Figure | None:
     """Draw a curve.
 
@@ -135,7 +145,7 @@ def _metrics(profile: Profile, table: Table, curve: Curve, costs: pd.DataFrame) 
     down = 3 if by_compute else 2
     figure = Figure(figsize=(WIDTH, 1.75 * down + 0.6), layout="constrained")
     panels = figure.subplots(down, len(drawn), squeeze=False)
-    styles = method_styles(profile)
+    styles = curve_styles(profile, curve)
     for across, c in enumerate(drawn):
         panels[0][across].set_title(header(table.columns[c]))
         for method, at in points(profile, curve).items():
@@ -150,6 +160,9 @@ def _metrics(profile: Profile, table: Table, curve: Curve, costs: pd.DataFrame) 
             grid(axes)
             if curve.trains:
                 axes.set_xscale("log")
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                axes.xaxis.set_minor_formatter(NullFormatter())
         panels[-1][across].axhline(0, color=GREY, linewidth=0.8)
     first = profile.methods[curve.methods[0]].label
     below = [AXES[curve.setting]] * down
@@ -179,7 +192,7 @@ def _tradeoffs(profile: Profile, table: Table, curve: Curve) -> Figure | None:
     blocks = [block for block in table.blocks if len(block.levels) == 1]
     figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
     panels = figure.subplots(1, len(blocks), squeeze=False)[0]
-    styles, found = method_styles(profile), points(profile, curve)
+    styles, found = curve_styles(profile, curve), points(profile, curve)
     for axes, block in zip(panels, blocks, strict=True):
         rows = {row.method: row for row in block.rows}
         for method, at in found.items():

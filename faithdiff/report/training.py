@@ -47,10 +47,14 @@ def _curves(profile: Profile, layout: Layout) -> list[tuple[str, MethodStyle, pd
             own = styles[users[0]]
             found.append(("Stage 1", MethodStyle(recipe, own.colour, own.marker), log))
     for name, variant in profile.variants.items():
+        if name in profile.curve_rows:
+            continue  # in the figure of its curve
         for phase, log in zip(variant.phases, logs.get(name, []), strict=False):
             title = f"Stage 2, {phase.objective.replace('-', ' ')}"
             found.append((title, styles[name], log))
     for name, baseline in profile.baselines.items():
+        if name in profile.curve_rows:
+            continue
         # The last stage of a denoiser is that of the variants; what comes before is its own.
         for log in logs.get(name, [])[-1:] if baseline.denoises else []:
             found.append(("Stage 2, denoising", styles[name], log))
