@@ -60,8 +60,9 @@ def test_user_errors_exit_with_2_and_one_message(
     assert said in capsys.readouterr().err
 
 
-def test_commands_that_readme_names_exist() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_commands_that_the_documentation_names_exist() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     named = set(re.findall(r"\bfaithdiff ([a-z][a-z-]+)", text)) & set(
         re.findall(r"(?m)(?:^|&& )faithdiff ([a-z][a-z-]+)", text)
     )

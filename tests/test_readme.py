@@ -48,6 +48,9 @@ def test_conclusions_are_the_verdicts_of_their_claims() -> None:
         claim = claims[named[1]]
         expected = [claim["verdict"], claim.get("second")]
         assert re.findall(r"\*\*([^*]+)\*\*", bullet) == [v for v in expected if v], bullet
+        texts = " ".join(m["text"] for m in claim["measured"])
+        for number in re.findall(r"[+−][\d.]+ \[[^]]+\]", bullet):
+            assert number in texts, bullet
 
 
 def test_gains_are_those_of_the_claims() -> None:
@@ -81,14 +84,15 @@ def test_numbers_of_pictures_are_those_of_the_claims() -> None:
     assert said and ({int(said[1])}, {int(said[2])}) == (pictures, losses)
 
 
-def test_the_cost_of_the_run_is_that_of_its_manifest() -> None:
-    profile, _ = part("table")
-    total = json.loads(committed(f"results/{profile}/manifest.json"))["total"]
-    said = (
-        f"({total['jobs']} jobs, {total['seconds']:,.0f} job-seconds, "
-        f"{total['peak_memory_mb']:,.0f} MB at most per job"
-    )
-    assert said in README
+def test_the_costs_of_the_runs_are_those_of_their_manifests() -> None:
+    runs = re.findall(r"<!-- run: ([\w-]+) -->(.*?)<!-- /run -->", README)
+    assert runs
+    for profile, said in runs:
+        total = json.loads(committed(f"results/{profile}/manifest.json"))["total"]
+        assert said == (
+            f"{total['jobs']} jobs, {total['seconds']:,.0f} job-seconds, "
+            f"{total['peak_memory_mb']:,.0f} MB at most per job"
+        )
 
 
 def test_the_table_is_that_of_the_results() -> None:
