@@ -372,7 +372,7 @@ def tables(config: Config = MINI) -> None:
 
 @app.command(epilog="Example: faithdiff table main --format latex --published")
 def table(
-    name: Annotated[str, typer.Argument(help="main, realworld, ablation or cost.")],
+    name: Annotated[str, typer.Argument(help="main, realworld, ablation, cost or curve-<name>.")],
     form: Annotated[TableFormat, typer.Option("--format", help="How it is printed.")] = "markdown",
     published: Annotated[
         bool, typer.Option("--published", help="Published, ours and difference side by side.")
@@ -609,7 +609,7 @@ def audit(
 
 @app.command(epilog="Example: faithdiff explain main FaithDiff LPIPS II Photos")
 def explain(
-    table: Annotated[str, typer.Argument(help="main, realworld, ablation or cost.")],
+    table: Annotated[str, typer.Argument(help="main, realworld, ablation, cost or curve-<name>.")],
     words: Annotated[
         list[str], typer.Argument(help="Method, metric, then level and data set, or the block.")
     ],

@@ -14,13 +14,14 @@ from faithdiff.errors import UserError
 from faithdiff.layout import Layout
 from faithdiff.report.cells import Table
 from faithdiff.report.costs import cost_table, load_costs
+from faithdiff.report.curves import curve_table
 from faithdiff.report.html import to_html
 from faithdiff.report.latex import to_latex
 from faithdiff.report.published import PAPER
 from faithdiff.report.records import to_cells, to_csv
 from faithdiff.report.render import to_markdown
 from faithdiff.report.scores import load_scores
-from faithdiff.report.tables import ablation_table, main_table, real_table
+from faithdiff.report.tables import ablation_table, main_table, metric_columns, real_table
 from faithdiff.report.versus import (
     Grid,
     grid_csv,
@@ -64,7 +65,7 @@ def print_table(
     """Render a table from ``scores.csv``, or from ``cost.csv``.
 
     Args:
-        name: `main`, `realworld`, `ablation` or `cost`.
+        name: `main`, `realworld`, `ablation`, `cost`, or ``curve-<name>``.
         profile: Whose table.
         layout: Where its results lie.
         form: How it is printed.
@@ -84,15 +85,19 @@ def print_table(
 
 
 def _table(name: str, profile: Profile, layout: Layout, protocol: str) -> Table:
-    if name not in TABLES:
-        raise UserError(f"table {name!r}: is not one of {', '.join(TABLES)}")
+    curves = {f"curve-{curve}": curve for curve in profile.curves}
+    if name not in (*TABLES, *curves):
+        raise UserError(f"table {name!r}: is not one of {', '.join((*TABLES, *curves))}")
     if name == "cost":
         if protocol:
             raise UserError("--protocol: the table cost has no metrics; leave it out")
         return cost_table(load_costs(layout.results / "cost.csv"), profile)
     if name == "realworld" and not profile.data.real:
         raise UserError(f"table realworld: profile {profile.profile} has no set with lq_only")
-    return _SCORED[name](load_scores(layout.results / "scores.csv"), profile, protocol)
+    scores = load_scores(layout.results / "scores.csv")
+    if name in curves:
+        return curve_table(scores, profile, curves[name], metric_columns(profile, protocol))
+    return _SCORED[name](scores, profile, protocol)
 
 
 def _commit(layout: Layout) -> str:
