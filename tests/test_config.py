@@ -25,7 +25,7 @@ from faithdiff.config import (
 from faithdiff.errors import ConfigError
 
 CONFIG = Path(__file__).parent.parent / "config"
-PROFILES = ("mini", "mini-seeds", "test", "lab", "released", "paper")
+PROFILES = ("mini", "mini-seeds", "mini-curves", "mini-rates", "test", "lab", "released", "paper")
 MINI = yaml.safe_load((CONFIG / "mini.yaml").read_text(encoding="utf-8"))
 BATCH = MINI["training"]["batch_size"]
 
