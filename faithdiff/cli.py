@@ -69,11 +69,10 @@ def prepare(
     from faithdiff.models import captioning
 
     study = Study.load(config)
-    data = study.profile.data
-    sets = {**data.test, "train": data.train, "prior": study.profile.prior.training.data}
+    sets = study.profile.datasets
     chosen = sets[_known(dataset, list(sets), "--dataset")]
     # Test images are captioned by what a user would have: the LQ image (faithdiff caption).
-    ask = chosen.asks and dataset not in data.test
+    ask = chosen.asks and dataset not in study.profile.data.test
     captioner = captioning.captioner(study.profile, study.layout) if ask else None
     folder = study.layout.dataset(dataset)
     prepare_dataset(chosen, dataset, study.profile.seed, folder, workers, captioner)
@@ -656,7 +655,8 @@ def verify(
 ) -> None:
     """Check every file of a study against the hashes recorded when it was made.
 
-    Exit code 0: all is whole, or was removed; 1: damage was found and is still there.
+    Pictures of your own folders, too: those that changed since a data set was prepared of them.
+    Exit code 0: all is whole, or was removed; 1: damage or such a change is still there.
     """
     from faithdiff.verify import repair as remove
     from faithdiff.verify import verify as run
@@ -665,7 +665,9 @@ def verify(
     report = run(study)
     for finding in report.findings:
         typer.echo(finding.message)
-    typer.echo(f"{report.checked} checked, {len(report.findings)} damaged")
+    changed = sum(each.changed for each in report.findings)
+    also = f", {changed} changed since prepared" if changed else ""
+    typer.echo(f"{report.checked} checked, {len(report.findings) - changed} damaged{also}")
     if repair:
         for path in remove(report):
             typer.echo(f"removed {path}")

@@ -524,6 +524,11 @@ class Profile(Section):
     deviations: dict[str, str] = {}  # dotted path of a setting -> why it is not the paper's
 
     @property
+    def datasets(self) -> dict[str, Dataset]:
+        """Every data set by name: the test sets, `train` and `prior`."""
+        return {**self.data.test, "train": self.data.train, "prior": self.prior.training.data}
+
+    @property
     def trained(self) -> list[str]:
         """Names of the methods that must be trained before they restore."""
         baselines = [name for name, baseline in self.baselines.items() if baseline.trained]
