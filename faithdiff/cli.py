@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 from faithdiff.errors import FaithDiffError, UserError
+from faithdiff.files import of_surroundings
 from faithdiff.methods import Study
 
 app = typer.Typer(
@@ -663,8 +664,8 @@ def verify(
 
     study = Study.load(config)
     report = run(study)
-    for finding in report.findings:
-        typer.echo(finding.message)
+    for said in [*(finding.message for finding in report.findings), *report.skipped]:
+        typer.echo(said)
     changed = sum(each.changed for each in report.findings)
     also = f", {changed} changed since prepared" if changed else ""
     typer.echo(f"{report.checked} checked, {len(report.findings) - changed} damaged{also}")
@@ -732,8 +733,17 @@ def main() -> None:
     try:
         app()
     except FaithDiffError as error:
-        print(f"faithdiff: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        stop(error)
+    except OSError as error:
+        if (found := of_surroundings(error)) is None:
+            raise
+        stop(found)
+
+
+def stop(error: FaithDiffError) -> NoReturn:
+    """Say what went wrong, without a traceback, and exit."""
+    print(f"faithdiff: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

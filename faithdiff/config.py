@@ -29,6 +29,7 @@ from pydantic import (
 )
 
 from faithdiff.errors import ConfigError
+from faithdiff.files import unreadable
 
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -690,7 +691,7 @@ def _layers(file: Path, above: tuple[Path, ...]) -> list[tuple[Path, Any]]:
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{named}: cannot be read ({error.strerror})") from None
+        raise ConfigError(unreadable(Path(named), error)) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date, UTF-8
         raise ConfigError(f"{named}: is not valid YAML: {_first_problem(error)}") from None
     if isinstance(data, dict) and "extends" in data:

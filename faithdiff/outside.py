@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ KEPT = Path(".snakemake", "hashes.json")  # absolute path -> what `_look` gives,
 MISSING = "missing"
 # A file this young may change once more within one tick of the clock, and look the same.
 SETTLED = 2_000_000_000  # nanoseconds
+TELL = 4  # GB that take long enough to be told
 
 Look = list[int]
 
@@ -38,6 +40,9 @@ def contents(files: Iterable[Path]) -> dict[Path, str]:
     kept = _kept(KEPT.absolute())
     looks = {file: _look(file) for file in wanted}
     new = [file for file, look in looks.items() if look and not _known(kept, file, look)]
+    gigabytes = sum(looks[file][0] for file in new) / 1e9
+    if gigabytes > TELL:
+        print(f"reading {gigabytes:.0f} GB that are new or changed, once", file=sys.stderr)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing lets other threads run
         hashed = dict(zip(new, pool.map(_hash, new), strict=True))
     settled = [f for f in new if looks[f] == _look(f) and time.time_ns() - looks[f][2] > SETTLED]

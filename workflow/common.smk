@@ -24,10 +24,6 @@ from faithdiff.score.protocols import definitions_of, weights_state
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-# After `kill -9` of a run the same command goes on; jobs parse this file, too, and stay out of it.
-if workflow.is_main_process:
-    alive = forget_killed_runs(Path(".snakemake"))
-
 # Of trainings, for queues that take machines back: --config time_limit=MINUTES. Not in the command of
 # a rule: Snakemake would take a training with another limit for out of date.
 if "time_limit" in config:
@@ -37,6 +33,9 @@ try:
     study = Study.load(Path("config", f"{config.get('profile', 'mini')}.yaml"))
     levels = load_choices(study.profile.data.levels_file)
     sizes = Sizes(study.file)
+    # After `kill -9` of a run the same command goes on; jobs parse this file, too, and stay out of it.
+    if workflow.is_main_process:
+        alive = forget_killed_runs(Path(".snakemake"))
 except FaithDiffError as error:
     raise WorkflowError(str(error))
 

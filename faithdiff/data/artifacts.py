@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from faithdiff.config import Name, Section, load_yaml
 from faithdiff.data.images import sha256_file
 from faithdiff.errors import CheckpointError, ConfigError, UserError
-from faithdiff.files import write_text_atomic
+from faithdiff.files import lfs_pointer, write_text_atomic
 from faithdiff.outside import contents
 from faithdiff.provenance import folder_digest
 
@@ -259,6 +259,8 @@ def check(artifact: Artifact, root: Path) -> tuple[str, str]:
     wanted = expected(artifact, root)
     if found.startswith(wanted):
         return "ok", found
+    if pointer := lfs_pointer(file):
+        return f"corrupt: {pointer}", found
     return f"corrupt: sha256 {found[:12]}..., expected {wanted[:12]}...", found
 
 

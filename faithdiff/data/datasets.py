@@ -28,7 +28,7 @@ from faithdiff.data.scenes import render_scene
 from faithdiff.errors import UserError
 from faithdiff.files import write_text_atomic
 from faithdiff.integrity import check_summed, damage, read_sealed, sealed, write_summed
-from faithdiff.outside import contents
+from faithdiff.outside import MISSING, contents
 from faithdiff.remake import command_for
 
 # Name, image, and its picture, caption, source and licence.
@@ -121,7 +121,7 @@ def changed_sources(config: Dataset, folder: Path) -> list[str]:
         DamageError: The record is damaged.
     """
     file, now = folder / SOURCES, source_hashes(config)
-    if not file.is_file() or not now:
+    if not file.is_file() or set(now.values()) <= {MISSING}:
         return []
     before = read_sealed(file)["files"]
     added = dict.fromkeys(now.keys() - before.keys(), "added")

@@ -18,6 +18,7 @@ from faithdiff import seeds
 from faithdiff.config import Captioner, digest
 from faithdiff.data.images import read_image, sha256_file
 from faithdiff.errors import CheckpointError
+from faithdiff.models.weights import refuse_pointers
 from faithdiff.outside import contents
 from faithdiff.provenance import file_digest
 
@@ -101,6 +102,7 @@ def answer_digest(config: Captioner, master_seed: int, clean: bool) -> str:
 def _load(config: Captioner, device: torch.device) -> tuple[Any, Any]:
     if not (config.path / "config.json").is_file():
         raise CheckpointError(f"{config.path}: the captioner is missing; run: {FETCH}")
+    refuse_pointers(config.path)
     try:
         processor = AutoProcessor.from_pretrained(config.path, local_files_only=True)
         model, info = LlavaForConditionalGeneration.from_pretrained(
