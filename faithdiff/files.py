@@ -1,4 +1,4 @@
-"""Writes small files so that no reader ever meets half of one, and says why one cannot be written."""
+"""Writes small files so that no reader ever meets half of one; says why a file is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REMEDIES = {
         (errno.ENOSPC, errno.EDQUOT), "free some space, then run the same command again"
     ),
     errno.EROFS: f"it is mounted read-only: {_ELSEWHERE}",
-    **dict.fromkeys((errno.EACCES, errno.EPERM), f"you may not write there: {_ELSEWHERE}"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), f"you lack the permission: {_ELSEWHERE}"),
     **dict.fromkeys(
         (errno.ENOTDIR, errno.EEXIST), "a file has the name of a folder: rename or remove it"
     ),
@@ -49,15 +49,19 @@ def unreadable(path: Path, error: OSError, advice: str = "") -> str:
 
 
 def of_surroundings(error: OSError) -> RunError | None:
-    """The same for an error that nobody expected, if the machine is what has to be changed."""
+    """An error that nobody expected, in such words, if the machine is what has to be changed.
+
+    Of reading or of writing: the error does not tell.
+    """
     if str(error.strerror).startswith(_NO_TEMPORARY):
         return RunError(
             "no folder for temporary files can be written: name one with the variable TMPDIR"
         )
-    expected = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-    if error.errno not in expected:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
         return None
-    return unwritable(Path(error.filename or Path.cwd()), error)
+    return RunError(
+        f"{error.filename or Path.cwd()}: {error.strerror}; {_REMEDIES[error.errno]}"
+    )
 
 
 def write_text_atomic(text: str, path: Path) -> None:

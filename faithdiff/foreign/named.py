@@ -7,6 +7,7 @@ that a person can say it under `depends`.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shlex
 from collections.abc import Iterable, Iterator
@@ -113,22 +114,24 @@ def _with_imports(script: Path) -> list[Path]:
             continue
         found.append(file)
         if file.suffix == ".py":
-            names = sorted(_imports(file))
+            stat = file.stat()
+            names = sorted(_imports(file, stat.st_size, stat.st_mtime_ns))
             # From beside the script, as Python looks first, or beside the importing module.
             for folder in {script.parent, file.parent}:
                 queue += [module for name in names for module in _module(name, folder)]
     return found
 
 
-def _imports(file: Path) -> set[str]:
+@functools.lru_cache(maxsize=4096)  # a plan asks several times; a script may import a whole suite
+def _imports(file: Path, _size: int, _time: int) -> frozenset[str]:
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):  # Python will say so
-        return set()
+        return frozenset()
     relative = {
         name
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.level
         for name in (node.module or "", *(alias.name for alias in node.names))
     }
-    return {name for name in imported(tree) | relative if name}
+    return frozenset(name for name in imported(tree) | relative if name)
