@@ -59,9 +59,7 @@ def of_surroundings(error: OSError) -> RunError | None:
         )
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
         return None
-    return RunError(
-        f"{error.filename or Path.cwd()}: {error.strerror}; {_REMEDIES[error.errno]}"
-    )
+    return RunError(f"{error.filename or Path.cwd()}: {error.strerror}; {_REMEDIES[error.errno]}")
 
 
 def write_text_atomic(text: str, path: Path) -> None:
