@@ -36,14 +36,14 @@ def unreadable(path: Path, error: OSError, advice: str = "") -> str:
     """Say that a file of the study cannot be read, and what to do.
 
     Args:
-        advice: What makes the file, where the current folder is the root of a study. Elsewhere no
-            file of it is found, and making one would be the wrong answer.
+        advice: What makes the file. In a folder that is no root of a study, that is said first.
     """
     if not path.is_absolute() and not Path("config").is_dir():
-        advice = (
+        first = (
             f"{Path.cwd()} is not the root of the suite, as it has no folder config/: go there "
             "first (cd; of snakemake: --directory)"
         )
+        advice = f"{first}; there, {advice}" if advice else first
     said = f"{path}: cannot be read ({error.strerror})"
     return f"{said}; {advice}" if advice else said
 

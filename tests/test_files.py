@@ -140,8 +140,7 @@ def test_from_another_folder_the_folder_is_what_is_wrong(
     monkeypatch.chdir(tmp_path)
     with pytest.raises((ConfigError, UserError)) as caught:
         read()
-    assert f"{tmp_path} is not the root of the suite" in str(caught.value)
-    assert "collect" not in str(caught.value)
+    assert f"; {tmp_path} is not the root of the suite" in str(caught.value)  # before any advice
     (tmp_path / "config").mkdir()
     with pytest.raises((ConfigError, UserError)) as caught:
         read()
