@@ -20,7 +20,7 @@ rule all:
     default_target: True
     input:
         layout.results / "manifest.json",
-        layout.results / "report",
+        layout.results / "report" / PAGE,
         # results/ is in git: without these a fresh clone would have nothing to train.
         rules.collect.input,
         LOGS / "version.json",

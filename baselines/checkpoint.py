@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from faithdiff.errors import CheckpointError, RunError
-from faithdiff.files import write_text_atomic
+from faithdiff.files import lfs_pointer, write_text_atomic
 from faithdiff.train.loop import write_log
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -37,7 +38,8 @@ def _publish(write: Callable[[Path], None], file: Path) -> None:
         write(partial)
         os.replace(partial, file)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise RunError(f"{file}: cannot be written: {error}") from None
 
 
@@ -69,7 +71,8 @@ def read_weights(folder: Path, expected: dict[str, Tensor], method: str) -> dict
     try:
         found = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: cannot be read: {error}; train it again") from None
+        said = lfs_pointer(file) or f"cannot be read: {error}; train it again"
+        raise CheckpointError(f"{file}: {said}") from None
     for key in sorted(expected.keys() | found.keys()):
         have, want = (str(tuple(d[key].shape)) if key in d else "none" for d in (found, expected))
         if have != want:

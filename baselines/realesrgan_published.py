@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faithdiff.config import Section, parse
-from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, check, lacking, load_artifacts
+from faithdiff.data.artifacts import (
+    ARTIFACTS_FILE,
+    Artifact,
+    check,
+    lacking,
+    load_artifacts,
+    quick_state,
+)
 from faithdiff.errors import CheckpointError
 from faithdiff.methods import Method, Restorer, Study
 
@@ -88,7 +95,9 @@ class RealESRGANPublished(Published):
         return [problem] if problem else []
 
     def state(self, study: Study) -> Any:
-        return [self.settings(study), self.needs(study)]  # restore again once the package is there
+        # Restore again once the package is there, or is another.
+        root = study.profile.score.weights
+        return [self.settings(study), [quick_state(a, root) for a in self.artifacts()]]
 
     def weights(self, study: Study, network: RRDBNet) -> dict[str, Tensor]:
         root = study.profile.score.weights

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 from faithdiff.errors import FaithDiffError, UserError
+from faithdiff.files import of_surroundings
 from faithdiff.methods import Study
 
 app = typer.Typer(
@@ -69,11 +70,10 @@ def prepare(
     from faithdiff.models import captioning
 
     study = Study.load(config)
-    data = study.profile.data
-    sets = {**data.test, "train": data.train, "prior": study.profile.prior.training.data}
+    sets = study.profile.datasets
     chosen = sets[_known(dataset, list(sets), "--dataset")]
     # Test images are captioned by what a user would have: the LQ image (faithdiff caption).
-    ask = chosen.asks and dataset not in data.test
+    ask = chosen.asks and dataset not in study.profile.data.test
     captioner = captioning.captioner(study.profile, study.layout) if ask else None
     folder = study.layout.dataset(dataset)
     prepare_dataset(chosen, dataset, study.profile.seed, folder, workers, captioner)
@@ -656,16 +656,19 @@ def verify(
 ) -> None:
     """Check every file of a study against the hashes recorded when it was made.
 
-    Exit code 0: all is whole, or was removed; 1: damage was found and is still there.
+    Pictures of your own folders, too: those that changed since a data set was prepared of them.
+    Exit code 0: all is whole, or was removed; 1: damage or such a change is still there.
     """
     from faithdiff.verify import repair as remove
     from faithdiff.verify import verify as run
 
     study = Study.load(config)
     report = run(study)
-    for finding in report.findings:
-        typer.echo(finding.message)
-    typer.echo(f"{report.checked} checked, {len(report.findings)} damaged")
+    for said in [*(finding.message for finding in report.findings), *report.skipped]:
+        typer.echo(said)
+    changed = sum(each.changed for each in report.findings)
+    also = f", {changed} changed since prepared" if changed else ""
+    typer.echo(f"{report.checked} checked, {len(report.findings) - changed} damaged{also}")
     if repair:
         for path in remove(report):
             typer.echo(f"removed {path}")
@@ -730,8 +733,17 @@ def main() -> None:
     try:
         app()
     except FaithDiffError as error:
-        print(f"faithdiff: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        stop(error)
+    except OSError as error:
+        if (found := of_surroundings(error)) is None:
+            raise
+        stop(found)
+
+
+def stop(error: FaithDiffError) -> NoReturn:
+    """Say what went wrong, without a traceback, and exit."""
+    print(f"faithdiff: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from pydantic import (
 
 from faithdiff.curves import expanded, row_name
 from faithdiff.errors import ConfigError
+from faithdiff.files import unreadable
 
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -582,6 +583,11 @@ class Profile(Section):
     deviations: dict[str, str] = {}  # dotted path of a setting -> why it is not the paper's
 
     @property
+    def datasets(self) -> dict[str, Dataset]:
+        """Every data set by name: the test sets, `train` and `prior`."""
+        return {**self.data.test, "train": self.data.train, "prior": self.prior.training.data}
+
+    @property
     def trained(self) -> list[str]:
         """Names of the methods that must be trained before they restore."""
         baselines = [name for name, baseline in self.baselines.items() if baseline.trained]
@@ -765,7 +771,7 @@ def _layers(file: Path, above: tuple[Path, ...]) -> list[tuple[Path, Any]]:
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{named}: cannot be read ({error.strerror})") from None
+        raise ConfigError(unreadable(Path(named), error)) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date, UTF-8
         raise ConfigError(f"{named}: is not valid YAML: {_first_problem(error)}") from None
     if isinstance(data, dict) and "extends" in data:

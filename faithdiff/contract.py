@@ -63,6 +63,9 @@ class _Scratch(Layout):
     def outside(self, method: str, seed: int, dataset: str, level: str) -> Path:
         return self.root / ".work" / method / dataset / level
 
+    def lock(self, job: str, method: str, seed: int) -> Path:
+        return self.root / ".work" / f"{job}-{method}.lock"
+
 
 def check_method(study: Study, name: str, seed: int = 0, size: int = 24) -> list[Finding]:
     """Run every check on a method of the profile.

@@ -1,11 +1,65 @@
-"""Writes small files so that no reader ever meets half of one."""
+"""Writes small files so that no reader ever meets half of one; says why a file is refused."""
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from faithdiff.errors import RunError
+
+_ELSEWHERE = "copy the study to a folder that can be written, or name one where an option takes it"
+# What a person does about a file system that refuses: no fault of the suite or of its input.
+_REMEDIES = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT), "free some space, then run the same command again"
+    ),
+    errno.EROFS: f"it is mounted read-only: {_ELSEWHERE}",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), f"you lack the permission: {_ELSEWHERE}"),
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EEXIST), "a file has the name of a folder: rename or remove it"
+    ),
+}
+_POINTER = b"version https://git-lfs"  # how such a file begins
+_NO_TEMPORARY = "No usable temporary directory"  # as `tempfile` says it
+
+
+def unwritable(path: Path, error: OSError) -> RunError:
+    """The error for a file that cannot be written: what is in the way, and the way out."""
+    said = f"{path}: cannot be written: {error.strerror or error}"
+    remedy = _REMEDIES.get(error.errno or 0)
+    return RunError(f"{said}; {remedy}" if remedy else said)
+
+
+def unreadable(path: Path, error: OSError, advice: str = "") -> str:
+    """Say that a file of the study cannot be read, and what to do.
+
+    Args:
+        advice: What makes the file. In a folder that is no root of a study, that is said first.
+    """
+    if not path.is_absolute() and not Path("config").is_dir():
+        first = (
+            f"{Path.cwd()} is not the root of the suite, as it has no folder config/: go there "
+            "first (cd; of snakemake: --directory)"
+        )
+        advice = f"{first}; there, {advice}" if advice else first
+    said = f"{path}: cannot be read ({error.strerror})"
+    return f"{said}; {advice}" if advice else said
+
+
+def of_surroundings(error: OSError) -> RunError | None:
+    """An error that nobody expected, in such words, if the machine is what has to be changed.
+
+    Of reading or of writing: the error does not tell.
+    """
+    if str(error.strerror).startswith(_NO_TEMPORARY):
+        return RunError(
+            "no folder for temporary files can be written: name one with the variable TMPDIR"
+        )
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        return None
+    return RunError(f"{error.filename or Path.cwd()}: {error.strerror}; {_REMEDIES[error.errno]}")
 
 
 def write_text_atomic(text: str, path: Path) -> None:
@@ -28,6 +82,17 @@ def write_bytes_atomic(content: bytes, path: Path) -> None:
             os.fsync(stream.fileno())
         os.replace(partial, path)
     except OSError as error:
-        if path.parent.is_dir():
+        with suppress(OSError):  # a read-only file system refuses even what is not there
             partial.unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+        raise unwritable(path, error) from None
+
+
+def lfs_pointer(file: Path) -> str:
+    """What to do about a file that is a pointer of Git LFS; empty if it is none, or not there."""
+    try:
+        with file.open("rb") as stream:
+            found = stream.read(len(_POINTER)) == _POINTER
+    except OSError:
+        return ""
+    said = "is a pointer of Git LFS and not the file itself; in the clone that it came from, run: "
+    return f"{said}git lfs install && git lfs pull" if found else ""

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from faithdiff.errors import DamageError, RunError
-from faithdiff.files import write_text_atomic
+from faithdiff.errors import DamageError
+from faithdiff.files import unwritable, write_text_atomic
 from faithdiff.provenance import file_digest
 from faithdiff.remake import command_for
 
@@ -60,7 +60,10 @@ def write_summed(text: str, file: Path) -> None:
         RunError: The disk is full or the folder cannot be written; no partial file stays behind.
     """
     # Never an old hash beside a new table: killed in between, the table has none.
-    sum_file(file).unlink(missing_ok=True)
+    try:
+        sum_file(file).unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(file, error) from None
     write_text_atomic(text, file)
     digest = hashlib.sha256(text.encode()).hexdigest()
     write_text_atomic(f"{digest}  {file.name}\n", sum_file(file))
@@ -136,10 +139,7 @@ def append_row(fields: Sequence[str], file: Path) -> None:
             out.flush()
             os.fsync(out.fileno())
     except OSError as error:
-        raise RunError(
-            f"{file}: cannot be written: {error.strerror}; free some space, then run the same "
-            "command again"
-        ) from None
+        raise unwritable(file, error) from None
 
 
 def read_rows(file: Path) -> Iterator[list[str]]:

@@ -13,6 +13,8 @@ from typing import TextIO
 
 from filelock import FileLock, Timeout
 
+from faithdiff.files import unwritable
+
 
 @contextmanager
 def claimed(file: Path, work: str) -> Iterator[None]:
@@ -25,13 +27,15 @@ def claimed(file: Path, work: str) -> Iterator[None]:
         file: The lock; it stays behind empty and means nothing then.
         work: What is waited for, for the message.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file)
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
         print(f"{work}: another process is at it ({file} is locked); waiting for it", flush=True)
         lock.acquire()
+    except OSError as error:
+        raise unwritable(file, error) from None
     try:
         yield
     finally:
@@ -44,9 +48,15 @@ def forget_killed_runs(folder: Path) -> TextIO | None:
     Returns:
         An open file whose lock says that this process is alive: to be kept as long as it runs.
         None where the file system knows no such locks; ``snakemake --unlock`` remains then.
+
+    Raises:
+        RunError: The folder cannot be written, and so Snakemake cannot even plan here.
     """
-    folder.mkdir(exist_ok=True)
-    alive = (folder / "alive").open("w")
+    try:
+        folder.mkdir(exist_ok=True)
+        alive = (folder / "alive").open("w")
+    except OSError as error:
+        raise unwritable(folder.absolute(), error) from None
     try:
         fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

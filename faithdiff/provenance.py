@@ -14,12 +14,13 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("faithdiff", "baselines")
-CONFIGS = ("config.json", "scheduler_config.json", "tokenizer.json")
+CONFIGS = ("config.json", "scheduler_config.json", "tokenizer.json", "vocab.json", "merges.txt")
 
 
 def code_digest(*modules: str) -> str:
@@ -104,12 +105,12 @@ def file_digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
+def folder_digest(folder: Path, digest_of: Callable[[Path], str | None] = file_digest) -> str:
     """Hash the weights and configs below a folder; logs beside them do not count."""
     sha = hashlib.sha256()
     for file in sorted(folder.rglob("*")):
         if file.suffix == ".safetensors" or file.name in CONFIGS:
-            sha.update(f"{file.relative_to(folder).as_posix()} {file_digest(file)}\n".encode())
+            sha.update(f"{file.relative_to(folder).as_posix()} {digest_of(file)}\n".encode())
     return sha.hexdigest()
 
 

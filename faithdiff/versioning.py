@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
 AGAIN = "then run snakemake again; finished jobs are kept"
+NO_CHECKOUT = "this folder is not a Git checkout, and DVC tells versions apart by commit"
 MEND = f"free space, or drop old versions with `dvc gc --workspace`, {AGAIN}"
 
 
@@ -113,9 +114,15 @@ def pull_study(profile_name: str, root: Path, stamp: Path, remote: str | None = 
 
 
 def object_folder(root: Path) -> Path | None:
-    """Where DVC's cache keeps its objects; None where there is no DVC."""
+    """Where DVC's cache keeps its objects; None where there is no DVC.
+
+    Raises:
+        RunError: DVC cannot open the folder, as where it is no Git checkout.
+    """
     if not (root / ".dvc").is_dir():
         return None
+    if not _is_checkout(root):
+        raise RunError(NO_CHECKOUT)
     with _dvc(root) as repo:
         return Path(repo.cache.local.path)
 
@@ -144,19 +151,26 @@ def _why_not(name: str, root: Path) -> str | None:
         return "there is no dvc.yaml in this folder"
     if not (root / ".dvc").is_dir():
         raise UserError(f"{root.resolve()}: DVC is not initialised; do it with: dvc init")
-    from dvc.scm import SCM, SCMError
     from dvc.stage.exceptions import StageNotFound
 
-    try:
-        SCM(str(root.resolve()))
-    except SCMError:
-        return "this folder is not a Git checkout, and DVC tells versions apart by commit"
+    if not _is_checkout(root):
+        return NO_CHECKOUT
     with _dvc(root) as repo:
         try:
             _stage(repo, name)
         except StageNotFound:
             return f"dvc.yaml has no stage {name}; to version it, name the profile there"
     return None
+
+
+def _is_checkout(root: Path) -> bool:
+    from dvc.scm import SCM, SCMError
+
+    try:
+        SCM(str(root.resolve()))
+    except SCMError:
+        return False
+    return True
 
 
 def _target(repo: Repo, name: str) -> str:

@@ -6,11 +6,9 @@ for the command that waits, which exits with the code for it.
 
 from __future__ import annotations
 
-import sys
-
-from faithdiff.cli import app
+from faithdiff.cli import app, stop
 from faithdiff.errors import FaithDiffError, Paused
-from faithdiff.files import write_text_atomic
+from faithdiff.files import of_surroundings, write_text_atomic
 from faithdiff.train.launch import PAUSED
 from faithdiff.train.processes import launched_first
 
@@ -23,8 +21,11 @@ def main() -> None:
         if launched_first():
             write_text_atomic(f"{pause}\n", pause.state.parent / PAUSED)
     except FaithDiffError as error:
-        print(f"faithdiff: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        stop(error)
+    except OSError as error:
+        if (found := of_surroundings(error)) is None:
+            raise
+        stop(found)
 
 
 if __name__ == "__main__":

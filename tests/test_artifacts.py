@@ -127,9 +127,17 @@ def test_fetch_writes_verifies_and_records(server: Server, tmp_path: Path) -> No
 
 def test_fetch_uses_no_network_for_a_good_file(tmp_path: Path) -> None:
     place(tmp_path, BODY)
-    assert quick_state(artifact(), tmp_path) == f"size:{len(BODY)}"
     fetch(artifact(), tmp_path)  # the address answers nothing
     assert quick_state(artifact(), tmp_path) == SHA256
+
+
+def test_a_plan_sees_another_file_of_the_same_size(tmp_path: Path) -> None:
+    other = bytes(reversed(BODY))
+    for listed in (artifact(), artifact(sha256=None)):
+        place(tmp_path, BODY)
+        assert quick_state(listed, tmp_path) == SHA256
+        place(tmp_path, other)
+        assert quick_state(listed, tmp_path) == hashlib.sha256(other).hexdigest()
 
 
 def test_a_cut_transfer_resumes_where_it_stopped(server: Server, tmp_path: Path) -> None:

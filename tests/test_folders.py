@@ -10,8 +10,14 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from faithdiff.config import Data, FolderSet, MixtureSet
-from faithdiff.data.datasets import prepare_dataset, read_index
+from faithdiff.config import Data, FolderSet, MixtureSet, PhotoSet, SceneSet
+from faithdiff.data.datasets import (
+    SOURCES,
+    changed_sources,
+    prepare_dataset,
+    read_index,
+    source_hashes,
+)
 from faithdiff.data.folders import sources
 from faithdiff.data.images import read_image, write_png
 from faithdiff.errors import UserError
@@ -207,3 +213,58 @@ def test_real_sets_have_one_level_and_may_have_a_scale() -> None:
     ):
         with pytest.raises(ValidationError, match=message):
             data(**changes)
+
+
+# --- What a set is made from ------------------------------------------------------------------
+
+
+def test_a_set_is_told_apart_by_every_file_that_decides_it(raw: Path, tmp_path: Path) -> None:
+    scores = tmp_path / "scores.csv"
+    scores.write_text("a.png,1\nb.png,1\nc.png,1\n")
+    config = folder_set(raw, quality={"scores": scores, "above": 0})
+    seen = [source_hashes(config)]
+    for file, content in {
+        raw / "b.png": (raw / "a.png").read_bytes(),
+        raw / "d.png": (raw / "a.png").read_bytes(),
+        raw / "captions.csv": b"name,caption\na,a cat\n",
+        raw / "b.txt": b"a dog",
+        raw / "c.json": b'{"caption": "x"}',
+        scores: b"a.png,0\n",
+    }.items():
+        file.write_bytes(content)
+        seen.append(source_hashes(config))
+    assert len({str(each) for each in seen}) == 7
+    (raw / "below").mkdir()
+    (raw / "below" / "e.png").write_bytes(b"x")
+    assert source_hashes(config) == seen[-1]  # not read
+    assert "below/e.png" in source_hashes(folder_set(raw, recursive=True))
+    mixture = MixtureSet.model_validate({"source": "mixture", "parts": {"one": config}})
+    assert "one/b.txt" in source_hashes(mixture)
+    assert source_hashes(folder_set(tmp_path / "not-fetched")) == {}
+
+
+def test_what_ships_is_told_apart_by_the_files_of_its_packages() -> None:
+    photos = PhotoSet(source="photos", count=2, size=16)
+    scenes = SceneSet(source="scenes", count=2, size=16)
+    assert "astronaut.png" in source_hashes(photos)
+    assert len(source_hashes(scenes)["DejaVuSans"]) == 64
+
+
+def test_sources_that_changed_since_a_set_was_prepared_are_named(raw: Path, tmp_path: Path) -> None:
+    config, out = folder_set(raw), tmp_path / "Set"
+    prepared(config, out)
+    assert changed_sources(config, out) == []
+    (raw / "a.png").write_bytes((raw / "b.png").read_bytes())
+    (raw / "b.png").unlink()
+    (raw / "captions.csv").write_text("name,caption\na,a cat\n")
+    assert changed_sources(config, out) == [
+        "data set Set: a.png: changed since prepared",
+        "data set Set: b.png: removed since prepared",
+        "data set Set: captions.csv: added since prepared",
+    ]
+    prepared(config, out)
+    assert changed_sources(config, out) == []
+    raw.rename(tmp_path / "elsewhere")  # a copy of the study alone
+    assert changed_sources(config, out) == []
+    (out / SOURCES).unlink()  # of an older version
+    assert changed_sources(folder_set(tmp_path / "elsewhere"), out) == []

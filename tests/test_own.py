@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -20,6 +21,8 @@ from faithdiff.data.images import read_image
 from faithdiff.errors import ConfigError, FaithDiffError, ImageError, RunError, UserError
 from faithdiff.files import write_text_atomic
 from faithdiff.foreign import command as command_module
+from faithdiff.foreign import own
+from faithdiff.foreign.named import named_in
 from faithdiff.foreign.own import Command, Outputs
 from faithdiff.methods import Study
 from faithdiff.registry import find_method
@@ -337,6 +340,81 @@ def test_a_changed_dependency_restores_again(place: Path) -> None:
     shutil.rmtree("weights")
     with pytest.raises(UserError, match=r"baselines\.mine\.depends: weights is not there"):
         restore(study)
+
+
+@pytest.mark.parametrize(
+    ("command", "files"),
+    [
+        ("bash -c 'python m.py {lq} {out} {scale} && echo done'", {"m.py", "beside.py"}),
+        ("bash -c 'cd tools && python run.py {lq} {out}'", {"tools/run.py"}),
+        ("""bash -c "bash -c 'python m.py {lq} {out}'" """, {"m.py", "beside.py"}),
+        ("sh go.sh {lq} {out}", {"go.sh", "m.py", "beside.py"}),
+        ("sh -c 'for f in {lq}/*.png; do python m.py $f;done; ls {out}'", {"m.py", "beside.py"}),
+        ("""sh -c 'run "two words.py" --at=a.yaml {lq} {out}'""", {"two words.py", "a.yaml"}),
+        ("python -m tools.run {lq} {out}", {"tools/run.py"}),
+        # What the command writes changes with each run.
+        ("sh -c 'python m.py {lq} {out} 2>log.txt | tee -a log.txt'", {"m.py", "beside.py"}),
+    ],
+)
+def test_the_files_of_a_command_are_found_within_quotes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, files: set[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("beside.py", "tools/run.py", "two words.py", "a.yaml", "log.txt"):
+        write_text_atomic("", Path(name))
+    write_text_atomic("import sys, torch, beside\n", Path("m.py"))
+    write_text_atomic("# don't\npython m.py $1 $2\n", Path("go.sh"))
+    named = named_in(command)
+    assert set(map(str, named.files)) == files
+    assert named.unseen == []
+
+
+@pytest.mark.parametrize(
+    ("words", "unseen"),
+    [
+        ("'python $HOME/m.py {lq} {out}'", "$HOME/m.py"),
+        ("'python m.py {lq} {out} --weights w.pt'", "w.pt"),
+        ("'python m.py {lq} {out} --weights=parts/'", "parts"),
+    ],
+)
+def test_what_is_only_seemingly_a_file_is_asked_for(
+    place: Path, capsys: pytest.CaptureFixture[str], words: str, unseen: str
+) -> None:
+    Path("parts").mkdir()
+    write_text_atomic("", Path("m.py"))
+    own._warn.cache_clear()
+    study = study_with({"command": f"bash -c {words}"})
+    find_method(study, "mine").state(study)
+    said = capsys.readouterr().err
+    assert f"baselines.mine.command: a change of {unseen} is not noticed" in said
+    assert "list it under `depends`" in said
+    write_text_atomic("", Path("elsewhere", Path(unseen).name))
+    own._warn.cache_clear()
+    study = study_with(
+        {"command": f"bash -c {words}", "depends": [f"elsewhere/{Path(unseen).name}"]}
+    )
+    find_method(study, "mine").state(study)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_changed_script_within_quotes_restores_again(place: Path) -> None:
+    python = shlex.quote(sys.executable)
+    study = study_with({"command": f'bash -c "{python} double.py {{lq}} {{out}} 1 && echo done"'})
+    assert restore(study)["made"] == 3
+    before = find_method(study, "mine").state(study)
+    write_text_atomic(SCRIPT + "\n# another version\n", Path("double.py"))
+    assert find_method(study, "mine").state(study) != before
+    assert restore(study)["made"] == 3
+
+
+def test_a_plan_knows_given_outputs_by_what_they_hold(place: Path) -> None:
+    study = study_with({"outputs": "mine"})
+    file = give(study) / "one.png"
+    before = find_method(study, "mine").state(study)
+    os.utime(file, (1, 1))  # as in a copy
+    assert find_method(study, "mine").state(study) == before
+    file.write_bytes((file.parent / "two words.png").read_bytes())
+    assert find_method(study, "mine").state(study) != before
 
 
 def test_a_damaged_lq_image_is_refused_by_name(place: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -94,6 +95,37 @@ def test_config_edit_reruns_only_what_reads_it(finished: Path) -> None:
     study = Study.load(file)
     assert again == set(study.profile.on_prior)  # and not those without a sampler
     assert "faithdiff train" not in said and "faithdiff pretrain" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "rules"),
+    [
+        ("config/protocols.yaml", "crop_border: 0", "crop_border: 1", {"score", "tables"}),
+        ("config/protocols.yaml", "decimals: 2", "decimals: 3", {"tables", "figures", "report"}),
+        ("results/paper/table1.csv", "I", "II", {"tables", "figures"}),
+    ],
+)
+def test_what_the_tables_read_makes_them_again(
+    finished: Path, name: str, old: str, new: str, rules: set[str]
+) -> None:
+    file = finished / name
+    before = file.read_text(encoding="utf-8")
+    file.write_text(before.replace(old, new), "utf-8")
+    found = planned(finished)
+    file.write_text(before, "utf-8")
+    assert rules <= found
+    assert ("score" in found) == ("score" in rules)
+    assert not any(rule.startswith(("train", "restore")) for rule in found)
+
+
+def test_a_copy_that_lost_its_times_has_nothing_to_do(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy, copy_function=shutil.copyfile)
+    times = random.Random(0)
+    for path in copy.rglob("*"):
+        moment = 1.7e9 + times.randrange(10**7)
+        os.utime(path, (moment, moment))
+    assert planned(copy) == set()
 
 
 def test_images_of_a_method_are_shared_out(finished: Path) -> None:

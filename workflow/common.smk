@@ -6,23 +6,23 @@ from snakemake.exceptions import WorkflowError
 
 from faithdiff import workload
 from faithdiff.claims.schema import CLAIMS
+from faithdiff.checkpoints import RUN
 from faithdiff.config import REAL, digest
+from faithdiff.data.datasets import source_hashes
 from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
 from faithdiff.locks import forget_killed_runs
 from faithdiff.methods import Foreign, Study
+from faithdiff.outside import contents, files_in
 from faithdiff.provenance import code_digest, folder_digest
-from faithdiff.report.page.build import page_digest
+from faithdiff.report.page.build import PAGE, page_digest
+from faithdiff.report.published import PAPER
 from faithdiff.resources import Sizes
 from faithdiff.score.protocols import definitions_of, weights_state
 
 # One thread for each process: two of them use two cores better than one that shares both.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
-
-# After `kill -9` of a run the same command goes on; jobs parse this file, too, and stay out of it.
-if workflow.is_main_process:
-    alive = forget_killed_runs(Path(".snakemake"))
 
 # Of trainings, for queues that take machines back: --config time_limit=MINUTES. Not in the command of
 # a rule: Snakemake would take a training with another limit for out of date.
@@ -33,6 +33,9 @@ try:
     study = Study.load(Path("config", f"{config.get('profile', 'mini')}.yaml"))
     levels = load_choices(study.profile.data.levels_file)
     sizes = Sizes(study.file)
+    # After `kill -9` of a run the same command goes on; jobs parse this file, too, and stay out of it.
+    if workflow.is_main_process:
+        alive = forget_killed_runs(Path(".snakemake"))
 except FaithDiffError as error:
     raise WorkflowError(str(error))
 
@@ -47,11 +50,7 @@ VERSIONED_CONFIG = [
     profile.score.protocols_file,
     CLAIMS,
 ]
-DATASETS = {
-    **profile.data.test,
-    "train": profile.data.train,
-    "prior": profile.prior.training.data,
-}
+DATASETS = profile.datasets
 # Test sets whose captions a model writes.
 CAPTIONED = [name for name, chosen in profile.data.test.items() if chosen.asks]
 
@@ -102,9 +101,21 @@ def test_sets(pattern):
     return [pattern(d, lv) for d, lv in profile.data.places]
 
 
-def size_of(file):
-    """Bytes of a file that a job imports; None where there is none, or not yet."""
-    return file.stat().st_size if file and file.is_file() else None
+def read_outside(*paths):
+    """What files and folders outside of the study hold; a plan before they are fetched goes on."""
+    found = contents(file for path in paths if path for file in files_in(path))
+    return digest([[str(file), sha256] for file, sha256 in found.items()])
+
+
+def sources_of(dataset):
+    """What a data set is made from: a person's folder, or files of packages; and the captioner."""
+    asked = captioner_files(clean=False) if captioner_of(dataset) else None
+    return digest(source_hashes(DATASETS[dataset]), asked)
+
+
+def captioner_files(clean):
+    """The model that writes captions, and what cleans LQ images before it, if anything does."""
+    return read_outside(profile.captioner.path, *([profile.captioner.clean] if clean else []))
 
 
 def degradation_digest(dataset, *chosen):
@@ -136,14 +147,25 @@ def one_of(names):
 
 def prior_files():
     """What a job waits for when it reads the prior: nothing, if the prior ships."""
-    return [layout.trained_prior] if profile.prior.source == "train" else []
+    return [layout.trained_prior / RUN] if profile.prior.source == "train" else []
 
 
 def prior_digest():
     """Identity of the prior that the study starts from."""
     if profile.prior.source == "train":
         return digest(profile.prior, profile.seed)
-    return folder_digest(profile.prior.path)
+    files = contents(files_in(profile.prior.path))
+    return folder_digest(profile.prior.path, files.get)
+
+
+def computed_metrics():
+    """How the metrics of the profile are computed."""
+    return digest([[*key, each.computation()] for key, each in definitions_of(profile).items()])
+
+
+def printed_metrics():
+    """The same, with their labels, units and decimals."""
+    return digest([[*key, each] for key, each in definitions_of(profile).items()])
 
 
 def validation_images():
@@ -175,15 +197,19 @@ def restoring(w):
 
 
 def checkpoint_read(method, seed):
-    """The checkpoint that a method restores with, if it has one."""
+    """The checkpoint that a method restores with, if it has one.
+
+    By its record, which has the hash of each file: a folder has no checksum, and after a copy that
+    lost its times Snakemake would take it for new.
+    """
     name = profile.checkpoint_of(method)
-    return layout.checkpoint(name, seed) if name in profile.trained else []
+    return layout.checkpoint(name, seed) / RUN if name in profile.trained else []
 
 
 def captioner_read(method, seed):
     """The checkpoint of the method whose captions another one restores by, if they are so."""
     name = profile.captioner_of(method)
-    return layout.checkpoint(name, seed) if name else []
+    return layout.checkpoint(name, seed) / RUN if name else []
 
 
 def decides_restoration(w):
@@ -191,7 +217,10 @@ def decides_restoration(w):
     if w.method not in profile.on_prior:
         return digest(scales(), profile.seed)
     heldout, loss = profile.training.heldout, profile.training.loss
-    return digest(settings_of(w.method), profile.restore, heldout, loss, scales(), profile.seed)
+    return digest(
+        *(settings_of(w.method), profile.restore, heldout, loss, scales(), profile.seed),
+        prior_digest(),
+    )
 
 
 def shards(job):

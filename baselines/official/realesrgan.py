@@ -15,6 +15,7 @@ from baselines.official.runner import Official, Value
 from baselines.realesrgan_published import ARCHITECTURE, Published
 from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts, quick_state
 from faithdiff.errors import CheckpointError
+from faithdiff.files import lfs_pointer
 from faithdiff.foreign.command import Task
 from faithdiff.methods import Study
 
@@ -90,7 +91,8 @@ def read_pth(file: Path, network: RRDBNet) -> dict[str, Tensor]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{file}: cannot be read: {error}; fetch it again") from None
+        said = lfs_pointer(file) or f"cannot be read: {error}; fetch it again"
+        raise CheckpointError(f"{file}: {said}") from None
     weights = content.get("params_ema", content.get("params")) if isinstance(content, dict) else 0
     if not isinstance(weights, dict):
         raise CheckpointError(f"{file}: has neither `params_ema` nor `params`: another file")

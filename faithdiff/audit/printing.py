@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from faithdiff.audit.sections import Section
 from faithdiff.errors import UserError
+from faithdiff.files import unwritable
 from faithdiff.report.render import markdown_escape
 
 COMMENT_LIMIT = 65_536  # characters of a comment on a pull request
@@ -34,7 +35,7 @@ def write_pictures(sections: list[Section], folder: Path) -> Files:
         for caption, content in pictures:
             files[caption].write_bytes(content)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
+        raise UserError(str(unwritable(folder, error))) from None
     return files
 
 

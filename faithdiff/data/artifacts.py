@@ -20,7 +20,8 @@ from pydantic import Field, model_validator
 from faithdiff.config import Name, Section, load_yaml
 from faithdiff.data.images import sha256_file
 from faithdiff.errors import CheckpointError, ConfigError, UserError
-from faithdiff.files import write_text_atomic
+from faithdiff.files import lfs_pointer, write_text_atomic
+from faithdiff.outside import contents
 from faithdiff.provenance import folder_digest
 
 ARTIFACTS_FILE = Path("config/artifacts.yaml")
@@ -258,25 +259,19 @@ def check(artifact: Artifact, root: Path) -> tuple[str, str]:
     wanted = expected(artifact, root)
     if found.startswith(wanted):
         return "ok", found
+    if pointer := lfs_pointer(file):
+        return f"corrupt: {pointer}", found
     return f"corrupt: sha256 {found[:12]}..., expected {wanted[:12]}...", found
 
 
 def quick_state(artifact: Artifact, root: Path) -> str:
-    """Tell versions of the file apart without reading it: ``missing``, its hash, or ``size:N``.
+    """Tell versions of the file apart for a plan: ``missing``, or its hash.
 
-    The hash is the recorded one, as long as the size is still the recorded size; for a file of a
-    package, both are those of the list. Cheap enough for every dry run of a workflow, and free of
-    time stamps, which copying changes. Whoever uses the file hashes it first.
+    It is read once, and again when it looks changed (:mod:`faithdiff.outside`). Whoever uses the
+    file hashes it first.
     """
     file = artifact.file(root)
-    if not file.is_file():
-        return "missing"
-    size = file.stat().st_size
-    if artifact.package:
-        same = size == round(artifact.megabytes * 1e6)
-        return str(artifact.sha256) if same else f"size:{size}"
-    entry = recorded(root).get(artifact.name, {})
-    return str(entry["sha256"]) if entry.get("size") == size else f"size:{size}"
+    return contents([file])[file]
 
 
 def lacking(files: Iterable[tuple[Artifact, str]], fetch: str) -> str:

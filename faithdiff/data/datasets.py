@@ -6,6 +6,7 @@ number of workers, and the sets of a study never share a picture.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -18,13 +19,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from faithdiff import seeds
-from faithdiff.config import REAL, Dataset, FolderSet, PhotoSet, SceneSet
-from faithdiff.data.folders import Source, cut, sources
+from faithdiff.config import REAL, Dataset, FolderSet, MixtureSet, PhotoSet, SceneSet
+from faithdiff.data.folders import Source, cut, read_files, sources
 from faithdiff.data.images import sha256_file, write_png
-from faithdiff.data.photos import PHOTOS, load_photo
+from faithdiff.data.photos import PHOTOS, load_photo, photo_files
+from faithdiff.data.scene_words import font_files
 from faithdiff.data.scenes import render_scene
 from faithdiff.errors import UserError
-from faithdiff.integrity import check_summed, damage, write_summed
+from faithdiff.files import write_text_atomic
+from faithdiff.integrity import check_summed, damage, read_sealed, sealed, write_summed
+from faithdiff.outside import MISSING, contents
 from faithdiff.remake import command_for
 
 # Name, image, and its picture, caption, source and licence.
@@ -36,6 +40,7 @@ Row = tuple[str, ...]
 Captioner = Callable[[Mapping[str, Path], Mapping[str, str]], dict[str, str]]
 # picture: what an image was cut from; crops of one photograph are no independent test images.
 COLUMNS = ("name", "sha256", "width", "height", "picture", "caption", "source", "licence")
+SOURCES = "sources.json"  # beside the index of a person's images: what they were when it was made
 
 
 def prepare_dataset(
@@ -63,6 +68,7 @@ def prepare_dataset(
         UserError: A folder set has no images, or more photographs are asked for than there are.
     """
     units, make = _plan(config, dataset, master_seed)
+    before = source_hashes(config)  # a file that changes from here on is found changed
     real = isinstance(config, FolderSet) and config.lq_only
     images = folder / "lq" / REAL if real else folder / "hq"
     write = partial(_write, make, images)
@@ -80,8 +86,51 @@ def prepare_dataset(
         files = {name: images / f"{name}.png" for name in index.loc[asked, "name"]}
         hashes = dict(zip(index["name"], index["sha256"], strict=True))
         index.loc[asked, "caption"] = index.loc[asked, "name"].map(captioner(files, hashes))
+    if isinstance(config, FolderSet | MixtureSet):
+        record = json.dumps(sealed({"files": before}), indent=1, ensure_ascii=False)
+        write_text_atomic(record + "\n", folder / SOURCES)
     table = index[list(COLUMNS)].to_csv(index=False, lineterminator="\n")
     write_summed(table, folder / "index.csv")
+
+
+def source_hashes(config: Dataset) -> dict[str, str]:
+    """sha256 of every file outside of the study that decides a set, by a name for it.
+
+    The pictures, captions and scores of a folder; for what ships, the files inside packages.
+    """
+    if isinstance(config, FolderSet | MixtureSet):
+        files = read_files(config)
+    elif isinstance(config, PhotoSet):
+        files = photo_files(config.count)
+    else:
+        files = font_files()
+    found = contents(files.values())
+    return {name: found[file] for name, file in files.items()}
+
+
+def changed_sources(config: Dataset, folder: Path) -> list[str]:
+    """How the files of a person's folder differ from those that a set was prepared from.
+
+    Nothing where they are not here at all, as in a study that was copied without them.
+
+    Args:
+        config: What the set is made of.
+        folder: Of the prepared set.
+
+    Raises:
+        DamageError: The record is damaged.
+    """
+    file, now = folder / SOURCES, source_hashes(config)
+    if not file.is_file() or set(now.values()) <= {MISSING}:
+        return []
+    before = read_sealed(file)["files"]
+    added = dict.fromkeys(now.keys() - before.keys(), "added")
+    removed = dict.fromkeys(before.keys() - now.keys(), "removed")
+    changed = {n: "changed" for n in before.keys() & now.keys() if before[n] != now[n]}
+    return [
+        f"data set {folder.name}: {name}: {what} since prepared"
+        for name, what in sorted({**added, **removed, **changed}.items())
+    ]
 
 
 def read_index(folder: Path) -> pd.DataFrame:

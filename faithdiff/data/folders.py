@@ -49,6 +49,26 @@ def sources(config: FolderSet | MixtureSet) -> list[Source]:
     ]
 
 
+def read_files(config: FolderSet | MixtureSet) -> dict[str, Path]:
+    """Every file that decides the images of a set, by part and path below its folder.
+
+    All files of the folder count, and not those that are images or captions today: which these are
+    is decided when they are read. None where the folder is not there (yet).
+    """
+    if isinstance(config, MixtureSet):
+        parts = {name: read_files(part) for name, part in config.parts.items()}
+        return {f"{part}/{n}": file for part, files in parts.items() for n, file in files.items()}
+    below = config.path.rglob("*") if config.recursive else config.path.glob("*")
+    found = {
+        _shown(file.relative_to(config.path)): file
+        for file in sorted(below)
+        if file.is_file() and not file.name.startswith(".")
+    }
+    if config.quality is not None:
+        found[f"quality {config.quality.scores.name}"] = config.quality.scores
+    return found
+
+
 def cut(source: Source, dataset: str, master_seed: int) -> Iterator[tuple[str, Pixels, str]]:
     """Read an image and make what its config says: ``(name, pixels, where it is from)``.
 
@@ -84,8 +104,11 @@ def _check_utf8(files: Iterable[Path]) -> None:
     for file in files:
         # What is no UTF-8 in a name reaches Python as lone surrogates.
         if any("\ud800" <= character <= "\udfff" for character in str(file)):
-            shown = os.fsencode(file).decode("utf-8", "backslashreplace")
-            raise UserError(f"{shown}: its name is not UTF-8; rename it")
+            raise UserError(f"{_shown(file)}: its name is not UTF-8; rename it")
+
+
+def _shown(file: Path) -> str:
+    return os.fsencode(file).decode("utf-8", "backslashreplace")
 
 
 def _files(config: FolderSet) -> dict[str, Path]:

@@ -12,14 +12,15 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from faithdiff.errors import ImageError, RunError, UserError
+from faithdiff.errors import ImageError, UserError
+from faithdiff.files import lfs_pointer, unwritable
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -45,7 +46,8 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
             _check_area(path, picture)
             return _to_rgb(path, ImageOps.exif_transpose(picture))
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: not an image in a known format") from error
+        said = lfs_pointer(path) or "not an image in a known format"
+        raise ImageError(f"{path}: {said}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: {error}; reduce it first") from error
     # Pillow's decoders answer damage with any of these, by format.
@@ -128,14 +130,12 @@ def write_png(image: NDArray[np.uint8], path: str | Path) -> None:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise RunError(
-            f"{path}: cannot be written: {error.strerror or error}; free some space or choose "
-            "another folder, then run again"
-        ) from error
+        raise unwritable(path, error) from error
     finally:
         # After a successful rename there is nothing left under this name.
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def png_is_whole(path: Path) -> bool:

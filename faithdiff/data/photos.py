@@ -10,6 +10,7 @@ makes the images sharp.
 from __future__ import annotations
 
 import importlib.util
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -154,6 +155,15 @@ def load_photo(photo: Photo, size: int) -> NDArray[np.uint8]:
     crop = read_image(_locate(photo))[top : top + side, left : left + side]
     resized = Image.fromarray(crop).resize((size, size), Image.Resampling.LANCZOS)
     return np.asarray(resized, np.uint8)
+
+
+def photo_files(count: int) -> dict[str, Path]:
+    """The files of packages that the first photographs are cut from, by name; those that exist."""
+    found = {}
+    for photo in PHOTOS[:count]:
+        with suppress(UserError):  # said by :func:`load_photo`, once it is needed
+            found[photo.file] = _locate(photo)
+    return found
 
 
 def _locate(photo: Photo) -> Path:

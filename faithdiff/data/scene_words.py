@@ -170,8 +170,13 @@ def _mask(word: str, font: str, points: int, tilt: float) -> Bytes:
     return np.asarray(picture, np.uint8)
 
 
+def font_files() -> dict[str, Path]:
+    """The fonts that words are drawn with, by name."""
+    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
+    return {name: folder / f"{name}.ttf" for name in _FONTS}
+
+
 @lru_cache(maxsize=256)
 def _font(name: str, points: int) -> ImageFont.FreeTypeFont:
-    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     # Basic layout: Raqm, where present, would shape the same text by another route.
-    return ImageFont.truetype(folder / f"{name}.ttf", points, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(font_files()[name], points, layout_engine=ImageFont.Layout.BASIC)

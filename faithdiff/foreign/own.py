@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import string
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ from faithdiff.data.images import sha256_file
 from faithdiff.errors import ConfigError, UserError
 from faithdiff.foreign.command import CommandMethod, Task, images_in
 from faithdiff.foreign.environment import Environment, inherited
+from faithdiff.foreign.named import named_in
 from faithdiff.foreign.process import Call, gpu_memory
 from faithdiff.foreign.results import take
 from faithdiff.methods import Foreign, Item, Keep, Place, Study
+from faithdiff.outside import contents, files_in
 
 IN_OUTPUTS = ("dataset", "level", "seed")
 IN_COMMAND = ("lq", "out", "seed", "scale", "captions")
@@ -67,10 +71,8 @@ class Outputs(Foreign):
         return [f"{folder}: no such folder" for folder in folders if not folder.is_dir()]
 
     def state(self, study: Study) -> Any:
-        stats = [
-            (file, file.stat()) for f in self._folders(study) for file in images_in(f).values()
-        ]
-        return [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+        files = [file for f in self._folders(study) for file in images_in(f).values()]
+        return [[str(file), sha256] for file, sha256 in contents(files).items()]
 
     def _folders(self, study: Study) -> list[Path]:
         """All that are read in this study."""
@@ -132,8 +134,16 @@ class Command(CommandMethod):
         for path in self.config.depends:
             if not path.exists():
                 raise UserError(f"{self.where}.depends: {path} is not there")
-        named = [Path(word) for word in self.words if Path(word).is_file()]
-        return sorted({*named, *self.config.depends})
+        named = named_in(self.config.command)
+        listed = {path.resolve() for path in self.config.depends}
+        for word in [*named.unseen, *map(str, named.folders)]:
+            path = Path(word).resolve()
+            if not listed & {path, *path.parents} and path.name not in {p.name for p in listed}:
+                _warn(
+                    f"{self.where}.command: a change of {word} is not noticed: if its content "
+                    "decides the results, list it under `depends`"
+                )
+        return sorted({*named.files, *self.config.depends})
 
     def call(self, task: Task) -> Call:
         values = {
@@ -163,6 +173,11 @@ class Command(CommandMethod):
         return {"packages": self.environment.packages()}
 
 
+@functools.cache  # a plan asks several times
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
 def gpu_problem(gigabytes: float) -> list[str]:
     """What stands against a method that needs so much GPU memory; empty if nothing does."""
     if not gigabytes:
@@ -190,7 +205,7 @@ def _placeholders(text: str, allowed: tuple[str, ...], where: str) -> set[str]:
 
 def _content(path: Path) -> str:
     """Hash of a file, or of all files below a folder."""
+    hashes = contents(files_in(path))
     if path.is_file():
-        return sha256_file(path)
-    files = sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-    return digest([[str(file.relative_to(path)), sha256_file(file)] for file in files])
+        return hashes[path]
+    return digest([[str(file.relative_to(path)), sha256] for file, sha256 in hashes.items()])

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from faithdiff import compat
 from faithdiff.errors import CheckpointError
+from faithdiff.files import lfs_pointer
 
 TILE, MARGIN, SCALE = 512, 16, 4  # pixels of the LQ image
 _NAMES = (
@@ -58,7 +59,9 @@ def read_state(file: Path) -> dict[str, Tensor]:
             "null"
         ) from None
     except Exception as error:  # noqa: BLE001 - a foreign file may fail in any way
-        raise CheckpointError(f"{file}: cannot be read: {error}") from None
+        raise CheckpointError(
+            f"{file}: {lfs_pointer(file) or f'cannot be read: {error}'}"
+        ) from None
 
 
 def network_of(state: dict[str, Tensor], where: str) -> Any:

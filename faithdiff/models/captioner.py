@@ -18,6 +18,8 @@ from faithdiff import seeds
 from faithdiff.config import Captioner, digest
 from faithdiff.data.images import read_image, sha256_file
 from faithdiff.errors import CheckpointError
+from faithdiff.models.weights import refuse_pointers
+from faithdiff.outside import contents
 from faithdiff.provenance import file_digest
 
 # The conversation `vicuna_v1` of the original repository.
@@ -83,8 +85,7 @@ class Llava:
 def answer_digest(config: Captioner, master_seed: int, clean: bool) -> str:
     """What decides an answer besides the image: settings, seed, and the model's files.
 
-    Weights count by name and size: reading 26 GB to look whether an answer is known would cost
-    more than the answer.
+    26 GB of weights are hashed once, and not again for each look whether an answer is known.
 
     Raises:
         CheckpointError: The model's folder is missing.
@@ -92,11 +93,8 @@ def answer_digest(config: Captioner, master_seed: int, clean: bool) -> str:
     files = [file for file in sorted(config.path.glob("*")) if file.is_file()]
     if not files:
         raise CheckpointError(f"{config.path}: the captioner is missing; run: {FETCH}")
-    about = [
-        (file.name, file.stat().st_size if file.stat().st_size > 1 << 26 else file_digest(file))
-        for file in files
-        if not file.name.startswith(".")
-    ]
+    hashes = contents(file for file in files if not file.name.startswith("."))
+    about = [(file.name, sha256) for file, sha256 in hashes.items()]
     cleaner = file_digest(config.clean) if clean and config.clean else ""
     return digest(config.model_dump(mode="json", exclude={"path"}), about, cleaner, master_seed)
 
@@ -104,6 +102,7 @@ def answer_digest(config: Captioner, master_seed: int, clean: bool) -> str:
 def _load(config: Captioner, device: torch.device) -> tuple[Any, Any]:
     if not (config.path / "config.json").is_file():
         raise CheckpointError(f"{config.path}: the captioner is missing; run: {FETCH}")
+    refuse_pointers(config.path)
     try:
         processor = AutoProcessor.from_pretrained(config.path, local_files_only=True)
         model, info = LlavaForConditionalGeneration.from_pretrained(

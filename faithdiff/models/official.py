@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from faithdiff.checkpoints import check_checkpoint
 from faithdiff.errors import CheckpointError, RunError
+from faithdiff.files import lfs_pointer
 from faithdiff.models.alignment import Alignment
 from faithdiff.models.faithdiff import FaithDiff
 from faithdiff.models.lq_encoder import LQEncoder
@@ -125,7 +127,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: is missing, truncated or damaged: {error}") from None
+        raise CheckpointError(f"{file}: {_why_not_read(file, error)}") from None
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{file}: holds more than tensors and is not unpickled: {str(error).splitlines()[0]}"
@@ -133,6 +135,19 @@ def read_state(file: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
         raise CheckpointError(f"{file}: is not a state dict of named tensors")
     return dict(state)
+
+
+def _why_not_read(file: Path, error: Exception) -> str:
+    """What is wrong with a file of weights, and not what the reader of its format says first."""
+    if pointer := lfs_pointer(file):
+        return pointer
+    if file.is_file() and file.suffix != ".safetensors" and not zipfile.is_zipfile(file):
+        # Asked to map it into memory, torch would only say that it cannot.
+        error = ValueError(
+            "it is no archive of torch.save; get it again, or load and save it with a PyTorch "
+            "newer than 1.6"
+        )
+    return f"is missing, truncated or damaged: {error}"
 
 
 def _read_config(file: Path) -> dict[str, Any]:

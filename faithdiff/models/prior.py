@@ -27,7 +27,7 @@ from faithdiff.config import Prior as PriorConfig
 from faithdiff.errors import CheckpointError
 from faithdiff.models.text import Prompt, TextEncoder, build_text_encoder, encode
 from faithdiff.models.vae import PatchAutoencoderKL
-from faithdiff.models.weights import load_part, variant_of
+from faithdiff.models.weights import load_part, refuse_pointers, variant_of
 
 
 @dataclass
@@ -150,6 +150,7 @@ def load_prior(
     Raises:
         CheckpointError: A part is missing, damaged, or does not fit its own config.
     """
+    refuse_pointers(folder)
     try:
         patched, upcast = _vae_kind(folder)
         vae_class = PatchAutoencoderKL if patched else AutoencoderKL

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from faithdiff.errors import CheckpointError
+from faithdiff.files import lfs_pointer
 
 Shapes = dict[str, tuple[int, ...]]
 FAILURES = (OSError, ValueError, TypeError, RuntimeError, SafetensorError)
@@ -66,8 +67,20 @@ def read_shapes(folder: Path, variant: str | None = None) -> Shapes:
             with safe_open(file, framework="pt") as stream:
                 shapes |= {key: tuple(stream.get_slice(key).get_shape()) for key in stream.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{file}: is damaged or truncated: {error}") from None
+            said = lfs_pointer(file) or f"is damaged or truncated: {error}"
+            raise CheckpointError(f"{file}: {said}") from None
     return shapes
+
+
+def refuse_pointers(folder: Path) -> None:
+    """Refuse a folder that was cloned without its large files, before a library reads it.
+
+    Raises:
+        CheckpointError: Names the first pointer of Git LFS, and the command that gets the file.
+    """
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in (".safetensors", ".bin", ".json", ".model") and lfs_pointer(file):
+            raise CheckpointError(f"{file}: {lfs_pointer(file)}")
 
 
 def _compare(folder: Path, found: Shapes, expected: Shapes) -> None:

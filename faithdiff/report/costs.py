@@ -15,6 +15,7 @@ import pandas as pd
 
 from faithdiff.config import Profile
 from faithdiff.errors import UserError
+from faithdiff.files import unreadable
 from faithdiff.report.cells import Block, Cell, Column, Row, Table
 from faithdiff.report.groups import group_of, in_groups
 from faithdiff.report.measured import unmeasured
@@ -53,9 +54,7 @@ def load_costs(path: Path) -> pd.DataFrame:
         with path.open("rb") as stream:
             return read_costs(stream, str(path))
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); `faithdiff collect` writes it"
-        ) from None
+        raise UserError(unreadable(path, error, "`faithdiff collect` writes it")) from None
 
 
 def read_costs(stream: IO[bytes], path: str) -> pd.DataFrame:

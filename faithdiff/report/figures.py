@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from faithdiff.config import Profile
 from faithdiff.layout import Layout
-from faithdiff.report.cells import Cell, Column, Row, Table, header, updates_text
+from faithdiff.report.cells import Cell, Column, Row, Table, cell_text, header, updates_text
 from faithdiff.report.costs import load_costs
 from faithdiff.report.curves import curve_figure, curve_table
 from faithdiff.report.heldout import heldout_figure
@@ -110,7 +110,9 @@ def _differences(
     for y, (cell, style) in enumerate(zip(cells, styles, strict=True)):
         compared = cell.comparison
         if compared is None:
-            axes.text(0, y, " n/a", va="center", fontsize=6, color=GREY)
+            # With a value of its own, it is the reference that has none.
+            why = "not compared" if cell.status == "ok" else cell_text(cell, column)
+            axes.text(0, y, f" {why}", va="center", fontsize=6, color=GREY)
             continue
         axes.plot([compared.low, compared.high], [y, y], color=style.colour)
         face = style.colour if compared.separated else "white"

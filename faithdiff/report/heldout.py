@@ -25,11 +25,12 @@ def heldout_figure(profile: Profile, scores: pd.DataFrame) -> Figure | None:
     """Draw each row of the ablation against the first one, timestep by timestep.
 
     Returns:
-        The figure; None where ``scores.csv`` has no row ``heldout_loss@<t>``.
+        The figure; None where ``scores.csv`` has no row ``heldout_loss@<t>`` of the first one, or
+        of no other.
     """
     timesteps = measured_timesteps(scores)
     rows = _compared(profile, scores, timesteps) if timesteps else ()
-    if len(rows) < 2:
+    if not any(cell.comparison for row in rows for cell in row.cells):
         return None
     first, *others = rows
     # What was measured beside them was asked for by `curve`.
@@ -89,7 +90,7 @@ def _curve(axes: Axes, timesteps: Sequence[int], row: Row, style: MethodStyle) -
         if cell.comparison is not None
     ]
     if not found:
-        axes.text(0.5, 0.5, "not measured", ha="center", color=GREY, transform=axes.transAxes)
+        axes.text(0.5, 0.5, "not run", ha="center", color=GREY, transform=axes.transAxes)
         return
     at = [t for t, _ in found]
     axes.fill_between(

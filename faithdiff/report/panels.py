@@ -103,9 +103,10 @@ def panels_figure(
             text = "" if real or column in ("LQ", "HQ") else _caption(values, column, name)
             zoomed.set_xlabel(text, fontsize=6.0, labelpad=2)
             image = _image(profile, layout, scores, (dataset, level, name), column, hq)
-            for area in (whole, zoomed) if image is None else ():
-                _absent(area)
-            if image is not None:
+            if isinstance(image, str):
+                _absent(whole, image)
+                _absent(zoomed, image)
+            else:
                 _show(whole, image, box)
                 _zoom(zoomed, image, box)
     for c, column in enumerate(columns):
@@ -169,8 +170,8 @@ def _image(
     where: tuple[str, str, str],
     column: str,
     hq: Pixels,
-) -> Pixels | None:
-    """Read the image of one column; None where the scores say that the method failed on it."""
+) -> Pixels | str:
+    """Read the image of one column; a word where the scores say that there is none."""
     dataset, level, name = where
     if column == "HQ":
         return hq
@@ -182,7 +183,9 @@ def _image(
     place = dict(zip(("dataset", "level", "image", "seed"), (*where, seed), strict=True))
     own = rows[(rows[list(place)] == pd.Series(place)).all(axis=1)]
     if not file.exists() and own["status"].str.startswith("failed").any():
-        return None
+        return "failed"
+    if not file.exists() and own.empty:
+        return "not run"
     image = read_image(file)
     if image.shape != hq.shape:
         found, wanted = image.shape[1::-1], hq.shape[1::-1]
@@ -227,10 +230,10 @@ def _zoom(axes: Axes, image: Pixels, box: Box) -> None:
     axes.imshow(image[top : top + side, left : left + side], interpolation="none")
 
 
-def _absent(axes: Axes) -> None:
+def _absent(axes: Axes, why: str) -> None:
     _bare(axes, colour=GREY)
     axes.set_box_aspect(1)
-    axes.text(0.5, 0.5, "failed", ha="center", va="center", color=GREY, transform=axes.transAxes)
+    axes.text(0.5, 0.5, why, ha="center", va="center", color=GREY, transform=axes.transAxes)
 
 
 def _bare(axes: Axes, colour: str | None = None) -> None:

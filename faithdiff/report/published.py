@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from faithdiff.errors import UserError
+from faithdiff.files import unreadable
 
 PAPER = Path("results", "paper")
 
@@ -32,7 +33,7 @@ def published_for(
         for _, row in rows[fits].iterrows():
             values.setdefault(row["method"], {})[row["metric"]] = float(row["value"])
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); restore it from git") from None
+        raise UserError(unreadable(file, error, "restore it from git")) from None
     except (KeyError, ValueError) as error:
         raise UserError(f"{file}: is damaged ({error}); restore it from git") from None
     return values

@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from faithdiff.errors import UserError
+from faithdiff.files import unreadable
 
 KEY = ["method", "seed", "dataset", "level", "image", "metric", "protocol"]
 PICTURE = "picture"
@@ -41,9 +42,7 @@ def load_scores(path: Path) -> pd.DataFrame:
         with path.open("rb") as stream:
             return read_scores(stream, str(path))
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); `faithdiff collect` writes it"
-        ) from None
+        raise UserError(unreadable(path, error, "`faithdiff collect` writes it")) from None
 
 
 def read_scores(stream: IO[bytes], path: str) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from faithdiff.errors import UserError
+from faithdiff.files import unreadable
 from faithdiff.report.cells import Block, Cell, Column, Table, cell_text, header, number
 from faithdiff.report.latex import latex_escape
 from faithdiff.report.published import published_for
@@ -121,9 +122,8 @@ def _span(row: dict[str, str]) -> str:
 
 def _means(table: Table, paper: Path) -> Iterator[tuple[Block, list[Line]]]:
     for block in table.blocks:
-        published = published_for(
-            block.datasets[0], block.levels[0], table.columns[0].protocol, paper
-        )
+        protocol = table.columns[0].protocol if table.columns else ""  # nothing was measured
+        published = published_for(block.datasets[0], block.levels[0], protocol, paper)
         ours = {row.label: row.cells for row in block.rows if row.method}
         labels = [*published, *(label for label in ours if label not in published)]
         yield (
@@ -213,7 +213,7 @@ def _rows(file: Path) -> list[dict[str, str]]:
         with file.open(newline="", encoding="utf-8") as stream:
             return list(csv.DictReader(stream))
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); restore it from git") from None
+        raise UserError(unreadable(file, error, "restore it from git")) from None
 
 
 def grid_markdown(grid: Grid) -> str:

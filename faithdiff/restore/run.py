@@ -27,7 +27,7 @@ from faithdiff.data.datasets import read_index
 from faithdiff.data.images import png_is_whole, read_image, sha256_file, write_png
 from faithdiff.data.recorded import check_lq, lq_hashes
 from faithdiff.errors import CheckpointError, RunError, UserError
-from faithdiff.files import write_text_atomic
+from faithdiff.files import unwritable, write_text_atomic
 from faithdiff.integrity import sealed
 from faithdiff.locks import claimed
 from faithdiff.methods import Foreign, Item, Method, Place, Restorer, Study
@@ -312,4 +312,4 @@ def _link(source: Path, target: Path) -> None:
         os.replace(partial, target)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise RunError(f"{target}: cannot be written: {error.strerror}") from None
+        raise unwritable(target, error) from None

@@ -127,10 +127,10 @@ def files_needed(profile: Profile, artifacts_file: Path = ARTIFACTS_FILE) -> lis
 
 
 def weights_state(profile: Profile, artifacts_file: Path = ARTIFACTS_FILE) -> dict[str, str]:
-    """Tell a workflow which weights are here, without reading them: ``artifact -> state``.
+    """Tell a workflow which weights are here: ``artifact -> state``.
 
-    The state is ``missing``, the recorded sha256, or ``size:N`` for a file put there by hand; it
-    changes when weights arrive, so that scoring runs again and fills in what was `unavailable`.
+    The state is ``missing`` or the sha256; it changes when weights arrive, so that scoring runs
+    again and fills in what was `unavailable`.
     """
     needed = weights_needed(profile, artifacts_file=artifacts_file)
     return {artifact.name: quick_state(artifact, profile.score.weights) for artifact in needed}

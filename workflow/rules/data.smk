@@ -9,6 +9,7 @@ rule prepare_dataset:
     params:
         code=code_digest("faithdiff.data.datasets"),
         config=lambda w: digest(DATASETS[w.dataset], profile.seed, *captioner_of(w.dataset)),
+        outside=lambda w: sources_of(w.dataset),
     threads: 1
     resources:
         gpu=lambda w: GPU if captioner_of(w.dataset) else 0,
@@ -78,6 +79,7 @@ rule caption:
     params:
         code=code_digest("faithdiff.models.captioning"),
         config=digest(profile.captioner, profile.seed),
+        outside=lambda w: captioner_files(clean=True),
     threads: 1
     resources:
         gpu=GPU,

@@ -4,6 +4,7 @@ rule train_prior:
         index=layout.dataset("prior") / "index.csv",
     output:
         folder=directory(layout.trained_prior),
+        run=layout.trained_prior / RUN,
     log:
         LOGS / "train_prior.log",
     benchmark:

@@ -21,7 +21,9 @@ rule tables:
             {n: [m.label, m.published, profile.updates_of(n)] for n, m in profile.methods.items()},
             # GPU-hours are of every GPU.
             [profile.device, profile.training.processes],
+            printed_metrics(),
         ),
+        published=read_outside(PAPER),
     threads: 1
     resources:
         mem_mb=needs("mem_mb", "tables"),
@@ -49,7 +51,9 @@ rule figures:
             {n: [m.label, m.published, profile.updates_of(n)] for n, m in profile.methods.items()},
             # The timesteps that the sampler visits are marked.
             profile.restore,
+            printed_metrics(),
         ),
+        published=read_outside(PAPER),
     threads: 1
     resources:
         mem_mb=needs("mem_mb", "figures"),
@@ -74,6 +78,7 @@ rule claims:
         config=digest(
             profile.report,
             {n: (m.label, profile.updates_of(n)) for n, m in profile.methods.items()},
+            printed_metrics(),
         ),
     threads: 1
     resources:
@@ -88,14 +93,16 @@ rule manifest:
         scores=layout.results / "scores.csv",
         tables=rules.tables.output,
         claims=rules.claims.output,
-        figures=rules.figures.output.folder,
+        # By what they are drawn from: a folder has no checksum, and a copy may lose its time.
+        figures=ancient(rules.figures.output.folder),
+        training=layout.results / "training.csv",
     output:
         manifest=layout.results / "manifest.json",
     log:
         LOGS / "manifest.log",
     params:
-        code=code_digest("faithdiff.report.manifest"),
-        config=digest(profile),
+        code=code_digest("faithdiff.report.manifest", "faithdiff.report.figures"),
+        config=digest(profile, printed_metrics()),
     threads: 1
     resources:
         mem_mb=needs("mem_mb", "manifest"),
@@ -110,9 +117,10 @@ rule report:
         manifest=rules.manifest.output.manifest,
         tables=rules.tables.output,
         claims=rules.claims.output,
-        figures=rules.figures.output.folder,
+        figures=ancient(rules.figures.output.folder),  # the manifest has the hash of each
     output:
         folder=directory(layout.results / "report"),
+        page=layout.results / "report" / PAGE,
     log:
         LOGS / "report.log",
     benchmark:
@@ -120,7 +128,11 @@ rule report:
     params:
         code=code_digest("faithdiff.report.page.build"),
         page=page_digest(),
-        config=digest(profile.data.places, {n: m.label for n, m in profile.methods.items()}),
+        config=digest(
+            profile.data.places,
+            {n: m.label for n, m in profile.methods.items()},
+            printed_metrics(),
+        ),
     threads: 1
     resources:
         mem_mb=needs("mem_mb", "report"),

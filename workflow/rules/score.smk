@@ -14,7 +14,7 @@ rule score:
         LOGS / "benchmarks" / "score" / "{method}-seed{seed}.tsv"
     params:
         code=code_digest("faithdiff.score.run"),
-        config=digest(list(definitions_of(profile))),
+        config=computed_metrics(),
         weights=weights_state(profile),
     threads: 1
     resources:
@@ -38,7 +38,7 @@ rule score_shard:
         LOGS / "benchmarks" / "score_shard" / "{method}-seed{seed}-{shard}.tsv"
     params:
         code=code_digest("faithdiff.score.run"),
-        config=digest(list(definitions_of(profile))),
+        config=computed_metrics(),
         weights=weights_state(profile),
         share=lambda w: f"{w.shard}/{profile.shards}",
     threads: 1

@@ -6,6 +6,7 @@ rule pretrain_alignment:
         pictures=validation_images(),
     output:
         folder=directory(layout.stage1("{recipe}", "{seed}")),
+        run=layout.stage1("{recipe}", "{seed}") / RUN,
     log:
         LOGS / "pretrain_alignment" / "{recipe}-seed{seed}.log",
     benchmark:
@@ -35,13 +36,14 @@ rule train_variant:
         cache=lambda w: [] if profile.variants[w.method].weights else layout.train_cache,
         prior=prior_files(),
         stage1=lambda w: (
-            layout.stage1(profile.variants[w.method].recipe, w.seed)
+            layout.stage1(profile.variants[w.method].recipe, w.seed) / RUN
             if profile.variants[w.method].pretrain and not profile.variants[w.method].weights
             else []
         ),
         pictures=validation_images(),
     output:
         folder=directory(layout.checkpoint("{method}", "{seed}")),
+        run=layout.checkpoint("{method}", "{seed}") / RUN,
     log:
         LOGS / "train_variant" / "{method}-seed{seed}.log",
     benchmark:
@@ -58,8 +60,8 @@ rule train_variant:
             profile.training.decisive(),
             profile.seed,
         ),
-        # Not an input: a plan must not hash gigabytes, nor fail before they are fetched.
-        weights=lambda w: size_of(profile.variants[w.method].weights),
+        # Not an input: a plan must not fail before they are fetched.
+        weights=lambda w: read_outside(profile.variants[w.method].weights),
         prior=prior_digest(),
     threads: lambda w: processes_of(w.method)
     resources:
@@ -77,6 +79,7 @@ rule train_baseline:
         prior=prior_files(),
     output:
         folder=directory(layout.checkpoint("{method}", "{seed}")),
+        run=layout.checkpoint("{method}", "{seed}") / RUN,
     log:
         LOGS / "train_baseline" / "{method}-seed{seed}.log",
     benchmark:

@@ -2,7 +2,7 @@
 rule version:
     input:
         manifest=layout.results / "manifest.json",
-        report=rules.report.output.folder,
+        report=rules.report.output.page,
         # What dvc.lock holds besides: an edit that changes no result must still reach it.
         config=[file for file in VERSIONED_CONFIG if file.is_file()],
     output:

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from faithdiff.audit.results import load_results
 from faithdiff.audit.revision import WORKING_TREE, find_revision
 from faithdiff.config import digest
-from faithdiff.errors import RunError
+from faithdiff.files import unwritable
 from faithdiff.layout import Layout
 from faithdiff.methods import Study
 from faithdiff.provenance import file_digest
@@ -57,7 +57,7 @@ def write_page(study: Study, root: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
+        raise unwritable(folder, error) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder / PAGE
