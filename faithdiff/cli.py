@@ -76,7 +76,8 @@ def prepare(
     ask = chosen.asks and dataset not in data.test
     captioner = captioning.captioner(study.profile, study.layout) if ask else None
     folder = study.layout.dataset(dataset)
-    prepare_dataset(chosen, dataset, study.profile.seed, folder, workers, captioner)
+    multiple = data.multiple_of(dataset)
+    prepare_dataset(chosen, dataset, study.profile.seed, folder, workers, captioner, multiple)
 
 
 @app.command(epilog="Example: faithdiff degrade --dataset Photos --level II --level III")

@@ -185,6 +185,11 @@ class Data(Section):
         own = found.scale if isinstance(found, FolderSet) else None
         return own or self.scale
 
+    def multiple_of(self, dataset: str) -> int:
+        """Of what the sides of a set's images are multiples: the scale, if they are degraded."""
+        degraded = dataset == "train" or dataset in self.with_hq
+        return self.scale_of(dataset) if degraded else 1
+
 
 class Vae(Section):
     patch_size: Positive  # pixel-unshuffle before the first convolution; 1 is the usual VAE

@@ -107,6 +107,12 @@ def size_of(file):
     return file.stat().st_size if file and file.is_file() else None
 
 
+def preparation_digest(w):
+    """What decides the images of a set, beside the code."""
+    multiple = profile.data.multiple_of(w.dataset)
+    return digest(DATASETS[w.dataset], profile.seed, multiple, *captioner_of(w.dataset))
+
+
 def degradation_digest(dataset, *chosen):
     """What decides the LQ images of these levels, beside the HQ images and the code."""
     scale = profile.data.scale_of(dataset)
