@@ -28,7 +28,8 @@ from pydantic import (
     model_validator,
 )
 
-from faithdiff.errors import ConfigError
+from faithdiff.errors import ConfigError, UserError
+from faithdiff.files import read_text
 
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -688,10 +689,12 @@ def _layers(file: Path, above: tuple[Path, ...]) -> list[tuple[Path, Any]]:
         raise ConfigError(" extends ".join(str(other) for other in (*above, file)) + ": a circle")
     named = f"{file} (extended by {above[-1]})" if above else str(file)
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data = yaml.safe_load(read_text(file))
     except OSError as error:
         raise ConfigError(f"{named}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date, UTF-8
+    except UserError as error:  # its encoding
+        raise ConfigError(str(error)) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date
         raise ConfigError(f"{named}: is not valid YAML: {_first_problem(error)}") from None
     if isinstance(data, dict) and "extends" in data:
         base = file.parent / str(data.pop("extends"))
