@@ -435,17 +435,17 @@ def study(profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def _make_images(profile: Profile, layout: Layout) -> None:
     rng = np.random.default_rng(0)
-    for dataset, number in itertools.product(profile.data.test, range(2)):
+    for dataset, place in itertools.product(profile.data.test, range(2)):
         hq = ndimage.gaussian_filter(rng.integers(0, 256, (48, 64, 3)).astype(float), (2, 2, 0))
         hq = np.clip((hq - 127) * 4 + 127, 0, 255).astype(np.uint8)
-        name = f"{number:04d}.png"
+        name = f"{place:04d}.png"
         write_png(hq, layout.dataset(dataset) / "hq" / name)
         for level in profile.data.levels:
             write_png(hq[::4, ::4].copy(), layout.lq(dataset, level) / name)
             for method in profile.methods:
                 write_png(hq, layout.restoration(method, 0, dataset, level) / name)
     for dataset in profile.data.test:
-        index = pd.DataFrame({"name": [f"{number:04d}" for number in range(2)]})
+        index = pd.DataFrame({"name": [f"{place:04d}" for place in range(2)]})
         index.assign(caption="noise").to_csv(layout.dataset(dataset) / "index.csv", index=False)
 
 
