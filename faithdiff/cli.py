@@ -14,6 +14,7 @@ import typer
 from faithdiff.errors import FaithDiffError, UserError
 from faithdiff.files import of_surroundings
 from faithdiff.methods import Study
+from faithdiff.terminal import write_on_any_terminal
 
 app = typer.Typer(
     name="faithdiff",
@@ -76,7 +77,8 @@ def prepare(
     ask = chosen.asks and dataset not in study.profile.data.test
     captioner = captioning.captioner(study.profile, study.layout) if ask else None
     folder = study.layout.dataset(dataset)
-    prepare_dataset(chosen, dataset, study.profile.seed, folder, workers, captioner)
+    multiple = study.profile.data.multiple_of(dataset)
+    prepare_dataset(chosen, dataset, study.profile.seed, folder, workers, captioner, multiple)
 
 
 @app.command(epilog="Example: faithdiff degrade --dataset Photos --level II --level III")
@@ -169,7 +171,7 @@ def prior_card(
     """Measure a prior before and after its training, on the prepared test sets."""
     from faithdiff.train.prior_card import write_card
 
-    typer.echo(write_card(Study.load(config), picture), nl=False)
+    print(write_card(Study.load(config), picture), end="")
 
 
 @app.command(epilog="Example: faithdiff cache")
@@ -266,7 +268,7 @@ def import_(
     else:
         save_pipeline(model, prior, out)
     count = sum(parameter.numel() for parameter in model.parameters())
-    typer.echo(f"{out}: {count:,} parameters of {weights}")
+    print(f"{out}: {count:,} parameters of {weights}")
 
 
 @app.command(
@@ -281,7 +283,7 @@ def export(
     from faithdiff.models.official import export_official
 
     export_official(checkpoint, out)
-    typer.echo(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
+    print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
 
 
 @app.command(epilog="Example: faithdiff restore-sets --method faithdiff --seed 0")
@@ -392,9 +394,9 @@ def table(
     if protocol:
         _known(protocol, study.profile.score.protocols, "--protocol")
     printed = print_table(name, study.profile, study.layout, form, published, protocol)
-    deliver(printed.text, output, lambda said: typer.echo(said, nl=False))
+    deliver(printed.text, output, lambda said: print(said, end=""))
     if output is not None:
-        deliver(printed.cells, output.with_suffix(".cells.json"), typer.echo)
+        deliver(printed.cells, output.with_suffix(".cells.json"), print)
 
 
 @app.command(epilog="Example: faithdiff figures")
@@ -421,7 +423,7 @@ def claims(
     report, files = write_claims(study.profile, study.layout, file)
     _say(files)
     for verdict, count in counts(report).items():
-        typer.echo(f"{count:4d} {verdict}")
+        print(f"{count:4d} {verdict}")
 
 
 @app.command(epilog="Example: faithdiff manifest")
@@ -450,7 +452,7 @@ def deviations(
     """Print how a profile's settings differ from the published ones, and why."""
     from faithdiff.report.deviations import deviation_table
 
-    typer.echo(deviation_table(config, paper), nl=False)
+    print(deviation_table(config, paper), end="")
 
 
 @app.command(epilog="Example: faithdiff fetch --profile released")
@@ -508,7 +510,7 @@ def plan(
     """Print what a profile will do before it starts: images, jobs, memory, disk, hours."""
     from faithdiff.plan import write_plan
 
-    typer.echo(write_plan(config, tflops, utilisation, gpus), nl=False)
+    print(write_plan(config, tflops, utilisation, gpus), end="")
 
 
 @app.command(epilog="Example: faithdiff bench --config config/mini.yaml")
@@ -603,7 +605,7 @@ def audit(
         text, code = run_history(until, history, Path(), form, only_changed, pictures)
     else:
         text, code = run_audit(request, Path(), form, only_changed, pictures)
-    deliver(text, output, lambda said: typer.echo(said, nl=False))
+    deliver(text, output, lambda said: print(said, end=""))
     raise typer.Exit(code)
 
 
@@ -620,7 +622,7 @@ def explain(
     """Print everything behind a number of a table: rows, statistics, weights, data, commands."""
     from faithdiff.audit.command import run_explain
 
-    typer.echo(run_explain(table, words, profile, revision, Path(), form), nl=False)
+    print(run_explain(table, words, profile, revision, Path(), form), end="")
 
 
 @app.command(epilog="Example: faithdiff version-study")
@@ -665,16 +667,16 @@ def verify(
     study = Study.load(config)
     report = run(study)
     for said in [*(finding.message for finding in report.findings), *report.skipped]:
-        typer.echo(said)
+        print(said)
     changed = sum(each.changed for each in report.findings)
     also = f", {changed} changed since prepared" if changed else ""
-    typer.echo(f"{report.checked} checked, {len(report.findings) - changed} damaged{also}")
+    print(f"{report.checked} checked, {len(report.findings) - changed} damaged{also}")
     if repair:
         for path in remove(report):
-            typer.echo(f"removed {path}")
+            print(f"removed {path}")
         again = f"snakemake --cores all --config profile={study.profile.profile}"
         if report.findings:
-            typer.echo(f"make it again with: {again}")
+            print(f"make it again with: {again}")
     left = [each for each in report.findings if not repair or not each.remove]
     raise typer.Exit(1 if left else 0)
 
@@ -686,7 +688,7 @@ def baseline_prepare(
     """Clone the code of a baseline at its commit and make its environment; uses the network."""
     from faithdiff.foreign.prepare import prepare as run
 
-    typer.echo(run(Study.load(config), name), nl=False)
+    print(run(Study.load(config), name), end="")
 
 
 @baseline.command("check", epilog="Example: faithdiff baseline check supir")
@@ -696,7 +698,7 @@ def baseline_check(
     """Say what is missing before a long run: environment, weights, GPU memory, consent."""
     from faithdiff.foreign.prepare import check
 
-    typer.echo(check(Study.load(config), name), nl=False)
+    print(check(Study.load(config), name), end="")
 
 
 @method_app.command("check", epilog="Example: faithdiff method check mymethod")
@@ -713,7 +715,7 @@ def method_check(
     from faithdiff.contract import check_method, kept, table
 
     findings = check_method(Study.load(config), name, seed, size)
-    typer.echo(table(name, findings), nl=False)
+    print(table(name, findings), end="")
     raise typer.Exit(0 if kept(findings) else 1)
 
 
@@ -725,11 +727,12 @@ def _known(name: str, allowed: list[str], flag: str) -> str:
 
 def _say(files: list[Path]) -> None:
     for file in files:
-        typer.echo(file)
+        print(file)
 
 
 def main() -> None:
     """Run the command line; a user's error exits with 2, a failed run with 1, a pause with 75."""
+    write_on_any_terminal(sys.stdout, sys.stderr)
     try:
         app()
     except FaithDiffError as error:

@@ -29,8 +29,8 @@ from pydantic import (
 )
 
 from faithdiff.curves import expanded, row_name
-from faithdiff.errors import ConfigError
-from faithdiff.files import unreadable
+from faithdiff.errors import ConfigError, UserError
+from faithdiff.files import read_text, unreadable
 
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -186,6 +186,11 @@ class Data(Section):
         found = self.test.get(dataset)
         own = found.scale if isinstance(found, FolderSet) else None
         return own or self.scale
+
+    def multiple_of(self, dataset: str) -> int:
+        """Of what the sides of a set's images are multiples: the scale, if they are degraded."""
+        degraded = dataset == "train" or dataset in self.with_hq
+        return self.scale_of(dataset) if degraded else 1
 
 
 class Vae(Section):
@@ -769,10 +774,12 @@ def _layers(file: Path, above: tuple[Path, ...]) -> list[tuple[Path, Any]]:
         raise ConfigError(" extends ".join(str(other) for other in (*above, file)) + ": a circle")
     named = f"{file} (extended by {above[-1]})" if above else str(file)
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data = yaml.safe_load(read_text(file))
     except OSError as error:
         raise ConfigError(unreadable(Path(named), error)) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date, UTF-8
+    except UserError as error:  # its encoding
+        raise ConfigError(str(error)) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date
         raise ConfigError(f"{named}: is not valid YAML: {_first_problem(error)}") from None
     if isinstance(data, dict) and "extends" in data:
         base = file.parent / str(data.pop("extends"))

@@ -18,7 +18,7 @@ import torch
 from faithdiff.config import Dataset, FolderSet, Group, MixtureSet, Stage1
 from faithdiff.data.artifacts import Artifact, lacking, quick_state
 from faithdiff.data.fetch import RAW
-from faithdiff.data.images import list_images
+from faithdiff.data.images import scan
 from faithdiff.errors import UserError
 from faithdiff.methods import Study
 from faithdiff.resources import Sizes
@@ -377,7 +377,9 @@ def _images_in(dataset: Dataset) -> int | None:
         return None if None in parts else sum(part or 0 for part in parts)
     if not isinstance(dataset, FolderSet):
         return dataset.count
-    return len(list_images(dataset.path)) if dataset.path.is_dir() else None
+    if not dataset.path.is_dir():
+        return None
+    return len(scan(dataset.path, dataset.recursive).by_name())
 
 
 def _measure(device: str, dtype: torch.dtype) -> tuple[str, float]:

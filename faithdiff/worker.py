@@ -6,15 +6,19 @@ for the command that waits, which exits with the code for it.
 
 from __future__ import annotations
 
+import sys
+
 from faithdiff.cli import app, stop
 from faithdiff.errors import FaithDiffError, Paused
 from faithdiff.files import of_surroundings, write_text_atomic
+from faithdiff.terminal import write_on_any_terminal
 from faithdiff.train.launch import PAUSED
 from faithdiff.train.processes import launched_first
 
 
 def main() -> None:
     """Run a verb of the command line in this process."""
+    write_on_any_terminal(sys.stdout, sys.stderr)
     try:
         app()
     except Paused as pause:

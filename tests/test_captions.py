@@ -14,7 +14,14 @@ from tiny_llava import save_tiny_llava
 
 from faithdiff import cli
 from faithdiff.config import Captioner
-from faithdiff.data.captions import AnswerCache, ask_all, file_captions, read_captions, shorten
+from faithdiff.data.captions import (
+    AnswerCache,
+    Captions,
+    ask_all,
+    file_captions,
+    read_captions,
+    shorten,
+)
 from faithdiff.data.datasets import read_index
 from faithdiff.data.images import write_png
 from faithdiff.errors import CheckpointError, UserError
@@ -44,15 +51,77 @@ def test_captions_beside_images(tmp_path: Path) -> None:
     files = {name: tmp_path / f"{name}.png" for name in "abc"}
     (tmp_path / "a.txt").write_text("As it is. Yes. No.\n")
     (tmp_path / "b.json").write_text(json.dumps({"caption": "The image shows it. So. It ends."}))
-    assert file_captions(tmp_path, files) == {"a": "As it is. Yes. No.", "b": "It. So."}
+    assert file_captions(tmp_path, files).by_name == {"a": "As it is. Yes. No.", "b": "It. So."}
     (tmp_path / "captions.csv").write_text("name,caption\nc,from the table\n")
-    assert file_captions(tmp_path, files) == {"c": "from the table"}
+    assert file_captions(tmp_path, files).by_name == {"c": "from the table"}
     (tmp_path / "captions.csv").unlink()
     (tmp_path / "c.json").write_text("[]")
     with pytest.raises(UserError, match=r"c\.json: is not a JSON object with a key 'caption'"):
         file_captions(tmp_path, files)
     with pytest.raises(UserError, match="is missing; make it with: faithdiff caption"):
         read_captions(tmp_path / "captions.csv")
+
+
+def captions_of(tmp_path: Path, content: bytes, *names: str) -> Captions:
+    """What a table says of images of these names."""
+    (tmp_path / "captions.csv").write_bytes(content)
+    return file_captions(tmp_path, {name: tmp_path / f"{name}.png" for name in names})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_table_of_another_program_has_no_byte_order_mark_in_it(
+    tmp_path: Path, encoding: str
+) -> None:
+    text = 'name,caption\r\ncafé,"a café, ""open"""\r\n'
+    assert captions_of(tmp_path, text.encode(encoding), "café").by_name == {
+        "café": 'a café, "open"'
+    }
+    (tmp_path / "captions.csv").unlink()
+    (tmp_path / "a.txt").write_bytes("a café".encode(encoding))
+    assert file_captions(tmp_path, {"a": tmp_path / "a.png"}).by_name == {"a": "a café"}
+
+
+@pytest.mark.parametrize("name", ["captions.csv", "a.txt", "a.json"])
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le"])
+def test_text_in_another_encoding_is_refused_with_the_way_out(
+    tmp_path: Path, name: str, encoding: str
+) -> None:
+    (tmp_path / name).write_bytes("name,caption\na,a café\n".encode(encoding))
+    with pytest.raises(UserError, match=rf"{name}: is not UTF-8 \(.* in line .*iconv -f"):
+        file_captions(tmp_path, {"a": tmp_path / "a.png"})
+
+
+def test_a_row_that_belongs_to_no_image_is_refused_with_the_closest_name(tmp_path: Path) -> None:
+    for row, hint in (
+        ("kitchen.png", r"did you mean 'kitchen'\?"),
+        ("kitchne", r"did you mean 'kitchen'\?"),
+        ("Kitchen", r"did you mean 'kitchen'\?"),
+        ("garden", "image; names are those"),
+    ):
+        text = f"name,caption\n{row},with a window\n".encode()
+        with pytest.raises(UserError, match=rf"captions\.csv: '{row}' is the name of no .*{hint}"):
+            captions_of(tmp_path, text, "kitchen", "hall")
+
+
+def test_equal_letters_of_other_code_points_are_one_name(tmp_path: Path) -> None:
+    decomposed = "cafe\N{COMBINING ACUTE ACCENT}"  # as macOS names files
+    found = captions_of(tmp_path, "name,caption\ncafé,open\n".encode(), decomposed)
+    assert found.by_name == {decomposed: "open"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name;caption\na;b\n", "needs the columns name,caption, has name;caption"),
+        ("name,caption\na,red, with a roof\n", "line 2: has not 2 fields .* into quotes"),
+        ("name,caption\na\n", "line 2: has not 2 fields"),
+        ("name,caption\na,b\na,c\n", "names 'a' more than once"),
+        ('name,caption\na,"b\n', "is not a table"),
+    ],
+)
+def test_a_table_that_loses_words_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=rf"captions\.csv: {message}"):
+        captions_of(tmp_path, text.encode(), "a")
 
 
 def test_no_image_is_asked_about_twice(tmp_path: Path) -> None:
@@ -262,7 +331,7 @@ def test_the_command_captions_a_test_set_once(
     shutil.copytree(root / "config", tmp_path / "config")
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate("ab"):
-        pixels = np.random.default_rng(seed).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 52, 3)).astype(np.uint8)
         write_png(pixels, Path(f"raw/{name}.png"))
     real = {"source": "folder", "path": "raw", "lq_only": True, "captions": "llava"}
     profile = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from faithdiff import cli
+from faithdiff.terminal import write_on_any_terminal
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
@@ -71,3 +73,31 @@ def test_commands_that_the_documentation_names_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert targets
     assert all(re.search(rf"(?m)^{target}:", makefile) for target in targets)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("ascii", r"PSNR ^ -2.15 +-0.1, caf\xe9 \u5b57 \udce9"),
+        ("latin-1", r"PSNR ^ -2.15 ±0.1, café \u5b57 \udce9"),
+        ("utf-8", r"PSNR ↑ −2.15 ±0.1, café 字 \udce9"),
+    ],
+)
+def test_a_terminal_shows_what_it_can(encoding: str, shown: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    write_on_any_terminal(stream)
+    print("PSNR ↑ −2.15 ±0.1, café 字 \udce9", file=stream, end="", flush=True)
+    assert stream.buffer.getvalue().decode(encoding) == shown
+
+
+def test_the_command_line_prints_its_tables_on_an_ascii_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["faithdiff", "table", "main"])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code in (None, 0)
+    sys.stdout.flush()
+    assert b"PSNR ^" in sys.stdout.buffer.getvalue()

@@ -331,3 +331,10 @@ def test_a_row_under_another_sampler_has_the_settings_of_its_design() -> None:
     assert {key for key in own if own[key] != common[key]} == {"sampling"}
     assert profile.checkpoint_of("supir-own") == "supir" and "supir-own" in profile.on_prior
     assert "supir-own" not in profile.denoisers  # its loss is that of the same weights
+
+
+def test_a_profile_in_another_encoding_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_bytes("profile: café\n".encode("cp1252"))
+    with pytest.raises(ConfigError, match=r"own\.yaml: is not UTF-8 .* line 1.*iconv"):
+        load_profile(file)

@@ -19,8 +19,10 @@ from faithdiff.data.datasets import (
     source_hashes,
 )
 from faithdiff.data.folders import sources
-from faithdiff.data.images import read_image, write_png
-from faithdiff.errors import UserError
+from faithdiff.data.images import Notes, read_image, write_png
+from faithdiff.degrade.dataset import degrade_dataset
+from faithdiff.degrade.levels import load_choices
+from faithdiff.errors import ImageError, UserError
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -98,6 +100,7 @@ def test_scores_choose_images_and_limit_bounds_them(raw: Path, tmp_path: Path) -
     scores.write_text("a.png,0.9\nb.png,0.72\nc.png,0.73\n")
     config = folder_set(raw, quality={"scores": scores, "above": 0.72})
     assert [source.name for source in sources(config)] == ["a", "c"]
+    scores.write_bytes(b"\xef\xbb\xbf" + scores.read_bytes())  # as Excel saves it
     config = folder_set(raw, quality={"scores": scores, "above": 0.72}, limit=1)
     assert [source.name for source in sources(config)] == ["a"]
 
@@ -109,14 +112,18 @@ def test_scores_choose_images_and_limit_bounds_them(raw: Path, tmp_path: Path) -
         ("a.png,0.9\n", "has no score for b.png"),
         ("a.png;0.9\n", "is not made of lines"),
         ("a.png,0\nb.png,0\nc.png,0\n", "no image scores above 0.72"),
+        ("a.png,1\nB.png,1\nc.png,1\n", r"no score for b.png .*did you mean 'B.png'"),
+        ("a.png,1\nb.png,1\nc.png,nan\n", "'c.png' has nan"),
+        ("a.png,1\nb.png,1\nc.png,1\na.png,0\n", "'a.png' has 1 and 0; give one"),
+        (b"caf\xe9.png,1\n", r"is not UTF-8 \(byte 0xe9 in line 1\); save it as UTF-8"),
     ],
 )
 def test_scores_that_do_not_serve_are_refused(
-    raw: Path, tmp_path: Path, text: str | None, message: str
+    raw: Path, tmp_path: Path, text: str | bytes | None, message: str
 ) -> None:
     scores = tmp_path / "scores.csv"
     if text is not None:
-        scores.write_text(text)
+        scores.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=message):
         sources(folder_set(raw, quality={"scores": scores, "above": 0.72}))
 
@@ -161,6 +168,76 @@ def test_images_that_are_all_too_small_are_said(raw: Path, tmp_path: Path) -> No
     assert not (tmp_path / "out/index.csv").exists()
 
 
+def test_hq_images_are_cut_to_a_multiple_of_the_scale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that what is restored from their LQ images has their size."""
+    odd, even = picture(95, 127), picture(64, 64)
+    write_png(odd, tmp_path / "raw/odd.png")
+    write_png(even, tmp_path / "raw/even.png")
+    out = tmp_path / "out"
+    prepared(folder_set(tmp_path / "raw"), out, multiple=4)
+    assert np.array_equal(read_image(out / "hq/odd.png"), odd[:92, :124])
+    assert np.array_equal(read_image(out / "hq/even.png"), even)
+    index = read_index(out).set_index("name")
+    assert tuple(index.loc["odd", ["width", "height"]]) == ("124", "92")
+    assert index.loc["odd", "source"] == "odd.png; 127 x 95 cut to 124 x 92 px"
+    assert index.loc["even", "source"] == "even.png"
+    assert capsys.readouterr().out == "prepare train: cut to a multiple of 4 px: odd.png\n"
+    level = load_choices(Path(__file__).parents[1] / "config/levels.yaml")["II"]
+    degrade_dataset(out / "hq", out / "index.csv", "II", level, 4, 1, "train", out / "lq", False)
+    assert read_image(out / "lq/odd.png").shape[:2] == (92 // 4, 124 // 4)
+
+
+def test_an_image_below_the_scale_is_refused(tmp_path: Path) -> None:
+    write_png(picture(3, 50), tmp_path / "raw/thin.png")
+    with pytest.raises(ImageError, match=r"thin\.png: of 50 x 3 px, each side needs 4 at least"):
+        prepared(folder_set(tmp_path / "raw"), tmp_path / "out", multiple=4)
+
+
+def test_what_a_preparation_leaves_out_or_changes_is_said(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_png(picture(64, 64), raw / "trip/d.png")
+    Image.fromarray(picture(64, 64)).save(raw / "e.jfif")
+    Image.fromarray(picture(64, 64)).convert("RGBA").save(raw / "f.png")
+    clear = Image.new("RGBA", (64, 64), (9, 9, 9, 99))
+    clear.save(raw / "g.tif", save_all=True, append_images=[clear, clear])
+    for name in ("a.txt", "notes.txt", ".hidden"):
+        (raw / name).write_text("a word")
+    config = folder_set(raw, crops={"size": 64, "count": 1})
+    made = prepared(config, tmp_path / "out", workers=2)
+    assert {name[0] for name in made} == set("abefg")
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    for part in (
+        "skipped, no format of images: notes.txt;",  # a.txt is the caption of a
+        "skipped, sub-folder: trip",
+        "skipped, smaller than a crop: c.png",
+        "without a caption: b.png, c.png, e.jfif and 2 more",
+        "first of 3 frames: g.tif",
+        "transparency laid on white: g.tif\n",
+    ):
+        assert part in said
+    source = read_index(tmp_path / "out").set_index("name").loc["g-0", "source"]
+    assert source == "g.tif, 64 px from 0,0; first of 3 frames; transparency laid on white"
+
+
+def test_links_to_one_picture_are_images_of_their_own(raw: Path, tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (raw / f"{name}.png").rename(tmp_path / f"{name}.png")
+    for name in ("first", "second"):
+        (raw / f"{name}.png").symlink_to(tmp_path / "a.png")
+    (raw / "third.png").symlink_to(tmp_path / "none.png")
+    (raw / "all").symlink_to(tmp_path)
+    notes = Notes()
+    found = sources(folder_set(raw, recursive=True), notes)
+    assert [source.name for source in found] == ["first", "second"]
+    assert notes.line() == (
+        "skipped, link that leads nowhere: third.png; skipped, link to a folder: all"
+    )
+
+
 def test_real_world_images_are_prepared_as_lq(raw: Path, tmp_path: Path) -> None:
     Image.fromarray(picture(20, 30)).save(raw / "d.jpg", quality=50)
     prepare_dataset(folder_set(raw, lq_only=True), "Real", 1, tmp_path / "out")
@@ -203,6 +280,7 @@ def test_real_sets_have_one_level_and_may_have_a_scale() -> None:
     both = data()
     assert both.places == [("Scenes", "I"), ("Scenes", "II"), ("Real", "real")]
     assert (both.with_hq, both.real) == (["Scenes"], ["Real"])
+    assert [both.multiple_of(name) for name in ("Scenes", "Real", "train", "prior")] == [4, 1, 4, 1]
     assert (both.scale_of("Scenes"), both.scale_of("Real"), both.scale_of("train")) == (4, 2, 4)
     real = {"source": "folder", "path": "x", "lq_only": True}
     for changes, message in (

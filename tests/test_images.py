@@ -6,19 +6,27 @@ import errno
 import hashlib
 import io
 import os
+import struct
 import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import skimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image, ImageFile
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 from faithdiff.data import images
-from faithdiff.data.images import list_images, read_image, sha256_file, write_png
+from faithdiff.data.images import (
+    list_images,
+    read_image,
+    read_picture,
+    sha256_file,
+    write_png,
+)
 from faithdiff.errors import ImageError, RunError, UserError
 
 
@@ -160,6 +168,145 @@ def test_exif_rotation_is_applied(tmp_path: Path, tag: int, turns: int) -> None:
     assert np.array_equal(read_image(tmp_path / "turned.png"), np.rot90(_picture(), turns))
 
 
+# --- What a file holds besides -------------------------------------------------------------------
+
+
+def _profile_of(photo: str) -> bytes:
+    with Image.open(Path(skimage.__file__).parent / "data" / photo) as picture:
+        return bytes(picture.info["icc_profile"])
+
+
+def _grey_profile(gamma: float) -> bytes:
+    """A small ICC profile: grey, with white at D50 and a power curve."""
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    place, tags = 128 + 4 + 2 * 12, b""
+    for name, tag in ((b"kTRC", curve), (b"wtpt", white)):
+        tags += name + struct.pack(">II", place, len(tag))
+        place += len(tag)
+    size = struct.pack(">I", place)
+    head = size + bytes(4) + b"\x02\x40\0\0" + b"mntrGRAYXYZ " + bytes(12) + b"acsp" + bytes(28)
+    return (head + white[8:]).ljust(128, b"\0") + struct.pack(">I", 2) + tags + curve + white
+
+
+def test_colours_are_converted_from_their_profile(tmp_path: Path) -> None:
+    wide = _profile_of("rocket.jpg")  # Adobe RGB
+    picture = Image.fromarray(_picture())
+    expected = ImageCms.profileToProfile(
+        picture, io.BytesIO(wide), ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
+    assert np.abs(np.int16(expected) - _picture()).max() > 15
+    for name in ("wide.png", "wide.tif", "wide.webp"):
+        picture.save(tmp_path / name, icc_profile=wide, **{"lossless": True} if "w" in name else {})
+        read = read_picture(tmp_path / name)
+        assert np.abs(np.int16(expected) - read.pixels).max() <= 1
+        assert read.changes == ("converted from Adobe RGB (1998) to sRGB",)
+    clear = picture.copy()
+    clear.putalpha(128)
+    clear.save(tmp_path / "clear.png", icc_profile=wide)
+    read = read_picture(tmp_path / "clear.png")
+    assert np.abs((np.int16(expected) + 255) // 2 - read.pixels).max() <= 2
+    assert read.changes[1:] == ("transparency laid on white",)
+    stored = read_picture(tmp_path / "wide.png", convert_colours=False)
+    assert np.array_equal(stored.pixels, _picture()) and stored.changes == ()
+
+
+def test_values_that_are_srgb_stay_as_they_are(tmp_path: Path) -> None:
+    picture = Image.fromarray(_picture())
+    own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for icc in (None, own, _profile_of("astronaut.png")):
+        picture.save(tmp_path / "plain.png", icc_profile=icc)
+        read = read_picture(tmp_path / "plain.png")
+        assert np.array_equal(read.pixels, _picture()) and read.changes == ()
+        picture.convert("L").save(tmp_path / "grey.png", icc_profile=icc)
+        read = read_picture(tmp_path / "grey.png")
+        assert np.array_equal(read.pixels[..., 1], picture.convert("L")) and read.changes == ()
+
+
+def test_grey_is_converted_from_a_grey_profile(tmp_path: Path) -> None:
+    values = np.array([[0, 55, 255]], np.uint8)
+    Image.fromarray(values).save(tmp_path / "linear.png", icc_profile=_grey_profile(1))
+    read = read_picture(tmp_path / "linear.png")
+    # sRGB's curve: 12.92 x below 0.0031308, else 1.055 x^(1/2.4) - 0.055
+    assert np.abs(np.int16(read.pixels[0, :, 0]) - [0, 128, 255]).max() <= 1
+    assert read.changes == ("converted from an unnamed profile to sRGB",)
+    clear = Image.fromarray(values)
+    clear.putalpha(254)
+    clear.save(tmp_path / "clear.png", icc_profile=_grey_profile(1))
+    assert np.abs(np.int16(read_picture(tmp_path / "clear.png").pixels) - read.pixels).max() <= 1
+    Image.fromarray(values.astype(np.uint16) * 257).save(
+        tmp_path / "deep.png", icc_profile=_grey_profile(1)
+    )
+    deep = read_picture(tmp_path / "deep.png")
+    assert np.array_equal(deep.pixels, read.pixels)
+    assert deep.changes == ("reduced to 8 bits", *read.changes)
+
+
+@pytest.mark.parametrize(
+    ("mode", "icc", "said"),
+    [
+        ("RGB", b"no profile" * 20, ("its colour profile is damaged and was ignored",)),
+        (
+            "RGB",
+            _grey_profile(1),
+            ("its profile (an unnamed profile) is not of RGB and was ignored",),
+        ),
+        (
+            "CMYK",
+            _grey_profile(1),
+            ("its profile (an unnamed profile) is not of CMYK and was ignored",),
+        ),
+        ("CMYK", None, ("CMYK without a colour profile",)),
+    ],
+)
+def test_a_profile_that_says_nothing_is_ignored_and_said(
+    tmp_path: Path, mode: str, icc: bytes | None, said: tuple[str, ...]
+) -> None:
+    picture = Image.fromarray(_picture()).convert(mode)
+    picture.save(tmp_path / "odd.tif", icc_profile=icc)
+    read = read_picture(tmp_path / "odd.tif")
+    assert np.array_equal(read.pixels, picture.convert("RGB")) and read.changes == said
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
+def test_of_several_frames_the_first_is_read_and_that_is_said(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "lime", "blue")]
+    path = tmp_path / f"moving.{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    read = read_picture(path)
+    assert read.changes == ("first of 3 frames",)
+    assert np.abs(read.pixels[0, 0] - np.int16([255, 0, 0])).max() <= 2
+
+
+def test_sixteen_bits_and_an_odd_gamma_are_said(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "deep.png"), np.zeros((2, 2, 3), np.uint16))
+    assert read_picture(tmp_path / "deep.png").changes == ("reduced to 8 bits",)
+    for gamma, said in ((100_000, "taken as sRGB, its gamma of 1 is not applied"), (45_455, "")):
+        info = PngImagePlugin.PngInfo()
+        info.add(b"gAMA", gamma.to_bytes(4, "big"))
+        Image.fromarray(_picture()).save(tmp_path / "gamma.png", pnginfo=info)
+        read = read_picture(tmp_path / "gamma.png")
+        assert "".join(read.changes) == said and np.array_equal(read.pixels, _picture())
+
+
+def test_what_is_named_is_read_like_what_is_listed(tmp_path: Path) -> None:
+    """One list of formats: each suffix of it is found in a folder, and PostScript in neither."""
+    names = {
+        "a.jfif": "JPEG",
+        "b.ppm": "PPM",
+        "c.jp2": "JPEG2000",
+        "d.tga": "TGA",
+        "e.AVIF": "AVIF",
+    }
+    for name, kind in names.items():
+        Image.fromarray(_picture()).save(tmp_path / name, kind)
+        assert read_image(tmp_path / name).shape == (24, 40, 3)
+    Image.fromarray(_picture()).save(tmp_path / "f.eps")
+    assert [path.name for path in list_images(tmp_path)] == [*names]
+    with pytest.raises(ImageError, match=r"f\.eps: EPS is no format of pixels; save it as PNG"):
+        read_image(tmp_path / "f.eps")
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tif"])
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.05])
 def test_truncated_files_are_named(tmp_path: Path, suffix: str, share: float) -> None:
@@ -251,6 +398,9 @@ def test_listing_refuses_missing_and_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         list_images(tmp_path / "nowhere")
     (tmp_path / "readme.md").touch()
+    (tmp_path / "trip").mkdir()
+    with pytest.raises(UserError, match=r"holds no image .*its sub-folders \(.*trip\) were not"):
+        list_images(tmp_path)
     with pytest.raises(UserError, match="holds no image"):
         list_images(tmp_path)
 

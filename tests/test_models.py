@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -222,6 +223,28 @@ def test_a_saved_prior_computes_the_same(prior: Prior, tmp_path: Path) -> None:
 
 
 # --- Full size ----------------------------------------------------------------------------------
+
+
+def test_captions_beyond_the_tokens_are_said_once_and_not_without_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prior = load_prior(Path(__file__).parents[1] / "prior/mini")
+    start = "a red car and a blue car and a green car and a red car and a blue car and a green car"
+    one, other = f"{start} by the sea {start}", f"{start} by the sea and another"
+    cut = prior.encode_text([one, one, "a red car"])
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert re.match(
+        r'caption cut: "a red car .*" has \d+ tokens, 32 are read: it ends after "', said
+    )
+    prior.encode_text([one])
+    assert capsys.readouterr().out == ""
+    torch.testing.assert_close(prior.encode_text([other]).pooled, cut.pooled[:1])
+    assert "caption cut" in capsys.readouterr().out
+    prior.encode_text([f"{start} number {n} {start}" for n in range(20)])
+    assert capsys.readouterr().out.splitlines()[-1].endswith("; others that are cut are not named")
+    prior.encode_text([f"{start} {start}"])
+    assert capsys.readouterr().out == ""
 
 
 def _sdxl_unet() -> UNet2DConditionModel:

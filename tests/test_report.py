@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage, stats
 
@@ -23,9 +24,10 @@ from faithdiff.config import Profile, load_profile
 from faithdiff.data.images import write_png
 from faithdiff.errors import ImageError, UserError
 from faithdiff.layout import Layout
-from faithdiff.report.cells import Cell, Table
+from faithdiff.report.cells import Cell, Table, number
 from faithdiff.report.figures import write_figures
-from faithdiff.report.latex import latex_escape, to_latex
+from faithdiff.report.html import to_html
+from faithdiff.report.latex import latex_escape, latex_head, to_latex
 from faithdiff.report.panels import detailed_box, levels_figure, panel_level, panels_figure
 from faithdiff.report.published import published_for
 from faithdiff.report.render import to_markdown
@@ -191,7 +193,9 @@ def test_only_a_separated_best_is_bold(
         separated = not (best.low <= 0 <= best.high) and best.p_holm < 0.05
         expected = ("best", "second") if separated else ("tie", "tie")
         assert tuple(marks[method] for method in order[:2]) == expected
-        assert all(marks[method] == "" for method in order[2:])
+        printed = {method: number(mean, table.columns[c]) for method, mean in own.items()}
+        for method in order[2:]:  # a mean that prints like the runner-up's has its mark
+            assert marks[method] == (expected[1] if printed[method] == printed[order[1]] else "")
 
 
 def test_a_clear_winner_is_bold_and_a_tie_is_not(profile: Profile) -> None:
@@ -200,6 +204,28 @@ def test_a_clear_winner_is_bold_and_a_tie_is_not(profile: Profile) -> None:
     assert all(marks[key] == "best" for key in marks if key[1:] == ("faithdiff", "psnr"))
     assert not any(mark == "best" for key, mark in marks.items() if key[2] == "lpips")
     assert re.search(r"\| FaithDiff \| \*\*2\d\.\d\d\*\* \|", to_markdown(table))
+
+
+@pytest.mark.parametrize("lead", [0.0, 2.0])
+def test_rows_that_print_alike_share_the_mark(profile: Profile, lead: float) -> None:
+    profile = with_report(profile, main=["frozen", "separate", "faithdiff"])
+
+    def value(method: str, metric: str, image: int) -> float:
+        # Below what is printed, and not separated.
+        hidden = 1e-4 * (method == "separate") * (1 if image % 2 else -0.9)
+        return 20 + 0.1 * image + hidden + lead * (method == "faithdiff")
+
+    table = main_table(make_scores(profile, value), profile, paper=PAPER)
+    assert "print alike share this mark" in table.caption
+    marks = {key[1]: cell.mark for key, cell in cells(table) if key[2] == "psnr"}
+    runner_up = "second" if lead else "tie"
+    assert marks == {
+        "frozen": runner_up,
+        "separate": runner_up,
+        "faithdiff": "best" if lead else "tie",
+    }
+    line = next(line for line in to_markdown(table).splitlines() if AWKWARD[:4] in line)
+    assert line.split(" | ")[1].startswith("<ins>")
 
 
 def test_equal_methods_tie(profile: Profile) -> None:
@@ -409,17 +435,17 @@ def study(profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def _make_images(profile: Profile, layout: Layout) -> None:
     rng = np.random.default_rng(0)
-    for dataset, number in itertools.product(profile.data.test, range(2)):
+    for dataset, place in itertools.product(profile.data.test, range(2)):
         hq = ndimage.gaussian_filter(rng.integers(0, 256, (48, 64, 3)).astype(float), (2, 2, 0))
         hq = np.clip((hq - 127) * 4 + 127, 0, 255).astype(np.uint8)
-        name = f"{number:04d}.png"
+        name = f"{place:04d}.png"
         write_png(hq, layout.dataset(dataset) / "hq" / name)
         for level in profile.data.levels:
             write_png(hq[::4, ::4].copy(), layout.lq(dataset, level) / name)
             for method in profile.methods:
                 write_png(hq, layout.restoration(method, 0, dataset, level) / name)
     for dataset in profile.data.test:
-        index = pd.DataFrame({"name": [f"{number:04d}" for number in range(2)]})
+        index = pd.DataFrame({"name": [f"{place:04d}" for place in range(2)]})
         index.assign(caption="noise").to_csv(layout.dataset(dataset) / "index.csv", index=False)
 
 
@@ -488,6 +514,38 @@ def test_latex_compiles_with_booktabs_alone(profile: Profile, tmp_path: Path) ->
     body += to_latex(ablation_table(scores, profile))
     document = (
         rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
+    )
+    (tmp_path / "t.tex").write_text(document, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert run.returncode == 0, run.stdout.decode(errors="replace")[-2000:]
+
+
+LABEL = "A & B < 50 %, $x_{1$ ~é~ α ≤ 2 → 字"  # as people write them
+
+
+def test_a_label_is_text_in_every_format(profile: Profile, tmp_path: Path) -> None:
+    variants = dict(profile.variants)
+    variants["frozen"] = variants["frozen"].model_copy(update={"label": LABEL})
+    profile = profile.model_copy(update={"variants": variants})
+    table = main_table(make_scores(profile), profile, paper=PAPER)
+    assert r"| A \& B \< 50 %, \$x\_{1\$ \~é\~ α ≤ 2 → 字 |" in to_markdown(table)
+    assert '<th scope="row">A &amp; B &lt; 50 %, $x_{1$ ~é~ α ≤ 2 → 字</th>' in to_html(table)
+    latex = to_latex(table)
+    assert r"A \& B \textless{} 50 \%, \$x\_\{1\$" in latex and r"$\alpha$ $\leq$ 2" in latex
+    assert latex.splitlines()[2] == "% pdflatex has no 字: lualatex and a font that has them."
+    with matplotlib.rc_context(RC):
+        figure = Figure()
+        figure.text(0, 0, LABEL.replace("字", ""))
+        save(figure, tmp_path / "label")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="NO pdflatex: LaTeX is NOT compiled")
+def test_pdflatex_prints_what_is_not_said_to_be_beyond_it(tmp_path: Path) -> None:
+    text = latex_escape("ünï ß ő – “q” ‘s’ … € † • × → ≤ ≥ ≈ ≠ ∞ µ α λ ω − ± ° ² ½ ÷")
+    assert not [line for line in latex_head("x", text) if "pdflatex has no" in line]
+    document = (
+        rf"\documentclass{{article}}\begin{{document}}{text} \textbf{{{text}}}\end{{document}}"
     )
     (tmp_path / "t.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]

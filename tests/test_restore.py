@@ -580,6 +580,42 @@ def test_results_never_collide(study: Study, tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "out").glob("*.png")] == ["two.png"]
 
 
+def test_what_is_skipped_or_read_otherwise_is_said_before(
+    study: Study, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "trip").mkdir()
+    (pictures / "grey.png").rename(pictures / "grey.ppm")  # a suffix, whatever the content
+    (pictures / "again.png").symlink_to(pictures / "sixteen.tif")
+    _own(study, [pictures], tmp_path / "out")
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said == (
+        "restore: skipped, no format of images: notes.txt; skipped, sub-folder: trip; "
+        "reduced to 8 bits: again.png, sixteen.tif"
+    )
+    made = {file.stem: file.read_bytes() for file in (tmp_path / "out").glob("*.png")}
+    assert len(made) == 7 and "grey" in made
+    assert made["again"] == made["sixteen"]  # two names of one picture are two results
+
+
+def test_restoring_twice_into_the_folder_of_the_pictures(
+    study: Study, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("with alpha.png", "grey.png"):  # these would be written over
+        (pictures / name).unlink()
+    _own(study, [pictures], pictures)
+    before = {file.name: file.read_bytes() for file in pictures.iterdir()}
+    capsys.readouterr()
+    _own(study, [pictures, pictures / "palette.png"], pictures)
+    assert {file.name: file.read_bytes() for file in pictures.iterdir()} == before
+    said = capsys.readouterr().out
+    assert "skipped, result of an earlier call: palette.png, sixteen.png, turned.png and 1" in said
+    assert "4 of 4 pictures are restored already" in said and "restored.json" not in said
+    with pytest.raises(UserError, match=r"are results of .*give another --output"):
+        _own(study, [pictures / "palette.png"], pictures)
+    _own(study, [pictures / "palette.png"], pictures / "larger")
+    assert read_image(pictures / "larger/palette.png").shape == (16 * 13, 16 * 21, 3)
+
+
 def test_wrong_arguments_are_explained(study: Study, tmp_path: Path) -> None:
     write_png(_gradient(8, 8), tmp_path / "a.png")
     (tmp_path / "empty").mkdir()

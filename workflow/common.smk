@@ -118,6 +118,12 @@ def captioner_files(clean):
     return read_outside(profile.captioner.path, *([profile.captioner.clean] if clean else []))
 
 
+def preparation_digest(w):
+    """What decides the images of a set, beside the code."""
+    multiple = profile.data.multiple_of(w.dataset)
+    return digest(DATASETS[w.dataset], profile.seed, multiple, *captioner_of(w.dataset))
+
+
 def degradation_digest(dataset, *chosen):
     """What decides the LQ images of these levels, beside the HQ images and the code."""
     scale = profile.data.scale_of(dataset)

@@ -6,14 +6,20 @@ training captions describe the HQ image, test captions the LQ image.
 
 from __future__ import annotations
 
+import csv
+import difflib
+import io
 import json
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from faithdiff.errors import UserError
-from faithdiff.integrity import append_row, check_summed, read_rows, write_summed
+from faithdiff.files import read_text
+from faithdiff.integrity import append_row, check_summed, read_rows, sum_file, write_summed
 
 CAPTIONS = "captions.csv"
 Ask = Callable[[Path], str]  # an image -> the answer, as it came
@@ -33,31 +39,70 @@ def shorten(answer: str) -> str:
     return ". ".join(text.split(". ")[:2]) + "."
 
 
-def file_captions(folder: Path, files: Mapping[str, Path]) -> dict[str, str]:
+@dataclass(frozen=True)
+class Captions:
+    """Captions that lie beside images, and the files that they were read from."""
+
+    by_name: dict[str, str] = field(default_factory=dict)
+    files: frozenset[Path] = frozenset()
+
+
+def file_captions(folder: Path, files: Mapping[str, Path]) -> Captions:
     """Captions that lie beside images, by name; of an image without one there is no entry.
 
     ``captions.csv`` (columns name, caption) speaks for all; else ``<image>.txt`` is taken word by
     word, and ``<image>.json`` (key `caption`), which the released script writes, is shortened.
 
+    Args:
+        files: All images of the folder by name, also those that a set leaves out.
+
     Raises:
-        UserError: A file has another form.
+        UserError: A file has another form or encoding, or the table names something else than these
+            images.
     """
     table = folder / CAPTIONS
     if table.is_file():
-        return read_captions(table)
-    found = {}
+        return Captions(_of_images(table, files), frozenset({table, sum_file(table)}))
+    found: dict[str, str] = {}
+    read: set[Path] = set()
     for name, file in files.items():
         plain, raw = file.with_suffix(".txt"), file.with_suffix(".json")
         if plain.is_file():
-            found[name] = plain.read_text(encoding="utf-8").strip()
+            found[name] = read_text(plain).strip()
+            read.add(plain)
         elif raw.is_file():
             found[name] = shorten(_answer(raw))
+            read.add(raw)
+    return Captions(found, frozenset(read))
+
+
+def _of_images(table: Path, files: Mapping[str, Path]) -> dict[str, str]:
+    """The captions of a table, each of which must belong to an image."""
+    # The same letters may be written by other code points in a file's name (macOS) than in a text.
+    known = {unicodedata.normalize("NFC", name): name for name in files}
+    found = {}
+    for name, caption in read_captions(table).items():
+        image = known.get(unicodedata.normalize("NFC", name))
+        if image is None:
+            raise UserError(
+                f"{table}: {name!r} is the name of no image{closest(name, files)}; names are those "
+                "of the images without their ending; correct or remove the row"
+            )
+        found[image] = caption
     return found
+
+
+def closest(name: str, names: Iterable[str]) -> str:
+    """Name what is most like a misspelt name, for the middle of a message."""
+    folded = {known.casefold(): known for known in names}
+    stem = Path(name).stem.casefold()
+    found = [stem] if stem in folded else difflib.get_close_matches(name.casefold(), folded, 1)
+    return f" (did you mean {folded[found[0]]!r}?)" if found else ""
 
 
 def _answer(file: Path) -> str:
     try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["caption"])
+        return str(json.loads(read_text(file))["caption"])
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{file}: is not a JSON object with a key 'caption'") from None
 
@@ -66,18 +111,30 @@ def read_captions(file: Path) -> dict[str, str]:
     """Read a table of captions by name.
 
     Raises:
-        UserError: It is missing, or lacks a column.
+        UserError: It is missing, lacks a column, names an image twice, or is not UTF-8.
     """
     try:
         check_summed(file)
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        rows = csv.DictReader(io.StringIO(read_text(file), newline=""), strict=True)
+        columns = rows.fieldnames or []
+        if not {"name", "caption"} <= set(columns):
+            raise UserError(f"{file}: needs the columns name,caption, has {','.join(columns)}")
+        captions: dict[str, str] = {}
+        for row in rows:
+            # csv's own: fields beyond the head are under None, those that lack are None.
+            if None in row or None in row.values():
+                raise UserError(
+                    f"{file}: line {rows.line_num}: has not {len(columns)} fields as its head has; "
+                    'put a caption with commas into quotes ("...")'
+                )
+            if row["name"] in captions:
+                raise UserError(f"{file}: names {row['name']!r} more than once")
+            captions[row["name"]] = row["caption"]
     except OSError:
         raise UserError(f"{file}: is missing; make it with: faithdiff caption") from None
-    except ValueError as error:
+    except csv.Error as error:
         raise UserError(f"{file}: is not a table: {error}") from None
-    if not {"name", "caption"} <= set(table.columns):
-        raise UserError(f"{file}: needs the columns name,caption, has {','.join(table.columns)}")
-    return dict(zip(table["name"], table["caption"], strict=True))
+    return captions
 
 
 def write_captions(captions: Mapping[str, str], file: Path) -> None:

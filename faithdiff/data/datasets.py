@@ -21,21 +21,21 @@ from tqdm import tqdm
 from faithdiff import seeds
 from faithdiff.config import REAL, Dataset, FolderSet, MixtureSet, PhotoSet, SceneSet
 from faithdiff.data.folders import Source, cut, read_files, sources
-from faithdiff.data.images import sha256_file, write_png
+from faithdiff.data.images import Notes, sha256_file, write_png
 from faithdiff.data.photos import PHOTOS, load_photo, photo_files
 from faithdiff.data.scene_words import font_files
 from faithdiff.data.scenes import render_scene
-from faithdiff.errors import UserError
+from faithdiff.errors import ImageError, UserError
 from faithdiff.files import write_text_atomic
 from faithdiff.integrity import check_summed, damage, read_sealed, sealed, write_summed
 from faithdiff.outside import MISSING, contents
 from faithdiff.remake import command_for
 
-# Name, image, and its picture, caption, source and licence.
-Picture = tuple[str, NDArray[np.uint8], dict[str, str]]
+# Name, image, and its picture, caption, source, licence, and what is to be noted of its file.
+Picture = tuple[str, NDArray[np.uint8], dict[str, Any]]
 Unit = Any  # what one call makes images from: a name, or a file of a folder
 Make = Callable[[Unit], Iterable[Picture]]
-Row = tuple[str, ...]
+Row = dict[str, Any]  # of the index, and what is noted besides
 # Images and their hashes by name -> captions by name.
 Captioner = Callable[[Mapping[str, Path], Mapping[str, str]], dict[str, str]]
 # picture: what an image was cut from; crops of one photograph are no independent test images.
@@ -50,10 +50,12 @@ def prepare_dataset(
     folder: Path,
     workers: int = 1,
     captioner: Captioner | None = None,
+    multiple: int = 1,
 ) -> None:
     """Write ``folder/hq/<name>.png`` and, last, ``folder/index.csv``.
 
-    Sets of real-world images have no HQ: theirs go to ``folder/lq/real``.
+    Sets of real-world images have no HQ: theirs go to ``folder/lq/real``. What was skipped or
+    changed of a person's images is printed in one line.
 
     Args:
         config: What the set is made of.
@@ -63,21 +65,33 @@ def prepare_dataset(
         workers: Processes.
         captioner: Writes captions of the HQ images that `config` wants from a model; None: they
             stay empty (test sets are captioned by their LQ images, see `faithdiff caption`).
+        multiple: Images are cut on the right and below until it divides their sides. For a set
+            that is degraded this is the scale, as is common in this field: then whatever is made
+            from an LQ image has the size of its HQ image.
 
     Raises:
         UserError: A folder set has no images, or more photographs are asked for than there are.
     """
-    units, make = _plan(config, dataset, master_seed)
+    notes = Notes()
+    units, make = _plan(config, dataset, master_seed, notes)
     before = source_hashes(config)  # a file that changes from here on is found changed
     real = isinstance(config, FolderSet) and config.lq_only
     images = folder / "lq" / REAL if real else folder / "hq"
-    write = partial(_write, make, images)
+    write = partial(_write, make, images, multiple)
     parts = tqdm(_each(write, units, workers), f"prepare {dataset}", len(units), unit="image")
-    rows = [row for rows in parts for row in rows]
-    index = pd.DataFrame(rows, columns=[*COLUMNS, "asked"])  # asked: for its caption, of a model
-    if index.empty:
+    rows: list[Row] = []
+    for unit, made in zip(units, parts, strict=True):
+        rows += made
+        if not made:
+            notes.add("skipped, smaller than a crop", unit.file.name)
+    if not rows:
         raise UserError(f"data set {dataset}: every image is smaller than a crop (`crops.size`)")
-    index = index.sort_values("name")
+    for row in rows:
+        for what in row["notes"]:
+            notes.add(what, row["file"])
+    if said := notes.line():
+        print(f"prepare {dataset}: {said}", flush=True)
+    index = pd.DataFrame(rows).sort_values("name")
     kept = {images / f"{name}.png" for name in index["name"]}
     for stale in set(images.glob("*.png")) - kept:
         stale.unlink()
@@ -170,21 +184,26 @@ def _each(
         yield from pool.map(write, units, chunksize=8)
 
 
-def _write(make: Make, folder: Path, unit: Unit) -> list[Row]:
+def _write(make: Make, folder: Path, multiple: int, unit: Unit) -> list[Row]:
     rows: list[Row] = []
     for name, image, about in make(unit):
+        source, notes = about["source"], list(about.get("notes", ()))
+        height, width = (side - side % multiple for side in image.shape[:2])
+        if (height, width) != image.shape[:2]:
+            whole = f"{image.shape[1]} x {image.shape[0]}"
+            if not height or not width:
+                raise ImageError(f"{source}: of {whole} px, each side needs {multiple} at least")
+            image = np.ascontiguousarray(image[:height, :width])
+            source = f"{source}; {whole} cut to {width} x {height} px"
+            notes.append(f"cut to a multiple of {multiple} px")
         file = folder / f"{name}.png"
         write_png(image, file)
-        height, width = image.shape[:2]
-        facts = (
-            *(about[key] for key in ("picture", "caption", "source", "licence")),
-            about.get("asked", ""),
-        )
-        rows.append((name, sha256_file(file), str(width), str(height), *facts))
+        made = {"name": name, "sha256": sha256_file(file), "width": width, "height": height}
+        rows.append({"asked": "", "file": name, **about, **made, "source": source, "notes": notes})
     return rows
 
 
-def _plan(config: Dataset, dataset: str, master_seed: int) -> tuple[list[Unit], Make]:
+def _plan(config: Dataset, dataset: str, master_seed: int, notes: Notes) -> tuple[list[Unit], Make]:
     """What a set is made from, and what makes its images from each of them."""
     if isinstance(config, SceneSet):
         names: list[Unit] = [f"scene-{index:05d}" for index in range(config.count)]
@@ -195,7 +214,7 @@ def _plan(config: Dataset, dataset: str, master_seed: int) -> tuple[list[Unit], 
                 f"data set {dataset}: {config.count} photographs asked for, {len(PHOTOS)} ship"
             )
         return [photo.name for photo in PHOTOS[: config.count]], partial(_photo, config.size)
-    return [*sources(config)], partial(_folder, dataset, master_seed)
+    return [*sources(config, notes)], partial(_folder, dataset, master_seed)
 
 
 def _scene(size: int, dataset: str, master_seed: int, name: str) -> list[Picture]:
@@ -223,6 +242,7 @@ def _folder(dataset: str, master_seed: int, source: Source) -> Iterator[Picture]
         "caption": source.caption,
         "licence": config.licence,
         "asked": config.captions,
+        "file": source.file.name,
     }
-    for name, image, place in cut(source, dataset, master_seed):
-        yield name, image, {**about, "source": place}
+    for part in cut(source, dataset, master_seed):
+        yield part.name, part.pixels, {**about, "source": part.place, "notes": part.changes}

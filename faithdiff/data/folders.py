@@ -7,9 +7,10 @@ the number of workers changes a byte.
 from __future__ import annotations
 
 import csv
-import os
+import io
+import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from PIL import Image
 
 from faithdiff import seeds
 from faithdiff.config import Crops, FolderSet, MixtureSet, Quality
-from faithdiff.data.captions import file_captions
-from faithdiff.data.images import SUFFIXES, list_images, read_image
+from faithdiff.data.captions import Captions, closest, file_captions
+from faithdiff.data.images import Notes, read_picture, scan
 from faithdiff.errors import UserError
+from faithdiff.files import printable, read_text
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int]  # top, left
@@ -36,16 +38,32 @@ class Source:
     config: FolderSet
 
 
-def sources(config: FolderSet | MixtureSet) -> list[Source]:
+@dataclass(frozen=True)
+class Part:
+    """An image that was made from a file: all of it or a crop."""
+
+    name: str
+    pixels: Pixels
+    place: str  # where it is from, in words
+    changes: tuple[str, ...]  # of the file's values, as they were read
+
+
+def sources(config: FolderSet | MixtureSet, notes: Notes | None = None) -> list[Source]:
     """The images of a set, sorted by name.
+
+    Args:
+        notes: Receives what was skipped.
 
     Raises:
         UserError: A folder is missing or empty, an image has no score, or names clash.
     """
+    notes = notes or Notes()
     if isinstance(config, FolderSet):
-        return _of_folder(config, "")
+        return _of_folder(config, "", notes)
     return [
-        source for name, part in config.parts.items() for source in _of_folder(part, f"{name}-")
+        source
+        for name, part in config.parts.items()
+        for source in _of_folder(part, f"{name}-", notes)
     ]
 
 
@@ -60,7 +78,7 @@ def read_files(config: FolderSet | MixtureSet) -> dict[str, Path]:
         return {f"{part}/{n}": file for part, files in parts.items() for n, file in files.items()}
     below = config.path.rglob("*") if config.recursive else config.path.glob("*")
     found = {
-        _shown(file.relative_to(config.path)): file
+        printable(file.relative_to(config.path)): file
         for file in sorted(below)
         if file.is_file() and not file.name.startswith(".")
     }
@@ -69,34 +87,45 @@ def read_files(config: FolderSet | MixtureSet) -> dict[str, Path]:
     return found
 
 
-def cut(source: Source, dataset: str, master_seed: int) -> Iterator[tuple[str, Pixels, str]]:
-    """Read an image and make what its config says: ``(name, pixels, where it is from)``.
+def cut(source: Source, dataset: str, master_seed: int) -> Iterator[Part]:
+    """Read an image and make what its config says.
 
     Nothing comes of an image that is smaller than a crop.
     """
     config, key = source.config, (dataset, source.name)
-    image = read_image(source.file)
+    read = read_picture(source.file)
+    image, about = read.pixels, "".join(f"; {change}" for change in read.changes)
     if config.resize is not None:
         low, high = config.resize
         side = int(seeds.numpy_rng(master_seed, "resize", *key).integers(low, high + 1))
         image = _resized(image, side)
     if config.crops is None:
-        yield source.name, image, source.file.name
+        yield Part(source.name, image, f"{source.file.name}{about}", read.changes)
         return
     rng, size = seeds.numpy_rng(master_seed, "crop", *key), config.crops.size
     for number, (top, left) in enumerate(_places(config.crops, image.shape[:2], rng)):
-        part = np.ascontiguousarray(image[top : top + size, left : left + size])
-        yield f"{source.name}-{number}", part, f"{source.file.name}, {size} px from {left},{top}"
+        pixels = np.ascontiguousarray(image[top : top + size, left : left + size])
+        place = f"{source.file.name}, {size} px from {left},{top}{about}"
+        yield Part(f"{source.name}-{number}", pixels, place, read.changes)
 
 
-def _of_folder(config: FolderSet, prefix: str) -> list[Source]:
-    files = _files(config)
-    _check_utf8(files.values())
-    if config.quality is not None:
-        files = _good(files, config.quality)
+def _of_folder(config: FolderSet, prefix: str, notes: Notes) -> list[Source]:
+    listing = scan(config.path, config.recursive)
+    everything = listing.by_name()
+    _check_utf8(everything.values())
+    files = _good(everything, config.quality) if config.quality else everything
     chosen = sorted(files)[: config.limit]
-    captions = file_captions(config.path, files) if config.captions == "file" else {}
-    return [Source(prefix + name, files[name], captions.get(name, ""), config) for name in chosen]
+    captions = file_captions(config.path, everything) if config.captions == "file" else Captions()
+    read = {*captions.files, *([config.quality.scores] if config.quality else [])}
+    skipped = [(path, why) for path, why in listing.skipped if path not in read]
+    notes.skip(replace(listing, skipped=skipped))
+    for name in chosen if captions.files else []:
+        if name not in captions.by_name:
+            notes.add("without a caption", files[name].name)
+    return [
+        Source(prefix + name, files[name], captions.by_name.get(name, ""), config)
+        for name in chosen
+    ]
 
 
 def _check_utf8(files: Iterable[Path]) -> None:
@@ -104,37 +133,15 @@ def _check_utf8(files: Iterable[Path]) -> None:
     for file in files:
         # What is no UTF-8 in a name reaches Python as lone surrogates.
         if any("\ud800" <= character <= "\udfff" for character in str(file)):
-            raise UserError(f"{_shown(file)}: its name is not UTF-8; rename it")
-
-
-def _shown(file: Path) -> str:
-    return os.fsencode(file).decode("utf-8", "backslashreplace")
-
-
-def _files(config: FolderSet) -> dict[str, Path]:
-    if not config.recursive:
-        return {file.stem: file for file in list_images(config.path)}
-    if not config.path.is_dir():
-        raise UserError(f"{config.path}: no such folder; `faithdiff fetch` fills it, or you do")
-    folders = {f.parent for f in config.path.rglob("*") if f.suffix.lower() in SUFFIXES}
-    found: dict[str, Path] = {}
-    for folder in sorted(folders):
-        for file in list_images(folder):
-            name = "-".join((*folder.relative_to(config.path).parts, file.stem))
-            if name in found:
-                raise UserError(f"{found[name]} and {file} would both be named {name}; rename one")
-            found[name] = file
-    if not found:
-        raise UserError(f"{config.path}: holds no image, nor does any folder in it")
-    return found
+            raise UserError(f"{printable(file)}: its name is not UTF-8; rename it")
 
 
 def _good(files: Mapping[str, Path], quality: Quality) -> dict[str, Path]:
     scores = _scores(quality.scores)
     if lost := [file for file in files.values() if file.name not in scores]:
         raise UserError(
-            f"{quality.scores}: has no score for {lost[0].name} (and {len(lost) - 1} more); score "
-            "them, or remove `quality`"
+            f"{quality.scores}: has no score for {lost[0].name} (and {len(lost) - 1} more)"
+            f"{closest(lost[0].name, scores)}; score them, or remove `quality`"
         )
     good = {name: file for name, file in files.items() if scores[file.name] > quality.above}
     if not good:
@@ -143,16 +150,22 @@ def _good(files: Mapping[str, Path], quality: Quality) -> dict[str, Path]:
 
 
 def _scores(file: Path) -> dict[str, float]:
+    """Scores by file name; a published list may describe more images than a folder holds."""
     try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            return {row[0]: float(row[1]) for row in csv.reader(lines) if row}
+        lines = csv.reader(io.StringIO(read_text(file), newline=""))
+        rows = [(row[0], float(row[1])) for row in lines if row]
     except OSError:
         raise UserError(
             f"{file}: is missing, and without scores no image can be chosen; for FFHQ: "
             "faithdiff fetch --profile paper (artifact ffhq-scores)"
         ) from None
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, csv.Error) as error:
         raise UserError(f"{file}: is not made of lines `name,score`: {error}") from None
+    scores = dict(rows)
+    for name, score in rows:
+        if scores[name] != score or math.isnan(score):
+            raise UserError(f"{file}: {name!r} has {score:g} and {scores[name]:g}; give one number")
+    return scores
 
 
 def _resized(image: Pixels, side: int) -> Pixels:

@@ -1,39 +1,70 @@
-"""Reading and writing image files: any ordinary format in, uint8 RGB arrays within, PNG out.
+"""Reading and writing image files: any ordinary format in, uint8 sRGB arrays within, PNG out.
 
 Whatever a user's folder holds is either turned into ``(H, W, 3)`` uint8 RGB or refused with the
-file's name; a picture that is written is complete or absent, never half there.
+file's name; what a file holds besides, or holds otherwise, is said. A picture that is written is
+complete or absent, never half there.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import io
 import os
+import re
 import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
 from faithdiff.errors import ImageError, UserError
-from faithdiff.files import lfs_pointer, unwritable
+from faithdiff.files import lfs_pointer, printable, unwritable
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+# Formats whose header Pillow knows, and whose pixels it does not decode or leaves to a program that
+# it starts (PostScript).
+_NO_PIXELS = frozenset({"BUFR", "EMF", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+_CHANNELS = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # Pillow's mode, by a profile's space
+SAME_COLOUR = 1  # of 255: sRGB profiles differ from each other by rounding
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Four times 8K video; a larger one is a mistake or an attack, and would not fit a GPU anyway.
 MAX_PIXELS = 4 * 7680 * 4320
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read the first frame of an image file as ``(H, W, 3)`` uint8 RGB.
+@dataclass(frozen=True)
+class Reading:
+    """A picture as it was read.
 
-    EXIF rotation is applied. Transparency is laid over white, as a page shows it. Grey is repeated
-    in all channels, 16-bit grey keeps its high byte, floating-point grey is taken as ``[0, 1]``
-    (a wider range is refused), CMYK and other colour spaces are converted without a profile.
+    Attributes:
+        pixels: ``(H, W, 3)`` uint8 sRGB.
+        changes: What is not in the pixels as it is in the file, in words; mostly nothing.
+    """
+
+    pixels: NDArray[np.uint8]
+    changes: tuple[str, ...] = ()
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """Read an image file as ``(H, W, 3)`` uint8 sRGB; see :func:`read_picture`."""
+    return read_picture(path).pixels
+
+
+def read_picture(path: str | Path, convert_colours: bool = True) -> Reading:
+    """Read the first frame of an image file as ``(H, W, 3)`` uint8 sRGB, and say what was changed.
+
+    EXIF rotation is applied. Colours are converted from the embedded ICC profile; values without
+    one are taken as sRGB. Transparency is laid over white, as a page shows it. Grey is repeated in
+    all channels, 16 bits keep their high byte, floating-point grey is taken as ``[0, 1]`` (a wider
+    range is refused).
+
+    Args:
+        convert_colours: False: take the stored values, whatever the profile says.
 
     Raises:
         ImageError: The file is missing, empty, truncated, no image, or larger than ``MAX_PIXELS``.
@@ -43,8 +74,15 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty (0 bytes); copy or make it again")
         with _strict_decoding(), Image.open(path) as picture:
+            if picture.format in _NO_PIXELS:
+                raise ImageError(
+                    f"{path}: {picture.format} is no format of pixels; save it as PNG or JPEG"
+                )
             _check_area(path, picture)
-            return _to_rgb(path, ImageOps.exif_transpose(picture))
+            changes = tuple(_lost(picture))
+            icc = picture.info.get("icc_profile") if convert_colours else None
+            rgb, more = _to_rgb(path, ImageOps.exif_transpose(picture), icc)
+            return Reading(np.array(rgb, np.uint8), (*changes, *more))
     except UnidentifiedImageError as error:
         said = lfs_pointer(path) or "not an image in a known format"
         raise ImageError(f"{path}: {said}") from error
@@ -79,15 +117,90 @@ def _check_area(path: Path, picture: Image.Image) -> None:
         )
 
 
-def _to_rgb(path: Path, picture: Image.Image) -> NDArray[np.uint8]:
+def _lost(picture: Image.Image) -> Iterator[str]:
+    """What decoding leaves behind, in words; before the pixels are loaded."""
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format != "PSD":  # whose frames are layers, and come merged
+        yield f"first of {frames} frames"
+    # Pillow names the layout of the stored bytes: RGB;16B is 16 bits, BGR;16 is 5 + 6 + 5.
+    layouts = " ".join(str(tile.args) for tile in getattr(picture, "tile", ()))
+    if picture.mode.startswith(("I", "F")) or re.search(r";16[BLN]", layouts):
+        yield "reduced to 8 bits"
+    gamma = picture.info.get("gamma")
+    stated = picture.info.keys() & {"icc_profile", "srgb"}
+    if gamma and not stated and abs(gamma - 1 / 2.2) > 0.02:
+        yield f"taken as sRGB, its gamma of {gamma:g} is not applied"
+
+
+def _to_rgb(
+    path: Path, picture: Image.Image, icc: bytes | None
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """The picture in mode RGB, and what was changed for it."""
     if picture.mode == "F" or picture.mode.startswith("I"):
-        grey = _to_grey(path, picture)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        page = Image.new("RGBA", layer.size, "white")
-        picture = Image.alpha_composite(page, layer)
-    return np.array(picture.convert("RGB"), np.uint8)
+        picture = Image.fromarray(_to_grey(path, picture))
+    if not picture.has_transparency_data:
+        rgb, note = _to_srgb(picture, icc)
+        return rgb, (note,) if note else ()
+    layer = picture.convert("RGBA")
+    rgb, note = _to_srgb(layer.convert("L" if picture.mode == "LA" else "RGB"), icc)
+    alpha = layer.getchannel("A")
+    rgb.putalpha(alpha)
+    page = Image.new("RGBA", layer.size, "white")
+    laid = "transparency laid on white" if alpha.getextrema() != (255, 255) else ""
+    return Image.alpha_composite(page, rgb).convert("RGB"), tuple(filter(None, (note, laid)))
+
+
+def _to_srgb(picture: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
+    """The picture in mode RGB, converted from its colour profile; and what is to be said of it."""
+    plain = picture.convert("RGB")
+    if not icc:
+        return plain, "CMYK without a colour profile" if picture.mode == "CMYK" else ""
+    name, mode, transform = _profile(icc)
+    if not name:
+        return plain, "its colour profile is damaged and was ignored"
+    # What Pillow converts without a formula of its own for colours: from grey, palette, YCbCr.
+    near = {"RGB": picture.mode != "CMYK", "L": picture.mode in ("1", "L"), "CMYK": False}
+    if mode != picture.mode and not near.get(mode):
+        return plain, f"its profile ({name}) is not of {picture.mode} and was ignored"
+    if transform is None:
+        return plain, ""
+    converted = ImageCms.applyTransform(picture.convert(mode), transform)
+    assert converted is not None  # None: only where it works in place
+    return converted, f"converted from {name} to sRGB"
+
+
+@functools.lru_cache(maxsize=16)
+def _profile(icc: bytes) -> tuple[str, str, ImageCms.ImageCmsTransform | None]:
+    """Name of an ICC profile, mode of the pictures it is for, and the way to sRGB.
+
+    All are empty for a profile that cannot be read. There is no way for one that is sRGB already,
+    by whatever name: pictures keep their values.
+    """
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        mode = _CHANNELS.get(profile.profile.xcolor_space.strip(), "")
+        name = printable(ImageCms.getProfileDescription(profile).strip()[:60])
+        name = name or "an unnamed profile"
+        if not mode:
+            return name, "", None
+        transform = ImageCms.buildTransform(
+            profile,
+            ImageCms.createProfile("sRGB"),
+            mode,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return "", "", None
+    if mode == "CMYK":
+        return name, mode, transform
+    levels = np.linspace(0, 255, 17).astype(np.uint8)
+    grid = np.stack(np.meshgrid(*[levels] * len(mode)), axis=-1).reshape(17, -1, len(mode))
+    colours = Image.fromarray(grid if mode == "RGB" else grid[..., 0])
+    converted = ImageCms.applyTransform(colours, transform)
+    moved = np.asarray(converted, np.int16) - np.asarray(colours.convert("RGB"), np.int16)
+    return name, mode, transform if np.abs(moved).max() > SAME_COLOUR else None
 
 
 def _to_grey(path: Path, picture: Image.Image) -> NDArray[np.uint8]:
@@ -158,6 +271,98 @@ def png_is_whole(path: Path) -> bool:
     return data.startswith(_SIGNATURE) and kind == b"IEND" and place == len(data)
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds: images, and all else with the reason why it is none.
+
+    Attributes:
+        folder: The one that was listed.
+        images: In the order of their paths.
+        skipped: Files and sub-folders with the reason; hidden files are none unless they have the
+            name of an image.
+    """
+
+    folder: Path
+    images: list[Path]
+    skipped: list[tuple[Path, str]]
+
+    def by_name(self) -> dict[str, Path]:
+        """The images by what their results are named after: ``<stem>``, ``<sub-folder>-<stem>``.
+
+        Raises:
+            UserError: There is no image, or two of them have one name.
+        """
+        if not self.images:
+            inside = [str(path) for path, why in self.skipped if why == SUBFOLDER]
+            hint = f"; its sub-folders ({', '.join(inside[:3])}) were not read" if inside else ""
+            raise UserError(f"{self.folder}: holds no image in a format that Pillow reads{hint}")
+        found: dict[str, Path] = {}
+        for path in self.images:
+            name = "-".join((*path.relative_to(self.folder).parts[:-1], path.stem))
+            if name in found:
+                both = " and ".join(str(p.relative_to(self.folder)) for p in (found[name], path))
+                raise UserError(
+                    f"{self.folder}: {both} share the name {name!r}, and results are stored by it; "
+                    "rename one of them"
+                )
+            found[name] = path
+        return found
+
+
+SUBFOLDER = "sub-folder"
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """Suffixes of image files: of all formats whose pixels Pillow reads, with their dot."""
+    known = Image.registered_extensions()
+    return frozenset(s for s, f in known.items() if f in Image.OPEN and f not in _NO_PIXELS)
+
+
+def scan(folder: str | Path, recursive: bool = False) -> Listing:
+    """List the image files of a folder by their suffix; and what else it holds, and why it is left.
+
+    Args:
+        recursive: Look into sub-folders, too; links to folders are not followed.
+
+    Raises:
+        UserError: The folder, or one in it, is missing or cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give one that holds images")
+    found = Listing(folder, [], [])
+    for place, folders, files in os.walk(folder, onerror=_refuse):
+        folders.sort()
+        for file in map(Path(place).joinpath, sorted(files)):
+            if why := _no_image(file):
+                found.skipped.append((file, why))
+            elif file.suffix.lower() in suffixes():
+                found.images.append(file)
+        for inside in map(Path(place).joinpath, folders):
+            if not recursive and not inside.name.startswith("."):
+                found.skipped.append((inside, SUBFOLDER))
+            elif inside.is_symlink():
+                found.skipped.append((inside, "link to a folder"))
+        if not recursive:
+            break
+    return found
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror})")
+
+
+def _no_image(file: Path) -> str:
+    """Why a file is no image; empty for one, and for hidden files that nobody would miss."""
+    named = file.suffix.lower() in suffixes()
+    if file.name.startswith("."):
+        return "hidden" if named else ""
+    if not named:
+        return "no format of images"
+    return "" if file.is_file() else "link that leads nowhere" if file.is_symlink() else "no file"
+
+
 def list_images(folder: str | Path) -> list[Path]:
     """List the image files of a folder, by their suffix, sorted by name; sub-folders are skipped.
 
@@ -165,26 +370,31 @@ def list_images(folder: str | Path) -> list[Path]:
         UserError: The folder is missing or holds no image, or two files differ only in suffix
             (results are named after the stem, so one would overwrite the other).
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give one that holds images")
-    paths = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )
-    if not paths:
-        known = ", ".join(sorted(SUFFIXES))
-        raise UserError(f"{folder}: holds no image; known suffixes are {known}")
-    seen: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in seen:
-            raise UserError(
-                f"{folder}: {seen[path.stem].name} and {path.name} share the name {path.stem!r}, "
-                "and results are stored by it; rename one of them"
-            )
-        seen[path.stem] = path
-    return paths
+    return list(scan(folder).by_name().values())
+
+
+class Notes:
+    """What was skipped or changed while pictures were read, and why: one line at the end."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, dict[str, None]] = {}
+
+    def add(self, what: str, name: str | Path) -> None:
+        """Note it of a file; the same of the same file counts once."""
+        self._names.setdefault(what, {})[printable(name)] = None
+
+    def skip(self, listing: Listing) -> None:
+        """Note what a listing left out."""
+        for path, why in listing.skipped:
+            self.add(f"skipped, {why}", path.relative_to(listing.folder))
+
+    def line(self) -> str:
+        """Each reason with its files, a few by name; empty where there is nothing to say."""
+        parts = []
+        for what, names in self._names.items():
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            parts.append(f"{what}: {', '.join(list(names)[:3])}{more}")
+        return "; ".join(parts)
 
 
 def sha256_file(path: str | Path) -> str:

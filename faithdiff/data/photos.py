@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from faithdiff.data.images import read_image
+from faithdiff.data.images import read_picture
 from faithdiff.errors import UserError
 
 _FOLDERS = {
@@ -152,7 +152,10 @@ def load_photo(photo: Photo, size: int) -> NDArray[np.uint8]:
         UserError: The wheel that holds the file is not installed, or lacks the file.
     """
     left, top, side = photo.box
-    crop = read_image(_locate(photo))[top : top + side, left : left + side]
+    # The set is these stored values. rocket.jpg has an Adobe RGB profile, which the packages that
+    # ship it do not look at either.
+    whole = read_picture(_locate(photo), convert_colours=False).pixels
+    crop = whole[top : top + side, left : left + side]
     resized = Image.fromarray(crop).resize((size, size), Image.Resampling.LANCZOS)
     return np.asarray(resized, np.uint8)
 

@@ -42,7 +42,9 @@ def draw(level: Level, seed: int, hq_size: Size, scale: int) -> dict[str, Any]:
         ImageError: The image is too small.
     """
     if min(hq_size) < MIN_SIDE:
-        raise ImageError(f"HQ image is {hq_size[0]}x{hq_size[1]} px; each side needs {MIN_SIDE} px")
+        raise ImageError(
+            f"HQ image is {hq_size[1]} x {hq_size[0]} px; each side needs {MIN_SIDE} px"
+        )
     padded = (ceil_to(hq_size[0], scale), ceil_to(hq_size[1], scale))
     lq_size = (padded[0] // scale, padded[1] // scale)
     drawer = _Drawer(seed, padded)

@@ -50,8 +50,8 @@ def apply(hq: Pixels, parameters: Mapping[str, Any]) -> Pixels:
     height, width = parameters["hq_size"]
     if hq.dtype != np.uint8 or hq.shape != (height, width, 3):
         raise ImageError(
-            f"parameters were drawn for a uint8 image of {(height, width, 3)}, "
-            f"got {hq.dtype} {hq.shape}"
+            f"parameters were drawn for uint8 (H, W, 3) = {(height, width, 3)}, got {hq.dtype} "
+            f"{hq.shape}"
         )
     below, right = (ceil_to(side, parameters["scale"]) - side for side in (height, width))
     # BGR: basicsr's gray noise weighs channels in that order, and its JPEG is OpenCV's.

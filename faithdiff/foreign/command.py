@@ -18,7 +18,7 @@ from tqdm import tqdm
 from faithdiff import seeds
 from faithdiff.config import Unit, digest
 from faithdiff.data.captions import write_captions
-from faithdiff.data.images import list_images, read_image
+from faithdiff.data.images import read_image, scan
 from faithdiff.errors import RunError, UserError
 from faithdiff.foreign.process import Call, Ended, run
 from faithdiff.foreign.results import take
@@ -177,14 +177,8 @@ class CommandMethod(Foreign):
 
 def images_in(folder: Path) -> dict[str, Path]:
     """Image files of a folder by name; none where the folder is empty or missing."""
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return {}
-    try:
-        return {file.stem: file for file in list_images(folder)}
-    except UserError as error:
-        if "holds no image" in str(error):
-            return {}
-        raise
+    found = scan(folder) if folder.is_dir() else None
+    return found.by_name() if found and found.images else {}
 
 
 def _work(folder: Path, items: Iterable[Item]) -> Path:

@@ -7,7 +7,7 @@ same at every size: ``vae/ unet/ text_encoder*/ tokenizer*/ scheduler/``.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,9 +25,11 @@ from transformers import (
 
 from faithdiff.config import Prior as PriorConfig
 from faithdiff.errors import CheckpointError
-from faithdiff.models.text import Prompt, TextEncoder, build_text_encoder, encode
+from faithdiff.models.text import Prompt, TextEncoder, build_text_encoder, cut_text, encode
 from faithdiff.models.vae import PatchAutoencoderKL
 from faithdiff.models.weights import load_part, refuse_pointers, variant_of
+
+CUTS_SAID = 10  # captions that are named because their end is not read
 
 
 @dataclass
@@ -39,6 +41,8 @@ class Prior:
     text_encoders: list[TextEncoder]
     tokenizers: list[PreTrainedTokenizerBase]
     scheduler: DDPMScheduler
+    _looked_at: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    _said: int = field(default=0, init=False, repr=False, compare=False)
 
     @property
     def factor(self) -> int:
@@ -61,8 +65,23 @@ class Prior:
         return self
 
     def encode_text(self, captions: list[str]) -> Prompt:
-        """Encode captions: hidden states ``(B, L, D)`` and pooled ``(B, P)``."""
+        """Encode captions: hidden states ``(B, L, D)`` and pooled ``(B, P)``.
+
+        Of captions that are cut, the first few are printed, each once.
+        """
+        for caption in dict.fromkeys(captions):
+            if self._said < CUTS_SAID and caption not in self._looked_at:
+                self._looked_at.add(caption)
+                self._say_if_cut(caption)
         return encode(captions, self.tokenizers, self.text_encoders)
+
+    def _say_if_cut(self, caption: str) -> None:
+        cut = cut_text(caption, self.tokenizers)
+        if cut is None:
+            return
+        self._said += 1
+        last = "; others that are cut are not named" if self._said == CUTS_SAID else ""
+        print(f'caption cut: "{caption[:40]}..." has {cut}{last}', flush=True)
 
     def encode_moments(self, images: Tensor) -> Tensor:
         """Latent mean and log-variance ``(B, 2C, h, w)`` of images ``(B, 3, H, W)`` in [-1, 1]."""

@@ -89,6 +89,17 @@ def build_text_encoder(
     )
 
 
+def cut_text(text: str, tokenizers: Iterable[PreTrainedTokenizerBase]) -> str | None:
+    """Say what is not read of a text that has more tokens than a model takes; None: all is read."""
+    for tokenizer in tokenizers:
+        limit = tokenizer.model_max_length
+        tokens = tokenizer(text, truncation=False, verbose=False).input_ids
+        if len(tokens) > limit:
+            read = tokenizer.decode(tokens[: limit - 1], skip_special_tokens=True).strip()
+            return f'{len(tokens)} tokens, {limit} are read: it ends after "... {read[-40:]}"'
+    return None
+
+
 def encode(
     captions: Sequence[str],
     tokenizers: Sequence[PreTrainedTokenizerBase],

@@ -14,7 +14,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from faithdiff.config import Profile
-from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Comparison, Mark, Row, Table
+from faithdiff.report.cells import (
+    HELD_OUT,
+    Block,
+    Cell,
+    Column,
+    Comparison,
+    Mark,
+    Row,
+    Table,
+    number,
+)
 from faithdiff.report.scores import Sample, ScoreBook, difference
 from faithdiff.report.statistics import ALPHA, Draws, Estimate, estimate, holm, smallest_p
 
@@ -47,10 +57,14 @@ class Draft:
         self.comparisons: dict[Place, Comparison] = {}
         self.against: dict[Place, Comparison] = {}
         self.marks: dict[Place, Mark] = {}
+        self.shared_marks = False  # whether several rows are the runner-up of a column
         self.footnotes: list[str] = []
 
     def compare_leaders(self, among: Sequence[str]) -> None:
         """Compare the best with the runner-up of each column, and mark the two.
+
+        Rows whose mean prints like that of the runner-up have its mark: nobody could tell from the
+        table why one has it and the other has not.
 
         Args:
             among: The methods that take part.
@@ -59,9 +73,10 @@ class Draft:
         self.comparisons = self._compare(pairs)
         for best, second in pairs:
             separated = self.comparisons[best].separated
-            self.marks[best], self.marks[second] = (
-                ("best", "second") if separated else ("tie", "tie")
-            )
+            alike = [place for place in self._alike(second, among) if place != best]
+            self.marks |= dict.fromkeys(alike, "second" if separated else "tie")
+            self.marks[best] = "best" if separated else "tie"
+            self.shared_marks |= len(alike) > 1
 
     def compare_with_first(self) -> None:
         """Compare each row with the first one."""
@@ -109,6 +124,13 @@ class Draft:
             )
             if len(ranked) > 1:
                 yield ranked[0], ranked[1]
+
+    def _alike(self, place: Place, among: Sequence[str]) -> list[Place]:
+        """The cells of a column that print the mean of this one; itself is one of them."""
+        block, _, c = place
+        places = filter(self._ok, ((block, method, c) for method in among))
+        printed = {p: number(self.samples[p].array.mean(), self.columns[c]) for p in places}
+        return [p for p in printed if printed[p] == printed[place]]
 
     def _compare(self, pairs: Sequence[tuple[Place, Place]]) -> dict[Place, Comparison]:
         found = [self._comparison(*pair) for pair in pairs]

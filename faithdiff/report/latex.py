@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -28,21 +30,42 @@ _LATEX = {
     "`": r"\textasciigrave{}", "[": "{[}", "*": "{*}",
     MINUS: "$-$", "±": r"$\pm$",
     "\N{UPWARDS ARROW}": r"$\uparrow$", "\N{DOWNWARDS ARROW}": r"$\downarrow$",
+    "\N{MULTIPLICATION SIGN}": r"$\times$", "\N{RIGHTWARDS ARROW}": r"$\rightarrow$",
+    "\N{LESS-THAN OR EQUAL TO}": r"$\leq$", "\N{GREATER-THAN OR EQUAL TO}": r"$\geq$",
+    "\N{ALMOST EQUAL TO}": r"$\approx$", "\N{NOT EQUAL TO}": r"$\neq$",
+    "\N{INFINITY}": r"$\infty$", "\N{MICRO SIGN}": r"$\mu$",
 }  # fmt: skip
+_GREEK = ("alpha beta gamma delta epsilon zeta eta theta iota kappa mu nu xi pi rho sigma tau "
+          "upsilon phi chi psi omega")  # fmt: skip
+_LATEX |= {
+    unicodedata.lookup(f"GREEK SMALL LETTER {name.replace('lambda', 'lamda')}"): rf"$\{name}$"
+    for name in [*_GREEK.split(), "lambda"]
+}
+# Latin letters with accents, and the dashes, quotes and dots of Western languages.
+_PDFLATEX = re.compile(r"[^\u0000-\u017f\u2013\u2014\u2018-\u201e\u2020-\u2022\u2026\u20ac]")
 
 
 def to_latex(table: Table) -> str:
     """Print one ``table*`` environment per group of blocks; needs booktabs and nothing else."""
     groups = [list(blocks) for _, blocks in groupby(table.blocks, key=lambda block: block.group)]
-    lines = [
-        f"% Written from results/{table.profile}/{table.source}; do not edit.",
-        r"% In the preamble: \usepackage{booktabs}",
-    ]
+    labels = [row.label for block in table.blocks for row in block.rows]
+    lines = latex_head(f"{table.profile}/{table.source}", table.caption, *labels)
     first = _label(table, groups[0][0])
     for i, blocks in enumerate(groups):
         caption = rf"As Table~\ref{{{first}}}." if i else latex_escape(table.caption)
         lines += _latex_group(table, blocks, caption)
     return "\n".join(lines) + "\n"
+
+
+def latex_head(table: str, *texts: str) -> list[str]:
+    """Comments above a table: the file that it is made from, and what it takes to print it."""
+    lines = [
+        f"% Written from results/{table}; do not edit.",
+        r"% In the preamble: \usepackage{booktabs}",
+    ]
+    if beyond := sorted(set(_PDFLATEX.findall(latex_escape(" ".join(texts))))):
+        lines.append(f"% pdflatex has no {' '.join(beyond)}: lualatex and a font that has them.")
+    return lines
 
 
 def _label(table: Table, block: Block) -> str:

@@ -55,7 +55,7 @@ def markdown_escape(text: str) -> str:
     if len(parts) % 2 == 0:  # an unpaired backtick
         parts = [r"\`".join(parts)]
     for i, part in enumerate(parts[::2]):
-        parts[2 * i] = re.sub(r"([\\*_|<>\[\]])", r"\\\1", part)
+        parts[2 * i] = re.sub(r"([\\*_|<>\[\]&~$])", r"\\\1", part)
     return "`".join(parts)
 
 

@@ -27,6 +27,7 @@ PALETTE = [*zip([VERMILLION, *_COLOURS], _MARKERS, strict=False)]
 RC: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are equal on every machine
     "font.size": 7.5,
+    "text.parse_math": False,  # a label with $ is text
     "axes.titlesize": 8,
     "axes.labelsize": 7.5,
     "axes.linewidth": 0.6,

@@ -112,6 +112,7 @@ def _leaders(
         f"{protocol}. Bold: best{' of the controlled rows' if apart else ''}, and separated from "
         f"the runner-up by {rule}. "
         "Underlined: the runner-up, or both leaders where they are not separated. "
+        f"{'Means that print alike share this mark. ' if draft.shared_marks else ''}"
         f"{_APART if apart else ''}{_starred(draft)}{_stand_ins(columns)}"
         f"{_comparability(any(published)) if name == 'main' else _REAL_NOTE}"
     )

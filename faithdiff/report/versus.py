@@ -18,7 +18,7 @@ from typing import Any
 from faithdiff.errors import UserError
 from faithdiff.files import unreadable
 from faithdiff.report.cells import Block, Cell, Column, Table, cell_text, header, number
-from faithdiff.report.latex import latex_escape
+from faithdiff.report.latex import latex_escape, latex_head
 from faithdiff.report.published import published_for
 from faithdiff.report.render import markdown_escape
 
@@ -256,10 +256,8 @@ def grid_html(grid: Grid) -> str:
 
 def grid_latex(grid: Grid) -> str:
     """Print ``table*`` environments of two metrics and as many blocks as fit a page."""
-    lines = [
-        f"% Written from results/{grid.profile}/{grid.source}; do not edit.",
-        r"% In the preamble: \usepackage{booktabs}",
-    ]
+    labels = [line[0] for _, rows in grid.blocks for line in rows]
+    lines = latex_head(f"{grid.profile}/{grid.source}", grid.caption, *labels)
     label = f"tab:{grid.name}"
     pairs = [range(first, len(grid.heads), 3)[:2] for first in range(1, len(grid.heads), 6)]
     for i, (blocks, metrics) in enumerate(product(_pages(grid.blocks), pairs)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from tqdm import tqdm
 
 from faithdiff.checkpoints import RUN
 from faithdiff.config import Profile, Restore, digest, parse
-from faithdiff.data.images import list_images, read_image, sha256_file, write_png
+from faithdiff.data.images import Notes, read_image, read_picture, scan, sha256_file, write_png
 from faithdiff.errors import CheckpointError, ImageError, RunError, UserError
-from faithdiff.files import write_text_atomic
+from faithdiff.files import printable, write_text_atomic
 from faithdiff.layout import Layout
 from faithdiff.methods import Restorer, Study
+from faithdiff.provenance import code_digest
 from faithdiff.registry import find_method
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.restore.memory import restore_in_memory
@@ -54,7 +55,8 @@ def restore_pictures(
 
     Args:
         checkpoint: Folder that ``faithdiff train`` wrote; its ``run.json`` has the settings.
-        inputs: Pictures, or folders of pictures.
+        inputs: Pictures, or folders of pictures; sub-folders are not read. What was skipped, or is
+            read otherwise than it is in its file, is printed in one line.
         output: Made where missing. A result of the same picture and settings is kept.
         caption: What the pictures show; may be empty.
         seed: Of the noise, the same for each picture.
@@ -70,9 +72,11 @@ def restore_pictures(
     study, name = _study(checkpoint, changes)
     method = find_method(study, name)
     identity = describe(study, method, name, checkpoint)
-    settings = digest(identity, caption, seed)
-    pictures = list(_plan(_files(inputs), output, settings))
-    done = _read_record(output)
+    settings = digest(identity, caption, seed, code_digest(read_picture.__module__))
+    done, notes = _read_record(output), Notes()
+    pictures = list(_plan(_files(inputs, output, done, notes), output, settings, notes))
+    if said := notes.line():
+        print(f"restore: {said}", flush=True)
     todo = [p for p in pictures if not _is_done(p, done)]
     _check_ours(todo, done, output)
     if len(todo) < len(pictures):
@@ -111,18 +115,44 @@ def _study(checkpoint: Path, changes: dict[str, Any]) -> tuple[Study, str]:
     return study, name
 
 
-def _files(inputs: list[Path]) -> list[Path]:
-    """All pictures of the inputs, each once, in the order given."""
-    files: dict[Path, Path] = {}
+def _files(
+    inputs: list[Path], output: Path, done: dict[str, dict[str, str]], notes: Notes
+) -> list[Path]:
+    """All pictures of the inputs, each once, in the order given; but none that we made there.
+
+    Two names of one picture (links) are two results, as they are in a test set.
+    """
+    files: dict[tuple[Path, str], Path] = {}
     for given in inputs:
         if not given.exists():
             raise UserError(f"{given}: no such file or folder")
-        for file in list_images(given) if given.is_dir() else [given]:
-            files.setdefault(file.resolve(), file)
+        found = [given]
+        if given.is_dir():
+            listing = scan(given)
+            found = listing.images or [*listing.by_name().values()]  # which says that it is empty
+            ours = [each for each in listing.skipped if each[0].name == RECORD]
+            notes.skip(replace(listing, skipped=[s for s in listing.skipped if s not in ours]))
+        for file in found:
+            if _is_result(file, output, done):
+                notes.add("skipped, result of an earlier call", file.name)
+            else:
+                files.setdefault((file.resolve(), file.stem), file)
+    if not files:
+        raise UserError(
+            f"{output}: all pictures given are results of `faithdiff restore` there; to restore "
+            "them once more give another --output"
+        )
     return list(files.values())
 
 
-def _plan(files: list[Path], output: Path, settings: str) -> Iterator[Picture]:
+def _is_result(file: Path, output: Path, done: dict[str, dict[str, str]]) -> bool:
+    """Whether a file is what an earlier call wrote into the output folder."""
+    if file.name not in done or file.parent.resolve() != output.resolve():
+        return False
+    return file.is_file() and sha256_file(file) == done[file.name].get("sha256")
+
+
+def _plan(files: list[Path], output: Path, settings: str, notes: Notes) -> Iterator[Picture]:
     """Give each picture its result's name; refuse names that clash and pictures that are broken."""
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; give a folder for the results")
@@ -141,7 +171,7 @@ def _plan(files: list[Path], output: Path, settings: str) -> Iterator[Picture]:
                 f"{target}: is an input and would be overwritten; give another --output"
             )
         taken[file.stem] = file
-        if problem := _problem(file):
+        if problem := _problem(file, notes):
             broken.append(problem)
         elif not broken:
             yield Picture(file, target, digest(settings, sha256_file(file)))
@@ -149,12 +179,15 @@ def _plan(files: list[Path], output: Path, settings: str) -> Iterator[Picture]:
         raise ImageError("\n".join(broken))
 
 
-def _problem(file: Path) -> str | None:
+def _problem(file: Path, notes: Notes) -> str | None:
     """What is wrong with a picture; it is decoded in full, as a cut file has a sound header."""
     try:
-        height, width = read_image(file).shape[:2]
+        read = read_picture(file)
     except ImageError as error:
         return str(error)
+    for change in read.changes:
+        notes.add(change, file.name)
+    height, width = read.pixels.shape[:2]
     if min(height, width) < SMALLEST:
         return f"{file}: {width} x {height} px; each side must have {SMALLEST} px at least"
     return None
@@ -203,6 +236,4 @@ def _restore(restorer: Restorer, picture: Picture, caption: str, seed: int, titl
         raise RunError(f"{picture.source}: the restored image holds NaN or infinity")
     write_png(to_image(restored), picture.target)
     sizes = " -> ".join(f"{tensor.shape[-1]} x {tensor.shape[-2]}" for tensor in (image, restored))
-    # A file's name may hold bytes that are not UTF-8.
-    target = str(picture.target).encode(errors="backslashreplace").decode()
-    print(f"{target}: {sizes} px in {time.perf_counter() - begun:.1f} s")
+    print(f"{printable(picture.target)}: {sizes} px in {time.perf_counter() - begun:.1f} s")

@@ -89,9 +89,10 @@ def load_pairs(layout: Layout, level: str) -> Pairs:
 def read_stack(files: list[Path]) -> Tensor:
     """Read images of one size as uint8 ``(N, 3, H, W)``."""
     images = [read_image(file) for file in files]
-    sizes = {image.shape for image in images}
+    sizes = sorted({f"{image.shape[1]} x {image.shape[0]} px" for image in images})
     if len(sizes) != 1:
-        raise UserError(f"{files[0].parent}: training images must have one size, found {sizes}")
+        found = ", ".join(sizes[:5])
+        raise UserError(f"{files[0].parent}: training images must have one size, found {found}")
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 

@@ -8,7 +8,7 @@ rule prepare_dataset:
         LOGS / "benchmarks" / "prepare_dataset" / "{dataset}.tsv"
     params:
         code=code_digest("faithdiff.data.datasets"),
-        config=lambda w: digest(DATASETS[w.dataset], profile.seed, *captioner_of(w.dataset)),
+        config=preparation_digest,
         outside=lambda w: sources_of(w.dataset),
     threads: 1
     resources:
