@@ -26,7 +26,9 @@ COMMAND_LINE = Path("--config")
 # the minutes that a training may take.
 OWN = ("profile", "name", "time_limit")
 OVERRIDABLE = tuple(key for key in Profile.model_fields if key not in OWN)
-HEADER = "# Written by snakemake for a study with other settings than the profile that it extends.\n"
+HEADER = (
+    "# Written by snakemake for a study with other settings than the profile that it extends.\n"
+)
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def _to_write(study: Study, base: Path, changes: dict[str, Any]) -> str | None:
     if read_yaml(study.file.read_text(encoding="utf-8"), str(study.file)) == content:
         return None
     raise ConfigError(
-        f"{study.file}: is there and has other settings than this call; give the study of this call "
-        "another name with: --config name=NAME, or run that profile as it is with: "
+        f"{study.file}: is there and has other settings than this call; give this study another "
+        "name with: --config name=NAME, or run that profile as it is with: "
         f"--config profile={study.file.stem}"
     )

@@ -70,21 +70,28 @@ def _photos(study: Study) -> Iterator[str]:
 
 def _check_baselines(study: Study, record: Path | None) -> None:
     """Build every baseline once, so that its class checks its settings."""
-    profile = study.profile
-    fit = _read(record)
-    seen = set(fit)
-    for name, baseline in profile.baselines.items():
-        if not isinstance(baseline, Baseline):
-            continue
-        module = baseline.implementation.partition(":")[0]
-        about = (baseline, profile.settings_of(name), profile.data, profile.prior, name)
-        key = digest(*about, code_digest(module, "faithdiff.registry"))
-        if key not in seen:
-            find_method(study, name).check(study)
-            fit.append(key)
-    if record is not None and len(fit) > len(seen):
+    known = _read(record)
+    fit = list(known)
+    for name, baseline in study.profile.baselines.items():
+        if isinstance(baseline, Baseline):
+            key = _identity(study, name, baseline)
+            if key is None or key not in known:
+                find_method(study, name).check(study)
+                fit += [key] if key else []
+    if record is not None and fit != known:
         with suppress(RunError):  # a folder that cannot be written: they are built again
             write_text_atomic(json.dumps(fit), record)
+
+
+def _identity(study: Study, name: str, baseline: Baseline) -> str | None:
+    """What decides whether a baseline fits; None for a module outside of the suite."""
+    profile = study.profile
+    module = baseline.implementation.partition(":")[0]
+    try:
+        code = code_digest(module, "faithdiff.registry")
+    except ModuleNotFoundError:
+        return None
+    return digest(name, baseline, profile.settings_of(name), profile.data, profile.prior, code)
 
 
 def _read(record: Path | None) -> list[str]:

@@ -126,23 +126,22 @@ def _trainings(profile: Profile) -> Iterator[Problem]:
             f"{training.crop} is not a multiple of {grid}, which whole latents and LQ pixels need "
             f"(prior: {factor} pixels each, data.scale: {profile.data.scale})",
         )
+    if profile.pretrained and not training.stage1_steps:
+        names = [n for n, v in profile.variants.items() if v.pretrain and v.weights is None]
+        yield (
+            ("training", "stage1_steps"),
+            f"0 leaves nothing to stage 1 of {', '.join(names)}; give it updates, or give these "
+            "variants pretrain: false",
+        )
     width = 2 * prior.unet.block_out_channels[0]
-    for name, variant in profile.variants.items():
-        if variant.weights is not None:
-            continue
-        if variant.pretrain and not training.stage1_steps:
-            yield (
-                ("variants", name, "pretrain"),
-                "is true, but training.stage1_steps is 0; make it false, or give stage 1 updates",
-            )
-        transformer = profile.recipes[variant.recipe].alignment == "transformer"
-        if transformer and width % profile.alignment.heads:
-            yield (
-                ("alignment", "heads"),
-                f"{profile.alignment.heads} do not divide the {width} channels of a token (twice "
-                "the first of prior.unet.block_out_channels)",
-            )
-            return
+    trained = [variant for variant in profile.variants.values() if variant.weights is None]
+    kinds = {profile.recipes[variant.recipe].alignment for variant in trained}
+    if "transformer" in kinds and width % profile.alignment.heads:
+        yield (
+            ("alignment", "heads"),
+            f"{profile.alignment.heads} do not divide the {width} channels of a token (twice the "
+            "first of prior.unet.block_out_channels)",
+        )
 
 
 def _fits(path: str, crop: int, images: Any) -> Iterator[Problem]:
@@ -176,14 +175,18 @@ def _shape_of_prior(profile: Profile) -> Iterator[Problem]:
 
 
 def _restorations(profile: Profile) -> Iterator[Problem]:
+    said = set()
     for name in profile.on_prior:
         restore = settings_of_sampler(profile, name)
-        if restore.steps < (least := least_steps(restore)):
-            start, last = restore.start_timestep, lowest(restore.steps, restore)
-            whose = "" if restore == profile.restore else f" of {name}"
-            yield (
-                ("restore", "steps"),
-                f"{restore.steps} are too few: the lowest timestep that they visit is {last}, and "
-                f"the LQ image{whose} enters at {start} (start_timestep); give {least} or more",
-            )
-            return
+        least = least_steps(restore)
+        if restore.steps >= least or least in said:
+            continue
+        said.add(least)
+        common = restore == profile.restore
+        path = ("restore", "steps") if common else ("baselines", name, "settings", "sampling")
+        yield (
+            path,
+            f"{restore.steps} steps are too few: the lowest timestep that they visit is "
+            f"{lowest(restore.steps, restore)}, and the LQ image enters at "
+            f"{restore.start_timestep} (start_timestep); {least} or more reach it",
+        )

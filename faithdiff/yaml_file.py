@@ -25,7 +25,7 @@ class _Loader(yaml.SafeLoader):
     """Plain values as in YAML 1.2; equal keys and missing values are errors."""
 
     # Not inherited: these would be the rules of YAML 1.1.
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as PyYAML declares it
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[tuple[str, str], int] = {}
@@ -62,18 +62,20 @@ def _problem(node: yaml.Node, message: str) -> yaml.MarkedYAMLError:
     return yaml.constructor.ConstructorError(None, None, message, node.start_mark)
 
 
-_FLOAT = re.compile(
-    r"^(?:[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
-    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
-)
-for _tag, _pattern in {
-    "null": re.compile("^(?:~|null|Null|NULL|)$"),
-    "bool": re.compile("^(?:true|True|TRUE|false|False|FALSE)$"),
-    "int": re.compile("^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$"),
-    "float": _FLOAT,
-    "merge": re.compile("^<<$"),
-}.items():  # the first that fits counts: whole numbers come before floats
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, None)
+# The core schema; the first that fits counts, so whole numbers come before floats.
+_PLAIN = {
+    f"tag:yaml.org,2002:{tag}": re.compile(f"^(?:{pattern})$")
+    for tag, pattern in {
+        "null": "~|null|Null|NULL|",
+        "bool": "true|True|TRUE|false|False|FALSE",
+        "int": "[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+        "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "merge": "<<",
+    }.items()
+}
+for _tag, _pattern in _PLAIN.items():
+    _Loader.add_implicit_resolver(_tag, _pattern, None)
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole_number)
 
 
@@ -87,7 +89,7 @@ def read_yaml(text: str, where: str) -> Any:
         ConfigError: Says what is wrong, with line and column.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         kind = "" if isinstance(error, yaml.constructor.ConstructorError) else "is not valid YAML: "
         raise ConfigError(f"{where}: {kind}{_first_problem(error)}") from None
@@ -111,7 +113,8 @@ class _Dumper(yaml.SafeDumper):
     """Writes for readers of YAML 1.1 and 1.2: what either takes for a number is quoted."""
 
 
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, None)
+for _tag, _pattern in _PLAIN.items():
+    _Dumper.add_implicit_resolver(_tag, _pattern, None)
 
 
 def dump_yaml(data: Any) -> str:

@@ -118,9 +118,9 @@ def _check_steps(profile: Profile, method: str) -> None:
     restore = settings_of_sampler(profile, method)
     if restore.steps < (least := least_steps(restore)):
         raise UserError(
-            f"--steps {restore.steps}: too few; give {least} or more: this checkpoint adds noise of "
-            f"timestep {restore.start_timestep} to the LQ image, and the lowest timestep that "
-            f"{restore.steps} steps visit is {lowest(restore.steps, restore)}"
+            f"--steps {restore.steps}: too few; give {least} or more: the LQ image enters at "
+            f"timestep {restore.start_timestep}, as the checkpoint was made for, and the lowest "
+            f"that {restore.steps} steps visit is {lowest(restore.steps, restore)}"
         )
 
 
