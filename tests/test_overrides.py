@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from snakemake.cli import parse_config
-from whole import copy_suite
+from whole import copy_suite, run
 
 from faithdiff.config import digest, load_profile
 from faithdiff.errors import ConfigError
@@ -182,17 +180,13 @@ def test_a_profile_given_as_configfile_is_that_profile(name: str) -> None:
 @pytest.mark.slow
 def test_the_jobs_get_the_overridden_profile(tmp_path: Path) -> None:
     folder = copy_suite(tmp_path / "suite")
-    command = [sys.executable, "-m", "snakemake", "--config", "profile=test", "seeds=[0,1]"]
-    plan = subprocess.run(
-        [*command, "name=two", "-n"], cwd=folder, text=True, capture_output=True, check=True
-    )
-    said = plan.stdout + plan.stderr
+    said = run(folder, "seeds=[0,1]", "name=two", "-n", "-p")
     assert "its results go to results/two/" in said
-    assert "--method frozen --seed 1 --config config/two.yaml" in said
+    assert "--method faithdiff --seed 1 --config config/two.yaml" in said
     assert "config/test.yaml 2>&1" not in said
     assert not (folder / "config/two.yaml").exists()
-    subprocess.run(
-        [*command, "name=two", "--cores", "1", "data/two/Scenes/index.csv"], cwd=folder, check=True
-    )
-    assert (folder / "config/two.yaml").is_file()
-    assert (folder / "data/two/Scenes/index.csv").is_file()
+    index = "data/two/Scenes/index.csv"
+    run(folder, "seeds=[0,1]", "name=two", "--", index)
+    assert (folder / "config/two.yaml").is_file() and (folder / index).is_file()
+    assert "Nothing to be done" in run(folder, "seeds=[0,1]", "name=two", "--", index)
+    assert "Nothing to be done" in run(folder, "--", index, profile="two")

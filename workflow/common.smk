@@ -29,26 +29,26 @@ if workflow.is_main_process:
 
 # Not the merged `config`: there the files of --configfile have lost their names, and equal keys.
 try:
-    asked = asked_for(workflow.config_settings.config, workflow.configfiles)
-    study = asked.study
+    request = asked_for(workflow.config_settings.config, workflow.configfiles)
+    study = request.study
     levels = load_choices(study.profile.data.levels_file)
-    sizes = Sizes(asked.base)
+    sizes = Sizes(request.base)
     if workflow.is_main_process:
-        check_study(asked.named, Path(".snakemake", "checked.json"))
+        check_study(request.named, Path(".snakemake", "checked.json"))
 except FaithDiffError as error:
     raise WorkflowError(str(error))
 
 # Of trainings, for queues that take machines back: --config time_limit=MINUTES. Not in the command of
 # a rule: Snakemake would take a training with another limit for out of date.
-if asked.time_limit is not None:
-    os.environ["FAITHDIFF_TIME_LIMIT"] = str(asked.time_limit)
-if asked.note and workflow.is_main_process:
-    logger.info(asked.note)
+if request.time_limit is not None:
+    os.environ["FAITHDIFF_TIME_LIMIT"] = str(request.time_limit)
+if request.note and workflow.is_main_process:
+    logger.info(request.note)
 
 
 # Not in a dry run, which writes nothing.
 onstart:
-    asked.write()
+    request.write()
 
 
 profile, layout = study.profile, study.layout
@@ -57,7 +57,7 @@ GPU = int(profile.device == "cuda")
 SPARE = 10  # minutes that a queue is asked for beyond a time limit
 VERSIONED_CONFIG = [
     Path("dvc.yaml"),
-    *sorted({Path("config", "mini.yaml"), asked.base}),
+    *sorted({Path("config", "mini.yaml"), request.base}),
     profile.data.levels_file,
     profile.score.protocols_file,
     CLAIMS,
@@ -90,8 +90,8 @@ def needs(what, job):
     def asked(wildcards, attempt):
         size = sizes.of(job(wildcards) if callable(job) else job)
         amount = attempt * getattr(size, what)
-        if what == "runtime" and asked.time_limit is not None:
-            return min(amount, int(asked.time_limit) + SPARE)
+        if what == "runtime" and request.time_limit is not None:
+            return min(amount, int(request.time_limit) + SPARE)
         return amount
 
     return asked

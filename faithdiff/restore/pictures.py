@@ -116,7 +116,8 @@ def _study(checkpoint: Path, changes: dict[str, Any]) -> tuple[Study, str]:
 def _check_steps(profile: Profile, method: str) -> None:
     """Refuse fewer steps than the start from the LQ image allows, before anything is loaded."""
     restore = settings_of_sampler(profile, method)
-    if restore.steps < (least := least_steps(restore)):
+    least = least_steps(restore) if method in profile.on_prior else 1
+    if restore.steps < least:
         raise UserError(
             f"--steps {restore.steps}: too few; give {least} or more: the LQ image enters at "
             f"timestep {restore.start_timestep}, as the checkpoint was made for, and the lowest "
