@@ -94,6 +94,12 @@ class RealESRGAN(Method):
             "num_grow_ch": self.config.growth,
         }
 
+    def check(self, study: Study) -> None:
+        self._check_scale(study.profile.data.scale)
+        size = getattr(study.profile.data.train, "size", None)
+        if size is not None:
+            self._check_crop(size)
+
     def _check_scale(self, scale: int) -> int:
         if scale not in (1, 2, 4):
             raise ConfigError(
@@ -108,13 +114,15 @@ class RealESRGAN(Method):
 
     def _pairs(self, study: Study) -> Pairs:
         pairs = load_pairs(study.layout, study.profile.data.train_level)
-        smallest = min(pairs.hq.shape[-2:])
+        self._check_crop(min(pairs.hq.shape[-2:]))
+        return pairs
+
+    def _check_crop(self, smallest: int) -> None:
         if self.config.crop > smallest:
             raise ConfigError(
                 f"{self.where}.crop: {self.config.crop} px do not fit the training images "
                 f"({smallest} px)"
             )
-        return pairs
 
 
 class TiledRestorer(Restorer):

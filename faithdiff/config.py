@@ -8,7 +8,6 @@ change in one section reruns only the rules that read it.
 from __future__ import annotations
 
 import difflib
-import functools
 import hashlib
 import json
 import re
@@ -17,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -29,8 +27,9 @@ from pydantic import (
 )
 
 from faithdiff.curves import expanded, row_name
-from faithdiff.errors import ConfigError, UserError
-from faithdiff.files import read_text, unreadable
+from faithdiff.errors import ConfigError
+from faithdiff.profile_checks import problems
+from faithdiff.yaml_file import Layer, Layers, Location, misread
 
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -727,13 +726,23 @@ def _known(where: str, name: str, allowed: Any) -> None:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def load_profile(file: Path) -> Profile:
-    """Read a profile.
+def load_profile(file: Path, *over: Layer) -> Profile:
+    """Read a profile, and check it as a whole.
+
+    Args:
+        over: Settings that count before those of the file, the nearest first.
 
     Raises:
-        ConfigError: The file is missing, is not YAML, or does not fit the schema.
+        ConfigError: The file is missing, is not YAML, does not fit the schema, or says something
+            that cannot be meant; each line names the file that a value comes from.
     """
-    return load_yaml(file, Profile)
+    layers = Layers.read(file)
+    for layer in reversed(over):
+        layers = layers.below(layer)
+    profile = _check(layers.merged(), Profile, lambda path: str(layers.origin(path)))
+    if found := [f"{layers.origin(path)}: {_dotted(path)}: {m}" for path, m in problems(profile)]:
+        raise ConfigError("\n".join(found))
+    return profile
 
 
 def load_yaml(file: Path, model: type[Model]) -> Model:
@@ -742,9 +751,8 @@ def load_yaml(file: Path, model: type[Model]) -> Model:
     Raises:
         ConfigError: Names the file, the path of the field, the value and what is allowed.
     """
-    layers = _layers(file, ())
-    data = functools.reduce(_merge, (content for _, content in reversed(layers)))
-    return _check(data, model, lambda path: str(_origin(layers, path)))
+    layers = Layers.read(file)
+    return _check(layers.merged(), model, lambda path: str(layers.origin(path)))
 
 
 def parse(data: Any, model: type[Model], where: str) -> Model:
@@ -752,12 +760,9 @@ def parse(data: Any, model: type[Model], where: str) -> Model:
     return _check(data, model, lambda _: where)
 
 
-Location = tuple[str | int, ...]
-
-
 def _check(data: Any, model: type[Model], where: Callable[[Location], str]) -> Model:
     try:
-        return model.model_validate(data)
+        checked = model.model_validate(data)
     except ValidationError as error:
         schema = model.model_json_schema()
         lines = []
@@ -766,62 +771,20 @@ def _check(data: Any, model: type[Model], where: Callable[[Location], str]) -> M
             place = f"{_dotted(path)}: " if path else ""
             lines.append(f"{where(path)}: {place}{message}")
         raise ConfigError("\n".join(lines)) from None
-
-
-def _layers(file: Path, above: tuple[Path, ...]) -> list[tuple[Path, Any]]:
-    """The contents of a file and of those that it extends, nearest first."""
-    if file.resolve() in [other.resolve() for other in above]:
-        raise ConfigError(" extends ".join(str(other) for other in (*above, file)) + ": a circle")
-    named = f"{file} (extended by {above[-1]})" if above else str(file)
-    try:
-        data = yaml.safe_load(read_text(file))
-    except OSError as error:
-        raise ConfigError(unreadable(Path(named), error)) from None
-    except UserError as error:  # its encoding
-        raise ConfigError(str(error)) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date
-        raise ConfigError(f"{named}: is not valid YAML: {_first_problem(error)}") from None
-    if isinstance(data, dict) and "extends" in data:
-        base = file.parent / str(data.pop("extends"))
-        return [(file, data), *_layers(base, (*above, file))]
-    return [(file, data)]
-
-
-def _first_problem(error: Exception) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"{error.problem}, line {mark.line + 1}, column {mark.column + 1}"
-    return str(error)
-
-
-def _merge(base: Any, over: Any) -> Any:
-    # A null removes an inherited key; a data set of another source is replaced, not mixed.
-    if not (isinstance(base, dict) and isinstance(over, dict)):
-        return over
-    if over.get("source") in ("scenes", "photos", "folder", "mixture"):
-        return over
-    merged = {**base, **{key: _merge(base.get(key), value) for key, value in over.items()}}
-    return {key: value for key, value in merged.items() if value is not None}
-
-
-def _origin(layers: list[tuple[Path, Any]], path: Location) -> Path:
-    """The file that a value comes from; what none of them has is missing in the nearest."""
-    return next((file for file, data in layers if _holds(data, path)), layers[0][0])
-
-
-def _holds(data: Any, path: Location) -> bool:
-    for part in path:
-        try:
-            data = data[part]
-        except (KeyError, IndexError, TypeError):
-            return False
-    return True
+    odd = [f"{where(p)}: {_dotted(p)}: {m}" for p, m in misread(data, checked.model_dump())]
+    if odd:
+        raise ConfigError("\n".join(odd))
+    return checked
 
 
 def _explain(item: Any, schema: Any) -> tuple[Location, str]:
     """Where an error lies, and what is wrong there in words."""
     path, allowed = _walk(schema, item["loc"])
     kind, context, found = item["type"], item.get("ctx", {}), reprlib.repr(item["input"])
+    if path and item["input"] is None and kind != "missing":
+        return path, "null removes what a file inherits, and there is no such key to remove"
+    if kind == "list_type" and isinstance(item["input"], int | float):
+        return path, f"must be a list, such as [{item['input']}], not {found}"
     if kind == "extra_forbidden":
         close = difflib.get_close_matches(str(path[-1]), allowed, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""

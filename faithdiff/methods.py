@@ -17,6 +17,7 @@ from faithdiff.config import Profile, load_profile
 from faithdiff.data.artifacts import Artifact, check_shipped
 from faithdiff.errors import UserError
 from faithdiff.layout import Layout
+from faithdiff.yaml_file import check_own_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +38,13 @@ class Study:
 
     @classmethod
     def load(cls, file: Path) -> Study:
+        """Read a study's profile.
+
+        Raises:
+            ConfigError: The profile does not fit, or has the name of another one.
+        """
         profile = load_profile(file)
+        check_own_name(file, profile.profile)
         return cls(profile, file, Layout(profile.profile))
 
     @property
@@ -135,6 +142,13 @@ class Method(ABC):
     @abstractmethod
     def settings(self, study: Study) -> dict[str, Any]:
         """Everything besides the weights that decides an output, as plain values."""
+
+    def check(self, study: Study) -> None:  # noqa: B027 - most methods go with every profile
+        """Refuse, before the first job, a profile with which this method cannot work.
+
+        Raises:
+            ConfigError: Names the field and the way out.
+        """
 
     def needs(self, study: Study) -> list[str]:
         """What is missing before a run, each with the way to get it; empty when it can start."""

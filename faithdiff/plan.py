@@ -21,6 +21,7 @@ from faithdiff.data.fetch import RAW
 from faithdiff.data.images import scan
 from faithdiff.errors import UserError
 from faithdiff.methods import Study
+from faithdiff.planned import check_study
 from faithdiff.resources import Sizes
 from faithdiff.score.protocols import files_needed
 from faithdiff.train.cost import Costs, Phase
@@ -410,4 +411,6 @@ def write_plan(
     Raises:
         UserError: The study needs more GPUs at once than `gpus`, or none at all.
     """
-    return "\n".join(Plan(Study.load(file), tflops, utilisation, gpus).lines()) + "\n"
+    study = Study.load(file)
+    check_study(study)
+    return "\n".join(Plan(study, tflops, utilisation, gpus).lines()) + "\n"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
 from pydantic import RootModel
 
 from faithdiff.config import Positive, Section, load_yaml
+from faithdiff.yaml_file import Layers
 
 RESOURCES = Path("config", "resources.yaml")
 COMMON = "mini"  # the section that holds for every profile
@@ -37,17 +36,9 @@ class Sizes:
         """
         sections = load_yaml(RESOURCES, Resources).root
         self._rules: dict[str, Size] = {}
-        for name in (COMMON, *reversed(list(_names(file)))):
+        for name in (COMMON, *(each.stem for each in reversed(Layers.read(file).files))):
             self._rules |= sections.get(name, {})
 
     def of(self, rule: str) -> Size:
         """The size of a rule's first attempt."""
         return self._rules.get(rule, self._rules[OTHER])
-
-
-def _names(file: Path) -> Iterator[str]:
-    """Names of a profile's file and of those that it extends, nearest first."""
-    yield file.stem
-    base = yaml.safe_load(file.read_text(encoding="utf-8")).get("extends")
-    if base is not None:
-        yield from _names(file.parent / str(base))

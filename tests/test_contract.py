@@ -143,7 +143,9 @@ def test_given_outputs_are_checked_against_the_test_sets(
         shutil.copytree(
             study.layout.restoration("bicubic", 0, dataset, level), Path("mine", dataset, level)
         )
-    own = {"extends": "test.yaml", "baselines": {"mine": {"label": "Mine", "outputs": "mine"}}}
+    Path("data/test").rename("data/own")
+    mine = {"label": "Mine", "outputs": "mine"}
+    own = {"extends": "test.yaml", "profile": "own", "baselines": {"mine": mine}}
     write_text_atomic(yaml.safe_dump(own), Path("config/own.yaml"))
     loaded = Study.load(Path("config/own.yaml"))
     assert [f.outcome for f in check_method(loaded, "mine")] == ["kept", "not checked"]

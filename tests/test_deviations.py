@@ -53,7 +53,7 @@ def test_what_lacks_a_reason_and_what_has_one_too_many_is_listed(tmp_path: Path)
     text = """
 training: {loss: l1, text_dropout: 0.1, optimiser: {betas: [0.5, 0.9]}}
 restore: {start_point: noise}
-deviations: {training.cropp: typo, restore.start_point: because}
+deviations: {report.protocol: not compared, restore.start_point: because}
 """
     file = own(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
@@ -63,7 +63,7 @@ deviations: {training.cropp: typo, restore.start_point: because}
         "training.optimiser.betas",
         "training.text_dropout",
         "deviations.training.loss",
-        "deviations.training.cropp",
+        "deviations.report.protocol",
     ]
     assert all(line.startswith(f"{file}: ") for line in str(caught.value).splitlines())
 

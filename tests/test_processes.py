@@ -30,9 +30,12 @@ WORK = Path("checkpoints/test/.work/faithdiff-seed0")
 
 def profile(processes: int, **training: object) -> Path:
     """The test profile with another number of processes; its data and stage 1 stay as they are."""
-    file = Path("config", f"processes{processes}.yaml")
+    file, base = Path("config/test.yaml"), Path("config/base.yaml")
+    if not base.exists():
+        file.rename(base)
     changes = {"processes": processes, "micro_batch": 1, **training}
-    file.write_text(yaml.safe_dump({"extends": "test.yaml", "training": changes}), "utf-8")
+    content = {"extends": base.name, "profile": "test", "training": changes}
+    file.write_text(yaml.safe_dump(content), "utf-8")
     return file
 
 

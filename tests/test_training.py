@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -690,9 +691,11 @@ def test_a_repeated_training_gives_the_same_bytes(study: Study) -> None:
 def test_a_killed_variant_resumes_in_its_second_phase(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, often = study.layout.checkpoint("separate", 0), PROFILE.with_name("often.yaml")
-    often.write_text(f"extends: {PROFILE.name}\ntraining: {{checkpoint_every: 1}}\n")
-    cli.train("separate", config=often)
+    folder = study.layout.checkpoint("separate", 0)
+    profile = yaml.safe_load(PROFILE.read_text())
+    profile["training"]["checkpoint_every"] = 1
+    PROFILE.write_text(yaml.safe_dump(profile))
+    cli.train("separate", config=PROFILE)
     whole = folder_digest(folder)
     shutil.rmtree(folder)
     plain, calls = variants.denoising_loss, []
@@ -705,10 +708,10 @@ def test_a_killed_variant_resumes_in_its_second_phase(
 
     monkeypatch.setattr(variants, "denoising_loss", loss)
     with pytest.raises(KeyboardInterrupt):
-        cli.train("separate", config=often)
+        cli.train("separate", config=PROFILE)
     assert not folder.exists()
     calls[:] = [0] * 10
-    cli.train("separate", config=often)
+    cli.train("separate", config=PROFILE)
     assert len(calls) == 12  # update 2
     assert folder_digest(folder) == whole
     assert not study.layout.work("separate-seed0").exists()

@@ -3,6 +3,7 @@ import os
 import re
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from faithdiff import workload
 from faithdiff.claims.schema import CLAIMS
@@ -12,8 +13,10 @@ from faithdiff.data.datasets import source_hashes
 from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
 from faithdiff.locks import forget_killed_runs
-from faithdiff.methods import Foreign, Study
+from faithdiff.methods import Foreign
 from faithdiff.outside import contents, files_in
+from faithdiff.overrides import asked_for
+from faithdiff.planned import check_study
 from faithdiff.provenance import code_digest, folder_digest
 from faithdiff.report.page.build import PAGE, page_digest
 from faithdiff.report.published import PAPER
@@ -24,20 +27,31 @@ from faithdiff.score.protocols import definitions_of, weights_state
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-# Of trainings, for queues that take machines back: --config time_limit=MINUTES. Not in the command of
-# a rule: Snakemake would take a training with another limit for out of date.
-if "time_limit" in config:
-    os.environ["FAITHDIFF_TIME_LIMIT"] = str(config["time_limit"])
-
+# Not the merged `config`: there the files of --configfile have lost their names, and equal keys.
 try:
-    study = Study.load(Path("config", f"{config.get('profile', 'mini')}.yaml"))
+    request = asked_for(workflow.config_settings.config, workflow.configfiles)
+    study = request.study
     levels = load_choices(study.profile.data.levels_file)
-    sizes = Sizes(study.file)
+    sizes = Sizes(request.base)
     # After `kill -9` of a run the same command goes on; jobs parse this file, too, and stay out of it.
     if workflow.is_main_process:
         alive = forget_killed_runs(Path(".snakemake"))
+        check_study(request.named, Path(".snakemake", "checked.json"))
 except FaithDiffError as error:
     raise WorkflowError(str(error))
+
+# Of trainings, for queues that take machines back: --config time_limit=MINUTES. Not in the command of
+# a rule: Snakemake would take a training with another limit for out of date.
+if request.time_limit is not None:
+    os.environ["FAITHDIFF_TIME_LIMIT"] = str(request.time_limit)
+if request.note and workflow.is_main_process:
+    logger.info(request.note)
+
+
+# Not in a dry run, which writes nothing.
+onstart:
+    request.write()
+
 
 profile, layout = study.profile, study.layout
 LOGS = Path("logs", profile.profile)
@@ -45,7 +59,7 @@ GPU = int(profile.device == "cuda")
 SPARE = 10  # minutes that a queue is asked for beyond a time limit
 VERSIONED_CONFIG = [
     Path("dvc.yaml"),
-    *sorted({Path("config", "mini.yaml"), study.file}),
+    *sorted({Path("config", "mini.yaml"), request.base}),
     profile.data.levels_file,
     profile.score.protocols_file,
     CLAIMS,
@@ -74,8 +88,8 @@ def needs(what, job):
     def asked(wildcards, attempt):
         size = sizes.of(job(wildcards) if callable(job) else job)
         amount = attempt * getattr(size, what)
-        if what == "runtime" and "time_limit" in config:
-            return min(amount, int(config["time_limit"]) + SPARE)
+        if what == "runtime" and request.time_limit is not None:
+            return min(amount, int(request.time_limit) + SPARE)
         return amount
 
     return asked

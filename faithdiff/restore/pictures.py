@@ -24,6 +24,7 @@ from faithdiff.errors import CheckpointError, ImageError, RunError, UserError
 from faithdiff.files import printable, write_text_atomic
 from faithdiff.layout import Layout
 from faithdiff.methods import Restorer, Study
+from faithdiff.profile_checks import least_steps, lowest, settings_of_sampler
 from faithdiff.provenance import code_digest
 from faithdiff.registry import find_method
 from faithdiff.restore.arrays import to_image, to_tensor
@@ -104,6 +105,7 @@ def _study(checkpoint: Path, changes: dict[str, Any]) -> tuple[Study, str]:
         raise CheckpointError(f"{file}: is damaged ({error!r}); train the method again") from None
     profile = parse(resolved, Profile, f"{file}: profile")
     settings = parse({**profile.restore.model_dump(), **changes}, Restore, "restore")
+    _check_steps(profile.model_copy(update={"restore": settings}), name)
     device = profile.device if torch.cuda.is_available() else "cpu"
     profile = profile.model_copy(update={"restore": settings, "device": device})
     study = Study(profile, file, Layout(profile.profile))
@@ -113,6 +115,18 @@ def _study(checkpoint: Path, changes: dict[str, Any]) -> tuple[Study, str]:
             "where it was trained, usually the root of the repository"
         )
     return study, name
+
+
+def _check_steps(profile: Profile, method: str) -> None:
+    """Refuse fewer steps than the start from the LQ image allows, before anything is loaded."""
+    restore = settings_of_sampler(profile, method)
+    least = least_steps(restore) if method in profile.on_prior else 1
+    if restore.steps < least:
+        raise UserError(
+            f"--steps {restore.steps}: too few; give {least} or more: the LQ image enters at "
+            f"timestep {restore.start_timestep}, as the checkpoint was made for, and the lowest "
+            f"that {restore.steps} steps visit is {lowest(restore.steps, restore)}"
+        )
 
 
 def _files(

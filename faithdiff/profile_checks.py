@@ -1,0 +1,192 @@
+"""What no single field of a profile shows: entries that repeat, names of nothing, contradictions.
+
+Each would be noticed otherwise after hours, in the job that it concerns, or never.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from faithdiff.config import Profile, Restore
+    from faithdiff.yaml_file import Location
+
+Problem = tuple["Location", str]
+
+TIMESTEPS = 1000  # of the prior's noise schedule
+RESERVED_SETS = ("train", "prior")  # folders of data/<profile>/ beside the test sets
+
+
+def problems(profile: Profile) -> Iterator[Problem]:
+    """Where a profile says what cannot be meant, and why."""
+    yield from _repeated(profile)
+    yield from _names(profile)
+    yield from _deviations(profile)
+    yield from _trainings(profile)
+    yield from _restorations(profile)
+
+
+def least_steps(restore: Restore) -> int:
+    """The fewest sampling steps of which one is as late as the start from the LQ image."""
+    if restore.start_point != "lq":
+        return 1
+    return next(n for n in range(1, TIMESTEPS + 1) if lowest(n, restore) <= restore.start_timestep)
+
+
+def lowest(steps: int, restore: Restore) -> int:
+    """The last timestep that a sampler visits in so many steps."""
+    return round(TIMESTEPS / steps) - 1 if restore.timestep_spacing == "trailing" else 0
+
+
+def settings_of_sampler(profile: Profile, method: str) -> Restore:
+    """`restore` with the switches of a controlled baseline, as far as they concern its start."""
+    chosen = profile.settings_of(method) if method in profile.baselines else {}
+    switches = chosen.get("sampling")
+    if not isinstance(switches, dict):
+        return profile.restore
+    mine = {key: switches[key] for key in ("start_point", "start_timestep") if key in switches}
+    if mine.get("start_point") == "restored":
+        mine["start_point"] = "lq"  # another image enters the schedule in the same way
+    return profile.restore.model_copy(update=mine)
+
+
+def _repeated(profile: Profile) -> Iterator[Problem]:
+    lists: dict[Location, Iterable[Any]] = {
+        ("seeds",): profile.seeds,
+        ("data", "levels"): profile.data.levels,
+        ("prior", "unet", "attention_levels"): profile.prior.unet.attention_levels,
+        ("training", "heldout", "curve"): profile.training.heldout.curve,
+        ("score", "protocols"): profile.score.protocols,
+        ("score", "metrics"): profile.score.metrics,
+        ("report", "main"): profile.report.main,
+        ("report", "ablation"): profile.report.ablation,
+    }
+    for name, variant in profile.variants.items():
+        for number, phase in enumerate(variant.phases):
+            lists["variants", name, "phases", number, "train"] = phase.train
+    for path, entries in lists.items():
+        listed = list(entries)
+        if twice := [entry for entry in dict.fromkeys(listed) if listed.count(entry) > 1]:
+            yield path, f"{twice[0]!r} is listed {listed.count(twice[0])} times; once is meant"
+
+
+def _names(profile: Profile) -> Iterator[Problem]:
+    for name in profile.data.test:
+        if name in RESERVED_SETS:
+            yield ("data", "test", name), "is the folder of another data set; choose another name"
+    labels: dict[str, str] = {}
+    for name, method in profile.methods.items():
+        kind = "variants" if name in profile.variants else "baselines"
+        if name == "prior" or name.startswith("stage1-"):
+            yield (kind, name), "is the folder of other weights; choose another name"
+        first = labels.setdefault(method.label, name)
+        if first != name:
+            yield (
+                (kind, name, "label"),
+                f"{method.label!r} is the label of {first}, too: tables could not tell them apart",
+            )
+
+
+def _deviations(profile: Profile) -> Iterator[Problem]:
+    settings = set(_paths(profile.model_dump(exclude={"deviations"})))
+    for path in profile.deviations:
+        if path not in settings:
+            close = difflib.get_close_matches(path, settings, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "; remove the reason"
+            yield ("deviations", path), f"there is no such setting{hint}"
+
+
+def _paths(section: Any, path: str = "") -> Iterator[str]:
+    for key, value in section.items():
+        yield (below := f"{path}.{key}".lstrip("."))
+        if isinstance(value, dict):
+            yield from _paths(value, below)
+
+
+def _trainings(profile: Profile) -> Iterator[Problem]:
+    training, prior = profile.training, profile.prior
+    for number, timestep in enumerate(training.heldout.curve):
+        if timestep >= TIMESTEPS:
+            yield ("training", "heldout", "curve", number), f"the last is {TIMESTEPS - 1}"
+    if prior.source == "train":
+        yield from _fits("prior.training.vae.crop", prior.training.vae.crop, prior.training.data)
+        yield from _fits("prior.training.unet.crop", prior.training.unet.crop, prior.training.data)
+        yield from _shape_of_prior(profile)
+    if not profile.learns:
+        return
+    yield from _fits("training.crop", training.crop, profile.data.train)
+    # A crop must start on a whole pixel of both the latent and the LQ image.
+    factor = prior.vae.patch_size * 2 ** (len(prior.vae.block_out_channels) - 1)
+    if training.crop % (grid := math.lcm(factor, profile.data.scale)):
+        yield (
+            ("training", "crop"),
+            f"{training.crop} is not a multiple of {grid}, which whole latents and LQ pixels need "
+            f"(prior: {factor} pixels each, data.scale: {profile.data.scale})",
+        )
+    if profile.pretrained and not training.stage1_steps:
+        names = [n for n, v in profile.variants.items() if v.pretrain and v.weights is None]
+        yield (
+            ("training", "stage1_steps"),
+            f"0 leaves nothing to stage 1 of {', '.join(names)}; give it updates, or give these "
+            "variants pretrain: false",
+        )
+    width = 2 * prior.unet.block_out_channels[0]
+    trained = [variant for variant in profile.variants.values() if variant.weights is None]
+    kinds = {profile.recipes[variant.recipe].alignment for variant in trained}
+    if "transformer" in kinds and width % profile.alignment.heads:
+        yield (
+            ("alignment", "heads"),
+            f"{profile.alignment.heads} do not divide the {width} channels of a token (twice the "
+            "first of prior.unet.block_out_channels)",
+        )
+
+
+def _fits(path: str, crop: int, images: Any) -> Iterator[Problem]:
+    """Whether crops fit images whose size the profile itself says."""
+    size = getattr(images, "size", None)
+    if size is not None and crop > size:
+        yield tuple(path.split(".")), f"{crop} px do not fit the images, which have {size} px"
+
+
+def _shape_of_prior(profile: Profile) -> Iterator[Problem]:
+    """Sizes of a prior that is trained here; those of one that ships are in its own files."""
+    unet, text = profile.prior.unet, profile.prior.text_encoder
+    levels = len(unet.block_out_channels)
+    for level in unet.attention_levels:
+        if level >= levels:
+            yield (
+                ("prior", "unet", "attention_levels"),
+                f"there is no level {level}: block_out_channels has {levels}, counted from 0",
+            )
+        elif unet.block_out_channels[level] % unet.head_dim:
+            width = unet.block_out_channels[level]
+            yield ("prior", "unet", "head_dim"), f"{unet.head_dim} does not divide {width} channels"
+    for width in unet.block_out_channels:
+        if width % unet.norm_groups:
+            yield (
+                ("prior", "unet", "norm_groups"),
+                f"{unet.norm_groups} do not divide {width} channels of block_out_channels",
+            )
+    if text.width % text.heads:
+        yield ("prior", "text_encoder", "heads"), f"{text.heads} do not divide width {text.width}"
+
+
+def _restorations(profile: Profile) -> Iterator[Problem]:
+    said = set()
+    for name in profile.on_prior:
+        restore = settings_of_sampler(profile, name)
+        least = least_steps(restore)
+        if restore.steps >= least or least in said:
+            continue
+        said.add(least)
+        common = restore == profile.restore
+        path = ("restore", "steps") if common else ("baselines", name, "settings", "sampling")
+        yield (
+            path,
+            f"{restore.steps} steps are too few: the lowest timestep that they visit is "
+            f"{lowest(restore.steps, restore)}, and the LQ image enters at "
+            f"{restore.start_timestep} (start_timestep); {least} or more reach it",
+        )
