@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from faithdiff.checkpoints import check_checkpoint
 from faithdiff.config import Profile, load_profile
+from faithdiff.config.yaml_file import check_own_name
 from faithdiff.data.artifacts import Artifact, check_shipped
 from faithdiff.errors import UserError
 from faithdiff.layout import Layout
-from faithdiff.yaml_file import check_own_name
 
 if TYPE_CHECKING:
     import numpy as np

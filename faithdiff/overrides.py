@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from faithdiff.config import Profile, digest, load_profile
+from faithdiff.config.yaml_file import Layer, Layers, dump_yaml, merge, plain_value, read_yaml
 from faithdiff.errors import ConfigError
 from faithdiff.files import write_text_atomic
 from faithdiff.layout import Layout
 from faithdiff.methods import Study
-from faithdiff.yaml_file import Layer, Layers, dump_yaml, merge, plain_value, read_yaml
 
 CONFIG = Path("config")
 COMMAND_LINE = Path("--config")

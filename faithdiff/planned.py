@@ -1,6 +1,6 @@
 """Checks of a study before its first job: against the files and the classes that it names.
 
-What the profile alone shows is found whenever it is read (:mod:`faithdiff.profile_checks`).
+What the profile alone shows is found whenever it is read (:mod:`faithdiff.config.checks`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import RootModel
 
 from faithdiff.config import Positive, Section, load_yaml
-from faithdiff.yaml_file import Layers
+from faithdiff.config.yaml_file import Layers
 
 RESOURCES = Path("config", "resources.yaml")
 COMMON = "mini"  # the section that holds for every profile

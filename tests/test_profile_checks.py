@@ -8,10 +8,10 @@ import pytest
 from diffusers import DDPMScheduler
 
 from faithdiff.config import load_profile
+from faithdiff.config.checks import least_steps, lowest
 from faithdiff.errors import ConfigError
 from faithdiff.methods import Study
 from faithdiff.planned import check_study
-from faithdiff.profile_checks import least_steps, lowest
 from faithdiff.restore.schedule import make_scheduler, visited
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,8 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from faithdiff.config import Section, load_yaml, parse
+from faithdiff.config.yaml_file import (
+    Layer,
+    Layers,
+    check_own_name,
+    dump_yaml,
+    plain_value,
+    read_yaml,
+)
 from faithdiff.errors import ConfigError
-from faithdiff.yaml_file import Layer, Layers, check_own_name, dump_yaml, plain_value, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 

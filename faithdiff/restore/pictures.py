@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from faithdiff.checkpoints import RUN
 from faithdiff.config import Profile, Restore, digest, parse
+from faithdiff.config.checks import least_steps, lowest, settings_of_sampler
 from faithdiff.data.images import Notes, read_image, read_picture, scan, sha256_file, write_png
 from faithdiff.errors import CheckpointError, ImageError, RunError, UserError
 from faithdiff.files import printable, write_text_atomic
 from faithdiff.layout import Layout
 from faithdiff.methods import Restorer, Study
-from faithdiff.profile_checks import least_steps, lowest, settings_of_sampler
 from faithdiff.provenance import code_digest
 from faithdiff.registry import find_method
 from faithdiff.restore.arrays import to_image, to_tensor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from faithdiff.config import Profile, Restore
-    from faithdiff.yaml_file import Location
+    from faithdiff.config.yaml_file import Location
 
 Problem = tuple["Location", str]
 

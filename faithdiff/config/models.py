@@ -1,0 +1,109 @@
+"""Sections of the networks: the prior and its training, alignment, stage-1 recipes, captioner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from faithdiff.config.data import Dataset
+from faithdiff.config.section import Natural, Positive, Probability, Rate, Section
+
+
+class Vae(Section):
+    patch_size: Positive  # pixel-unshuffle before the first convolution; 1 is the usual VAE
+    latent_channels: Positive
+    block_out_channels: list[Positive]
+    layers_per_block: Positive
+
+
+class Unet(Section):
+    block_out_channels: list[Positive]
+    layers_per_block: Positive
+    attention_levels: list[Natural]  # indices of the levels that have cross-attention
+    head_dim: Positive
+    norm_groups: Positive
+    time_id_dim: Positive
+    transformer_blocks: Positive | list[Positive] = 1  # at each level that attends
+    pooled_width: Positive | None = None  # of the pooled text; None: the text encoder's width
+
+
+class TextEncoder(Section):
+    vocabulary: Positive
+    length: Positive  # tokens
+    width: Positive
+    layers: Positive
+    heads: Positive
+
+
+class Optimiser(Section):
+    betas: tuple[float, float]
+    eps: Rate
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Rate
+    warmup: Natural  # updates with a linearly rising rate
+    hold: Probability  # share of the updates at the full rate before the cosine falls
+
+
+class VaeTraining(Section):
+    steps: Positive
+    batch_size: Positive
+    crop: Positive  # pixels
+    learning_rate: Rate
+    kl_weight: Annotated[float, Field(ge=0)]
+    latent_noise: Annotated[float, Field(ge=0)]  # decoder robustness: up to this much extra noise
+
+
+class UnetTraining(Section):
+    steps: Positive
+    batch_size: Positive
+    crop: Positive  # pixels
+    learning_rate: Rate
+    ema_decay: Probability
+    text_dropout: Probability
+
+
+class PriorTraining(Section):
+    data: Dataset
+    optimiser: Optimiser
+    vae: VaeTraining
+    unet: UnetTraining
+
+
+class Prior(Section):
+    source: Literal["shipped", "train"]
+    path: Path  # read where source is `shipped`
+    prediction_type: Literal["epsilon", "v_prediction"]
+    vae: Vae
+    unet: Unet
+    text_encoder: TextEncoder
+    training: PriorTraining
+
+
+class Stage1(Section):
+    """A stage-1 recipe, shared by the variants that name it; trains the alignment alone."""
+
+    features: Literal["penultimate", "moments"]
+    alignment: Literal["transformer", "concat"]
+    attention: Literal["released", "spatial"]
+    mlp_ratio: Positive | None = None  # of the Transformer blocks in place of `alignment.mlp_ratio`
+
+
+class Alignment(Section):
+    norm: Literal["group", "standardise"]
+    blocks: Positive
+    heads: Positive
+    mlp_ratio: Positive
+
+
+class Captioner(Section):
+    """LLaVA, asked for the captions of data sets that say ``captions: llava``."""
+
+    path: Path = Path("weights/llava-1.5-13b-hf")  # a folder of transformers
+    question: str = "Describe this image and its style in a very detailed manner."
+    temperature: Annotated[float, Field(ge=0)] = 0.2  # 0: always the likeliest word
+    top_p: Probability = 0.7
+    max_tokens: Positive = 512
+    precision: Literal["float32", "float16", "bfloat16"] = "float16"
+    clean: Path | None = None  # BSRNet, which removes the degradation of test images before

@@ -1,0 +1,193 @@
+"""A whole profile: its sections, and what they say together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from faithdiff.config.curves import expanded
+from faithdiff.config.data import Data, Dataset
+from faithdiff.config.methods import AnyBaseline, Baseline, Curve, Restore, Sampling, Variant
+from faithdiff.config.models import Alignment, Captioner, Prior, Stage1
+from faithdiff.config.section import Name, Natural, Positive, Section
+from faithdiff.config.training import Training
+
+
+class Score(Section):
+    protocols_file: Path
+    protocols: Annotated[list[Name], Field(min_length=1)]
+    metrics: Annotated[list[str], Field(min_length=1)]
+    weights: Path  # folder of metric weights, see config/artifacts.yaml
+
+
+class Report(Section):
+    protocol: Name  # of the tables and figures
+    main: Annotated[list[Name], Field(min_length=1)]  # rows of the main table
+    ablation: Annotated[list[Name], Field(min_length=1)]  # first row is the reference
+    reference: Name | None = None  # that each row of `main` is tested against; default: that one
+    bootstrap: Positive  # resamples
+    panel_images: Positive  # rows of the qualitative figure per test set
+
+
+class Profile(Section):
+    """A whole profile, as resolved: see ``config/mini.yaml`` for what each key does."""
+
+    profile: Name
+    seed: Natural
+    seeds: Annotated[list[Natural], Field(min_length=1)]
+    device: Literal["cpu", "cuda"]
+    deterministic: bool = True
+    shards: Annotated[int, Field(ge=1)] = 1  # changes where images are made, not what they are
+    data: Data
+    prior: Prior
+    alignment: Alignment
+    recipes: Annotated[dict[Name, Stage1], Field(min_length=1)]
+    variants: dict[Name, Variant]
+    training: Training
+    baselines: dict[Name, AnyBaseline]
+    restore: Restore
+    captioner: Captioner = Captioner()  # older checkpoints do not know it
+    score: Score
+    report: Report
+    # Further rows: methods at other values of one setting.
+    curves: dict[Name, Curve] = Field(default_factory=dict)
+    # Dotted path of a setting -> why it is not the paper's.
+    deviations: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """Every data set by name: the test sets, `train` and `prior`."""
+        return {**self.data.test, "train": self.data.train, "prior": self.prior.training.data}
+
+    @property
+    def trained(self) -> list[str]:
+        """Names of the methods that must be trained before they restore."""
+        baselines = [name for name, baseline in self.baselines.items() if baseline.trained]
+        return [*baselines, *self.variants]
+
+    @property
+    def pretrained(self) -> list[str]:
+        """Names of the recipes whose stage 1 is trained."""
+        used = [v.recipe for v in self.variants.values() if v.pretrain and v.weights is None]
+        return sorted(set(used))
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything is trained; a study of imported weights needs no training set."""
+        baselines = any(baseline.trained for baseline in self.baselines.values())
+        return baselines or any(variant.weights is None for variant in self.variants.values())
+
+    @property
+    def denoisers(self) -> list[str]:
+        """Names of the methods that have a held-out denoising loss."""
+        baselines = [name for name, baseline in self.baselines.items() if baseline.denoises]
+        return [*baselines, *self.variants]
+
+    @property
+    def on_prior(self) -> list[str]:
+        """Names of the methods that sample from the prior: denoisers, and their other samplers."""
+        again = [name for name, baseline in self.baselines.items() if baseline.checkpoint_of]
+        return [*self.denoisers, *again]
+
+    def checkpoint_of(self, method: str) -> str:
+        """The method whose checkpoint a method restores with: itself, but for another sampler."""
+        baseline = self.baselines.get(method)
+        return (baseline.checkpoint_of if baseline else None) or method
+
+    def settings_of(self, baseline: str) -> dict[str, Any]:
+        """Settings of a baseline, with those of the one whose checkpoint it takes."""
+        own = self.baselines[baseline]
+        shared = self.baselines.get(own.checkpoint_of or "")
+        return {**(shared.settings if shared else {}), **own.settings}
+
+    def captioner_of(self, method: str) -> str | None:
+        """The method whose captions a method restores by, if they are another's."""
+        settings = self.settings_of(method) if method in self.baselines else {}
+        captions = (settings.get("sampling") or {}).get("captions")
+        return Sampling(captions=captions).captioner
+
+    def phase_updates(self, variant: str) -> list[int]:
+        """Updates of each phase of stage 2: equal shares of what stage 1 leaves of the budget."""
+        chosen, training = self.variants[variant], self.training
+        total = round(chosen.budget * (training.stage1_steps + training.stage2_steps))
+        rest = total - (training.stage1_steps if chosen.pretrain else 0)
+        share, more = divmod(rest, len(chosen.phases))
+        return [share + (number < more) for number in range(len(chosen.phases))]
+
+    def updates_of(self, method: str) -> int | None:
+        """All updates of a method's training, pre-stages included; None if nothing trains it."""
+        method = self.checkpoint_of(method)
+        if method in self.variants:
+            variant = self.variants[method]
+            first = self.training.stage1_steps if variant.pretrain else 0
+            return None if variant.weights else first + sum(self.phase_updates(method))
+        baseline = self.baselines[method]
+        if not baseline.trained:
+            return None
+        stages = [v for key, v in baseline.settings.items() if key.endswith("_steps")]
+        last = round(baseline.settings.get("budget", 1.0) * self.training.stage2_steps)
+        return sum(stages) + (last if baseline.denoises else 0)
+
+    @property
+    def published(self) -> list[str]:
+        """Names of the systems that their authors trained."""
+        return [n for n, b in self.baselines.items() if isinstance(b, Baseline) and b.published]
+
+    @property
+    def methods(self) -> dict[str, AnyBaseline | Variant]:
+        """Every method by name, in table order."""
+        return {**self.baselines, **self.variants}
+
+    @property
+    def curve_rows(self) -> set[str]:
+        """Names of the methods that stand on a curve beside the one that they repeat."""
+        return {row for c in self.curves.values() for rows in c.rows.values() for row in rows}
+
+    @property
+    def reference(self) -> str:
+        """The method that every row of the main table is tested against."""
+        return self.report.reference or self.report.ablation[0]
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of the tables of the report."""
+        curves = [f"curve-{name}" for name in self.curves]
+        return ["main", *(["real"] if self.data.real else []), "ablation", *curves, "cost"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_rows_of_curves(cls, data: Any) -> Any:
+        return expanded(data)
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Profile:
+        if both := set(self.baselines) & set(self.variants):
+            raise ValueError(f"variants and baselines share the names {sorted(both)}")
+        for name, variant in self.variants.items():
+            _known(f"variants.{name}.recipe", variant.recipe, self.recipes)
+            if not variant.weights and min(self.phase_updates(name)) < 1:
+                raise ValueError(
+                    f"variants.{name}.budget: leaves a phase of stage 2 without updates"
+                )
+        for name, curve in self.curves.items():
+            for method in curve.methods:
+                _known(f"curves.{name}.methods", method, self.trained)
+        for name, baseline in self.baselines.items():
+            if baseline.checkpoint_of is not None:
+                _known(f"baselines.{name}.checkpoint_of", baseline.checkpoint_of, self.trained)
+            if (captioner := self.captioner_of(name)) is not None:
+                where = f"baselines.{name}.settings.sampling.captions"
+                _known(where, captioner, ["none", "given", *self.denoisers])
+        for table in ("main", "ablation"):
+            for name in getattr(self.report, table):
+                _known(f"report.{table}", name, self.methods)
+        _known("report.reference", self.reference, self.methods)
+        _known("report.protocol", self.report.protocol, self.score.protocols)
+        return self
+
+
+def _known(where: str, name: str, allowed: Any) -> None:
+    if name not in allowed:
+        raise ValueError(f"{where}: {name!r} is not one of {', '.join(allowed)}")
