@@ -350,7 +350,7 @@ def test_global_seeds_have_no_effect() -> None:
 
 
 def test_images_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ImageError, match="31x64 px"):
+    with pytest.raises(ImageError, match="64 x 31 px"):
         draw(LEVELS["I"], 0, (31, 64), 4)
     parameters = draw(LEVELS["I"], 0, (64, 64), 4)
     with pytest.raises(ImageError, match="64, 64"):
