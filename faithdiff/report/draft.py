@@ -181,6 +181,8 @@ class Draft:
             return replace(counts, footnote=self._footnote(place))
         found = self._estimate(place, sample.matrix)
         spread = sample.matrix.mean(axis=1)
+        # What is not trained here is the same under every seed: its spread of 0 says nothing.
+        trained = self.profile.updates_of(place[1]) is not None
         return replace(
             counts,
             mean=found.mean,
@@ -190,7 +192,7 @@ class Draft:
             comparison=self.comparisons.get(place),
             against=self.against.get(place),
             pictures=sample.pictures,
-            seed_sd=float(np.std(spread, ddof=1)) if len(spread) > 1 else math.nan,
+            seed_sd=float(np.std(spread, ddof=1)) if trained and len(spread) > 1 else math.nan,
         )
 
     def _footnote(self, place: Place) -> int:
