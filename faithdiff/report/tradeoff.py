@@ -47,7 +47,10 @@ def tradeoff_figure(profile: Profile, table: Table) -> Figure | None:
     drawn = [row.method for row in table.blocks[0].rows if row.method]
     figure.supxlabel(_note(table, (x, y)), **NOTE)
     figure.legend(
-        handles=_method_handles(drawn, styles), loc="outside upper center", ncols=4, fontsize=6.5
+        handles=_method_handles(drawn, styles),
+        loc="outside upper center",
+        fontsize=6.5,
+        ncols=4 if len(drawn) <= 8 else 3,
     )
     levels = _level_handles(profile.data.levels)
     panels[-1].legend(handles=levels, loc="lower right", fontsize=6.5, frameon=True, framealpha=0.9)
