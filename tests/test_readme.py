@@ -53,6 +53,14 @@ def test_conclusions_are_the_verdicts_of_their_claims() -> None:
             assert number in texts, bullet
 
 
+def test_numbers_of_the_guide_are_those_of_the_claims() -> None:
+    guide = (ROOT / "docs" / "reading-the-results.md").read_text(encoding="utf-8")
+    said = re.findall(r"[+−][\d.]+\s\[[^]]+\]", guide)
+    profile, _ = part("conclusions")
+    known = {m["text"] for claim in claims_of(profile).values() for m in claim["measured"]}
+    assert said and {" ".join(text.split()) for text in said} <= known
+
+
 def test_gains_are_those_of_the_claims() -> None:
     profile, text = part("gains")
     head, _, *rows = [re.split(r" *\| *", line.strip("| ")) for line in text.split("\n") if line]
