@@ -25,7 +25,7 @@ from faithdiff.planned import check_study
 from faithdiff.resources import Sizes
 from faithdiff.score.protocols import files_needed
 from faithdiff.train.cost import Costs, Phase
-from faithdiff.workload import Job, counts, jobs_of, longest_way, wall_hours
+from faithdiff.workload import Job, counts, critical_path, jobs_of, wall_hours
 
 GIB, GB = 2**30, 1e9
 # The card that the paper names, for a profile on GPUs where none is here: its data sheet's dense
@@ -303,7 +303,7 @@ class Plan:
         if self.runs:
             trained = sum(job.gpus * self._trained(job) for job in self.jobs)
             takes = wall_hours(self.jobs, self._trained, gpus)
-            chain = longest_way(self.jobs, self._trained)
+            chain = critical_path(self.jobs, self._trained)
             yield f"| GPU-hours of the trainings counted above | {trained:,.0f} |"
             yield f"| these trainings alone, as GPUs become free | {takes:,.0f} hours |"
             yield f"| their longest chain, which no number of GPUs shortens | {chain:,.0f} hours |"

@@ -153,8 +153,9 @@ def _shards(study: Study, name: str) -> range:
 def wall_hours(jobs: list[Job], hours: Callable[[Job], float], gpus: int) -> float:
     """Hours until the last job ends on a cluster with this many GPUs and enough cores.
 
-    List scheduling: whenever GPUs are free, of the jobs that fit that with the longest way to the
-    end starts. It is what this order takes; a better one may exist, none below `longest_way`.
+    List scheduling: whenever GPUs are free, of the jobs that fit, the one with the longest chain
+    behind it starts. It is what this order takes; a better one may exist, none below
+    `critical_path`.
 
     Args:
         jobs: Each after those that it waits for.
@@ -168,7 +169,7 @@ def wall_hours(jobs: list[Job], hours: Callable[[Job], float], gpus: int) -> flo
                 f"--gpus {gpus}: {job.key} needs {job.gpus} GPUs; "
                 "give more, or lower training.processes"
             )
-    way = _ways(jobs, hours)
+    way = _chains(jobs, hours)
     waiting = {job.key: len(job.after) for job in jobs}
     followers: dict[str, list[Job]] = {job.key: [] for job in jobs}
     for job in jobs:
@@ -192,12 +193,12 @@ def wall_hours(jobs: list[Job], hours: Callable[[Job], float], gpus: int) -> flo
     return now
 
 
-def longest_way(jobs: list[Job], hours: Callable[[Job], float]) -> float:
+def critical_path(jobs: list[Job], hours: Callable[[Job], float]) -> float:
     """Hours of the longest chain of jobs: no number of GPUs makes a study shorter."""
-    return max(_ways(jobs, hours).values(), default=0.0)
+    return max(_chains(jobs, hours).values(), default=0.0)
 
 
-def _ways(jobs: list[Job], hours: Callable[[Job], float]) -> dict[str, float]:
+def _chains(jobs: list[Job], hours: Callable[[Job], float]) -> dict[str, float]:
     """Hours from the start of each job to the end of all that waits for it."""
     alone = {job.key: hours(job) for job in jobs}
     way = dict(alone)

@@ -40,11 +40,11 @@ from faithdiff.provenance import folder_digest
 from faithdiff.registry import find_method
 from faithdiff.score.heldout import heldout_job
 from faithdiff.train import encode, loop, variants
-from faithdiff.train.ahead import Ahead
 from faithdiff.train.cache import Batch, Cache, to_signed
 from faithdiff.train.encode import Part
 from faithdiff.train.loop import Job, rate, train
 from faithdiff.train.pairs import PairFiles, load_pairs
+from faithdiff.train.prefetch import Prefetcher
 from faithdiff.train.processes import Processes
 from faithdiff.train.run import run_job
 
@@ -499,11 +499,11 @@ def test_batches_drawn_ahead_are_the_same(study: Study, processes: Processes) ->
     def draw(step: int, micro: int) -> Batch:
         return cache.draw(0, step, micro, master=1)
 
-    ahead = Ahead(draw, 4, processes, 3, torch.device("cpu"))
+    prefetcher = Prefetcher(draw, 4, processes, 3, torch.device("cpu"))
     keys = [(step, micro) for step in (0, 1, 2) for micro in processes.mine(4)]
     for step, micro in [*keys, (0, 1), (7, 3), (7, 3)]:  # and jumps
-        assert _digest_batch(ahead(step, micro)) == _digest_batch(draw(step, micro))
-    assert len(ahead._ready) == 3
+        assert _digest_batch(prefetcher(step, micro)) == _digest_batch(draw(step, micro))
+    assert len(prefetcher._ready) == 3
 
 
 def test_a_training_with_batches_drawn_ahead_has_the_same_bytes(study: Study) -> None:

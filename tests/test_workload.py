@@ -25,8 +25,8 @@ from faithdiff.resources import COMMON, OTHER, RESOURCES, Sizes
 from faithdiff.workload import (
     Job,
     counts,
+    critical_path,
     jobs_of,
-    longest_way,
     needs_preparation,
     outside_method,
     wall_hours,
@@ -202,7 +202,7 @@ def test_schedule_by_hand() -> None:
     ]
     hours = {"a": 2.0, "b": 3.0, "c": 4.0, "d": 1.0}
     assert wall_hours(jobs, lambda job: hours[job.rule], 2) == 3 + 4 + 1
-    assert wall_hours(jobs, lambda job: hours[job.rule], 3) == longest_way(
+    assert wall_hours(jobs, lambda job: hours[job.rule], 3) == critical_path(
         jobs, lambda job: hours[job.rule]
     )
     with pytest.raises(UserError, match="--gpus 1: c needs 2 GPUs"):
@@ -229,8 +229,8 @@ def test_no_schedule_beats_its_bounds(jobs: list[Job], gpus: int, random: st.Ran
 
     wall = wall_hours(jobs, takes, gpus)
     work = sum(job.gpus * takes(job) for job in jobs)
-    assert max(longest_way(jobs, takes), work / gpus) <= wall <= sum(hours.values())
-    assert wall_hours(jobs, takes, 1000) == longest_way(jobs, takes)
+    assert max(critical_path(jobs, takes), work / gpus) <= wall <= sum(hours.values())
+    assert wall_hours(jobs, takes, 1000) == critical_path(jobs, takes)
 
 
 # --- what prepares itself -----------------------------------------------------------------------

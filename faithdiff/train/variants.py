@@ -30,10 +30,10 @@ from faithdiff.models.prior import Prior, load_prior
 from faithdiff.models.weights import load_part
 from faithdiff.provenance import folder_digest
 from faithdiff.repeatable import compute_repeatably
-from faithdiff.train.ahead import Ahead
 from faithdiff.train.cache import Batch, Cache
 from faithdiff.train.loop import Job, train, write_log
 from faithdiff.train.objective import prediction_target
+from faithdiff.train.prefetch import Prefetcher
 from faithdiff.train.processes import Processes, join
 from faithdiff.train.spent import Cost, measure
 from faithdiff.train.validation import check_sources, draw_grid, evaluating
@@ -192,7 +192,7 @@ def _batches(
     def draw(step: int, micro: int) -> Batch:
         return cache.draw(seed, step, micro, master=profile.seed)
 
-    return Ahead(draw, config.micro_batches, processes, config.prefetch, device)
+    return Prefetcher(draw, config.micro_batches, processes, config.prefetch, device)
 
 
 def _load_stage1(training: _Training, recipe: str) -> None:

@@ -1,4 +1,4 @@
-"""Draws batches ahead of the loop in background threads, so that a GPU does not wait for them.
+"""Draws batches ahead of the loop, in background threads, so that a GPU does not wait for them.
 
 Batches are keyed by update and micro-batch: drawn early, late or twice, they are the same.
 """
@@ -17,7 +17,7 @@ Key = tuple[int, int]  # update, micro-batch
 THREADS = 2
 
 
-class Ahead:
+class Prefetcher:
     """Callable in place of a function that draws; answers from what was drawn before."""
 
     def __init__(
