@@ -484,7 +484,7 @@ def fetch(
     study = Study.load(config)
     read = study.profile
     if baseline is not None:
-        from faithdiff.foreign.prepare import artifacts_of
+        from faithdiff.external.prepare import artifacts_of
 
         wanted = artifacts_of(study, baseline)
     elif profile is None:
@@ -686,7 +686,7 @@ def baseline_prepare(
     name: Annotated[str, typer.Argument(help="A baseline of the profile.")], config: Config = MINI
 ) -> None:
     """Clone the code of a baseline at its commit and make its environment; uses the network."""
-    from faithdiff.foreign.prepare import prepare as run
+    from faithdiff.external.prepare import prepare as run
 
     print(run(Study.load(config), name), end="")
 
@@ -696,7 +696,7 @@ def baseline_check(
     name: Annotated[str, typer.Argument(help="A baseline of the profile.")], config: Config = MINI
 ) -> None:
     """Say what is missing before a long run: environment, weights, GPU memory, consent."""
-    from faithdiff.foreign.prepare import check
+    from faithdiff.external.prepare import check
 
     print(check(Study.load(config), name), end="")
 

@@ -23,10 +23,10 @@ from faithdiff import seeds
 from faithdiff.config import FolderSet
 from faithdiff.data.images import read_image, write_png
 from faithdiff.errors import FaithDiffError, RunError, UserError
+from faithdiff.external.own import Outputs
 from faithdiff.files import write_text_atomic
-from faithdiff.foreign.own import Outputs
 from faithdiff.layout import Layout
-from faithdiff.methods import Foreign, Method, Study
+from faithdiff.methods import ExternalMethod, Method, Study
 from faithdiff.registry import find_method
 from faithdiff.restore.run import restore_job
 
@@ -166,7 +166,7 @@ class _Trial:
 
     def _range(self) -> Finding:
         """Before 8 bits hide it: values of the tensor itself."""
-        if isinstance(self.method, Foreign):
+        if isinstance(self.method, ExternalMethod):
             return Finding("range", "not checked", "its outputs are files of 8 bits")
         study = self._fresh(NAMES)
         restorer = self.method.load(study, study.layout.checkpoint(self.name, self.seed))

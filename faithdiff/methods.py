@@ -188,7 +188,7 @@ class Place:
 Keep = Callable[[Item, "NDArray[np.uint8]"], None]
 
 
-class Foreign(Method):
+class ExternalMethod(Method):
     """A method that works on folders, outside of this process; its images may fail one by one."""
 
     def keyed(self, place: Place, items: list[Item]) -> list[Item]:

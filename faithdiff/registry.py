@@ -28,7 +28,7 @@ def find_method(study: Study, name: str) -> Method:
 
         return VariantMethod(study.profile, name)
     if isinstance(config, OwnOutputs | OwnCommand):
-        from faithdiff.foreign import own
+        from faithdiff.external import own
 
         return own.build(config, f"{study.file}: baselines.{name}", name)
     return _baseline(study, name, config)

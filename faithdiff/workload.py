@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from faithdiff.config import Profile
 from faithdiff.errors import UserError
-from faithdiff.methods import Foreign, Method, Study
+from faithdiff.methods import ExternalMethod, Method, Study
 from faithdiff.registry import find_method
 
 # Modules of methods whose code, weights or outputs come from elsewhere.
-OUTSIDE = ("faithdiff.foreign.", "baselines.official.", "baselines.realesrgan_published")
+OUTSIDE = ("faithdiff.external.", "baselines.official.", "baselines.realesrgan_published")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Job:
         return f"{self.rule} {self.name}".rstrip()
 
 
-def outside_method(study: Study, name: str) -> Method | None:
+def external_method(study: Study, name: str) -> Method | None:
     """The method, if its code, weights or outputs come from elsewhere; cheap to look at."""
     config = study.profile.baselines.get(name)
     if config is None or not config.implementation.startswith(OUTSIDE):
@@ -46,7 +46,7 @@ def outside_method(study: Study, name: str) -> Method | None:
 
 def needs_preparation(study: Study, name: str) -> bool:
     """Whether its code or its environment must be there first; given outputs need neither."""
-    if not isinstance(outside_method(study, name), Foreign):
+    if not isinstance(external_method(study, name), ExternalMethod):
         return False
     return not hasattr(study.profile.baselines[name], "outputs")
 
@@ -147,7 +147,9 @@ def _results(study: Study, gpu: int) -> Iterator[Job]:
 def _shards(study: Study, name: str) -> range:
     """Numbers of the jobs that share the images of a method; none where one job does all."""
     several = study.profile.shards if study.profile.shards > 1 else 0
-    return range(1, 1 + (0 if isinstance(outside_method(study, name), Foreign) else several))
+    return range(
+        1, 1 + (0 if isinstance(external_method(study, name), ExternalMethod) else several)
+    )
 
 
 def wall_hours(jobs: list[Job], hours: Callable[[Job], float], gpus: int) -> float:

@@ -30,8 +30,8 @@ from test_own import save
 from faithdiff.data.artifacts import load_artifacts
 from faithdiff.data.images import read_image
 from faithdiff.errors import CheckpointError, ConfigError, RunError, UserError
+from faithdiff.external.command import Task
 from faithdiff.files import write_text_atomic
-from faithdiff.foreign.command import Task
 from faithdiff.methods import Item, Study
 from faithdiff.registry import find_method
 from faithdiff.restore.run import restore_job

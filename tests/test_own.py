@@ -19,11 +19,11 @@ from test_baselines import picture
 
 from faithdiff.data.images import read_image
 from faithdiff.errors import ConfigError, FaithDiffError, ImageError, RunError, UserError
+from faithdiff.external import command as command_module
+from faithdiff.external import own
+from faithdiff.external.named import named_in
+from faithdiff.external.own import Command, Outputs
 from faithdiff.files import write_text_atomic
-from faithdiff.foreign import command as command_module
-from faithdiff.foreign import own
-from faithdiff.foreign.named import named_in
-from faithdiff.foreign.own import Command, Outputs
 from faithdiff.methods import Study
 from faithdiff.registry import find_method
 from faithdiff.report.tables import load_scores, main_table

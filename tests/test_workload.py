@@ -26,9 +26,9 @@ from faithdiff.workload import (
     Job,
     counts,
     critical_path,
+    external_method,
     jobs_of,
     needs_preparation,
-    outside_method,
     wall_hours,
 )
 
@@ -242,10 +242,10 @@ def test_methods_from_elsewhere_are_found() -> None:
         "diffbir",
         "seesr",
     ]
-    assert outside_method(released, "faithdiff") is outside_method(released, "bicubic") is None
-    assert outside_method(released, "realesrgan") is not None  # in process: nothing to prepare
+    assert external_method(released, "faithdiff") is external_method(released, "bicubic") is None
+    assert external_method(released, "realesrgan") is not None  # in process: nothing to prepare
     packaged = Study.load(Path("config/mini.yaml"))
-    assert outside_method(packaged, "realesrgan-x4plus") is not None
+    assert external_method(packaged, "realesrgan-x4plus") is not None
 
 
 @pytest.mark.parametrize(

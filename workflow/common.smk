@@ -13,7 +13,7 @@ from faithdiff.data.datasets import source_hashes
 from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
 from faithdiff.locks import forget_killed_runs
-from faithdiff.methods import Foreign
+from faithdiff.methods import ExternalMethod
 from faithdiff.outside import contents, files_in
 from faithdiff.overrides import asked_for
 from faithdiff.planned import check_study
@@ -247,7 +247,9 @@ def shards(job):
     """What a job over all images of a method waits for, where others make its shares first."""
 
     def records(w):
-        if profile.shards == 1 or isinstance(workload.outside_method(study, w.method), Foreign):
+        if profile.shards == 1 or isinstance(
+            workload.external_method(study, w.method), ExternalMethod
+        ):
             return []
         numbers = range(1, profile.shards + 1)
         return [layout.shard(job, w.method, w.seed, number, profile.shards) for number in numbers]
@@ -270,5 +272,5 @@ def needs_preparation(method):
 
 def outside_state(method):
     """What decides the results of such a method: outputs, command, code, weights."""
-    found = workload.outside_method(study, method)
+    found = workload.external_method(study, method)
     return None if found is None else digest(found.state(study))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from baselines.official.definition import Common
 from baselines.official.runner import Official, Value
-from faithdiff.foreign.command import Task
+from faithdiff.external.command import Task
 
 
 class Settings(Common):

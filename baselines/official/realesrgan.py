@@ -15,8 +15,8 @@ from baselines.official.runner import Official, Value
 from baselines.realesrgan_published import ARCHITECTURE, Published
 from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts, quick_state
 from faithdiff.errors import CheckpointError
+from faithdiff.external.command import Task
 from faithdiff.files import lfs_pointer
-from faithdiff.foreign.command import Task
 from faithdiff.methods import Study
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from faithdiff.config import parse
 from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, load_artifacts, quick_state
 from faithdiff.data.images import sha256_file
 from faithdiff.errors import UserError
-from faithdiff.foreign.command import CommandMethod, Task
-from faithdiff.foreign.environment import Environment
-from faithdiff.foreign.own import gpu_problem
-from faithdiff.foreign.process import Call
+from faithdiff.external.command import CommandMethod, Task
+from faithdiff.external.environment import Environment
+from faithdiff.external.own import gpu_problem
+from faithdiff.external.process import Call
 from faithdiff.methods import Study
 
 # Weights are looked for where they are put, never fetched by a script in the middle of a run.

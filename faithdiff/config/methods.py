@@ -72,7 +72,7 @@ class OwnOutputs(_Own):
 
     @property
     def implementation(self) -> str:
-        return "faithdiff.foreign.own:Outputs"
+        return "faithdiff.external.own:Outputs"
 
 
 Unit = Literal["image", "folder", "set"]
@@ -93,7 +93,7 @@ class OwnCommand(_Own):
 
     @property
     def implementation(self) -> str:
-        return "faithdiff.foreign.own:Command"
+        return "faithdiff.external.own:Command"
 
 
 def _kind(value: Any) -> str:

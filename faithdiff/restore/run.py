@@ -30,7 +30,7 @@ from faithdiff.errors import CheckpointError, RunError, UserError
 from faithdiff.files import unwritable, write_text_atomic
 from faithdiff.integrity import sealed
 from faithdiff.locks import claimed
-from faithdiff.methods import Foreign, Item, Method, Place, Restorer, Study
+from faithdiff.methods import ExternalMethod, Item, Method, Place, Restorer, Study
 from faithdiff.provenance import code_digest, folder_digest, hardware
 from faithdiff.repeatable import compute_repeatably
 from faithdiff.restore.arrays import to_image, to_tensor
@@ -60,7 +60,7 @@ def restore_job(study: Study, method: Method, name: str, seed: int) -> None:
     Raises:
         RunError: The profile has several shards, and one of them is not finished.
     """
-    shards = 1 if isinstance(method, Foreign) else study.profile.shards
+    shards = 1 if isinstance(method, ExternalMethod) else study.profile.shards
     records = read_records(study.layout, "restore", name, seed, shards)
     with claimed(study.layout.lock("restore", name, seed), f"restore {name} seed{seed}"):
         for made in _made(study, method, name, seed):
@@ -74,7 +74,7 @@ def restore_shard(study: Study, method: Method, name: str, seed: int, shard: Sha
     Raises:
         UserError: The method runs outside of this process, a folder at a time.
     """
-    if isinstance(method, Foreign):
+    if isinstance(method, ExternalMethod):
         raise UserError(f"{name}: runs outside and takes whole folders; leave out --shard")
     record = study.layout.shard("restore", name, seed, shard.number, shard.of)
     places = {}
@@ -94,9 +94,9 @@ def _made(
     for scale, places in _by_scale(study.profile.data).items():
         scaled = study.at_scale(scale)
         identity = describe(scaled, method, name, folder)
-        if isinstance(method, Foreign):
+        if isinstance(method, ExternalMethod):
             for dataset, level in places:
-                yield _restore_outside(scaled, method, identity, seed, dataset, level)
+                yield _restore_external(scaled, method, identity, seed, dataset, level)
         else:
             yield from _restore_inside(scaled, method, identity, seed, folder, places, shard)
 
@@ -140,8 +140,13 @@ def _restore_inside(
         yield _Made(dataset, level, items, identity | method.record(), len(missing), seconds)
 
 
-def _restore_outside(
-    study: Study, method: Foreign, identity: dict[str, Any], seed: int, dataset: str, level: str
+def _restore_external(
+    study: Study,
+    method: ExternalMethod,
+    identity: dict[str, Any],
+    seed: int,
+    dataset: str,
+    level: str,
 ) -> _Made:
     """Let a method outside of this process restore what is missing; its failures are recorded."""
     name = identity["method"]

@@ -13,19 +13,19 @@ from typing import Any
 from faithdiff.config import OwnCommand, OwnOutputs, digest
 from faithdiff.data.images import sha256_file
 from faithdiff.errors import ConfigError, UserError
-from faithdiff.foreign.command import CommandMethod, Task, images_in
-from faithdiff.foreign.environment import Environment, inherited
-from faithdiff.foreign.named import named_in
-from faithdiff.foreign.process import Call, gpu_memory
-from faithdiff.foreign.results import take
-from faithdiff.methods import Foreign, Item, Keep, Place, Study
+from faithdiff.external.command import CommandMethod, Task, images_in
+from faithdiff.external.environment import Environment, inherited
+from faithdiff.external.named import named_in
+from faithdiff.external.process import Call, gpu_memory
+from faithdiff.external.results import take
+from faithdiff.methods import ExternalMethod, Item, Keep, Place, Study
 from faithdiff.outside import contents, files_in
 
 IN_OUTPUTS = ("dataset", "level", "seed")
 IN_COMMAND = ("lq", "out", "seed", "scale", "captions")
 
 
-def build(config: OwnOutputs | OwnCommand, where: str, name: str) -> Foreign:
+def build(config: OwnOutputs | OwnCommand, where: str, name: str) -> ExternalMethod:
     """Make the method of a section; `where` opens messages, as ``file: baselines.name``.
 
     Raises:
@@ -36,7 +36,7 @@ def build(config: OwnOutputs | OwnCommand, where: str, name: str) -> Foreign:
     return Command(config, where, name)
 
 
-class Outputs(Foreign):
+class Outputs(ExternalMethod):
     """Restored images that are there already."""
 
     def __init__(self, config: OwnOutputs, where: str) -> None:

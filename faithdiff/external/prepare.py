@@ -7,7 +7,7 @@ import json
 from faithdiff.data.artifacts import Artifact
 from faithdiff.errors import UserError
 from faithdiff.files import write_text_atomic
-from faithdiff.methods import Foreign, Study
+from faithdiff.methods import ExternalMethod, Study
 from faithdiff.registry import find_method
 
 
@@ -17,7 +17,7 @@ def prepare(study: Study, name: str) -> str:
     Returns:
         What is still missing, for the person who waits.
     """
-    method = _foreign(study, name)
+    method = _external(study, name)
     found = method.prepare(study)
     write_text_atomic(json.dumps(found, indent=1) + "\n", study.layout.prepared(name))
     return _report(name, method.needs(study))
@@ -29,7 +29,7 @@ def check(study: Study, name: str) -> str:
     Raises:
         UserError: It cannot; says all that is missing, each with the way to get it.
     """
-    problems = _foreign(study, name).needs(study)
+    problems = _external(study, name).needs(study)
     if problems:
         raise UserError(_report(name, problems).rstrip())
     return _report(name, problems)
@@ -37,12 +37,12 @@ def check(study: Study, name: str) -> str:
 
 def artifacts_of(study: Study, name: str) -> list[Artifact]:
     """The weights that a method outside of this process reads."""
-    return _foreign(study, name).artifacts()
+    return _external(study, name).artifacts()
 
 
-def _foreign(study: Study, name: str) -> Foreign:
+def _external(study: Study, name: str) -> ExternalMethod:
     method = find_method(study, name)
-    if not isinstance(method, Foreign):
+    if not isinstance(method, ExternalMethod):
         raise UserError(
             f"{name}: runs inside the suite and needs no code or environment of its own"
         )

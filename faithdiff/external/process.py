@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faithdiff.errors import UserError
-from faithdiff.foreign.results import one_line
+from faithdiff.external.results import one_line
 
 _POLL = 0.05  # seconds
 _GPU_POLL = 2.0

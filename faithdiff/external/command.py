@@ -20,9 +20,9 @@ from faithdiff.config import Unit, digest
 from faithdiff.data.captions import write_captions
 from faithdiff.data.images import read_image, scan
 from faithdiff.errors import RunError, UserError
-from faithdiff.foreign.process import Call, Ended, run
-from faithdiff.foreign.results import take
-from faithdiff.methods import Foreign, Item, Keep, Place, Study
+from faithdiff.external.process import Call, Ended, run
+from faithdiff.external.results import take
+from faithdiff.methods import ExternalMethod, Item, Keep, Place, Study
 
 PATIENCE = 3  # calls in a row without one image, after which a job per image gives up
 
@@ -66,7 +66,7 @@ class Task:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-class CommandMethod(Foreign):
+class CommandMethod(ExternalMethod):
     """A method that is a command; its parts are said by :meth:`call` and :meth:`found`."""
 
     name: str
