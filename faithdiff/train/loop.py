@@ -218,8 +218,8 @@ def _row(job: Job, step: int, learning_rate: float, seconds: float, flops: float
         "step": step,
         "loss": math.fsum(job.losses) / len(job.losses),
         "learning_rate": learning_rate,
-        "seconds": round(seconds, 3),
         "tflop": round(flops * (step + 1) / 1e12, 6),
+        "seconds": round(seconds, 3),
     }
 
 

@@ -124,8 +124,8 @@ def _check_sums(file: Path) -> None:
 
 
 def write_log(log: list[dict[str, Any]], file: Path) -> None:
-    """Write ``training.csv``: phase, step, loss (mean since the row before), rate, seconds, tflop.
+    """Write ``training.csv``: phase, step, loss (mean since the row before), rate, tflop, seconds.
 
-    Seconds and 10^12 operations (a multiplication and an addition are two) are since the start.
+    10^12 operations (a multiplication and an addition are two) and seconds are since the start.
     """
     pd.DataFrame(log).to_csv(file, index=False, lineterminator="\n")
