@@ -180,6 +180,17 @@ class Curve(Section):
     methods: Annotated[list[Name], Field(min_length=1)]  # the others are compared with the first
     values: Annotated[list[float | Name], Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _values_fit_the_setting(self) -> Curve:
+        words = self.setting == "captions"
+        for value in self.values:
+            if isinstance(value, str) != words:
+                kind = "none, given or a method" if words else "a number"
+                raise ValueError(f"values: of {self.setting} must be {kind}, not {value!r}")
+        if len(set(self.values)) < len(self.values):
+            raise ValueError("values: one is there twice")
+        return self
+
     @property
     def trains(self) -> bool:
         """Whether each value is a training of its own."""
