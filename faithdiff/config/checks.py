@@ -10,6 +10,10 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from faithdiff.config.methods import Sampling
+
 if TYPE_CHECKING:
     from faithdiff.config import Profile, Restore
     from faithdiff.config.yaml_file import Location
@@ -42,15 +46,12 @@ def lowest(steps: int, restore: Restore) -> int:
 
 
 def settings_of_sampler(profile: Profile, method: str) -> Restore:
-    """`restore` with the switches of a controlled baseline, as far as they concern its start."""
+    """`restore` with the switches of a method; without them where they do not fit their schema."""
     chosen = profile.settings_of(method) if method in profile.baselines else {}
-    switches = chosen.get("sampling")
-    if not isinstance(switches, dict):
+    try:
+        return Sampling.model_validate(chosen.get("sampling") or {}).changed(profile.restore)
+    except ValidationError:  # the method's own class says what is wrong
         return profile.restore
-    mine = {key: switches[key] for key in ("start_point", "start_timestep") if key in switches}
-    if mine.get("start_point") == "restored":
-        mine["start_point"] = "lq"  # another image enters the schedule in the same way
-    return profile.restore.model_copy(update=mine)
 
 
 def _repeated(profile: Profile) -> Iterator[Problem]:
