@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -98,11 +97,7 @@ def train(job: Job) -> nn.Module | None:
     )  # fmt: skip
     for step in bar:
         clock.begin()
-        # Every update has the operations of the first one, so that one alone pays for the count.
-        with operation_counter() if step == first else nullcontext() as counter:
-            loss, stop = _accumulate(job, engine, step, clock.reserve(state))
-        if counter is not None:
-            flops = counter.get_total_flops() * job.processes.count
+        loss, stop = _accumulate(job, engine, step, clock.reserve(state))
         if not math.isfinite(loss):
             raise RunError(_diverged(job, step, f"the loss is {loss}"))
         learning_rate = engine.update(rate(step, job))
@@ -113,7 +108,7 @@ def train(job: Job) -> nn.Module | None:
         job.losses.append(loss)
         done = step + 1
         if done % job.log_every == 0 or done == job.steps:
-            job.log.append(_row(job, step, learning_rate, clock.seconds(), flops))
+            job.log.append(_row(job, step, learning_rate, clock.seconds()))
             bar.set_postfix(loss=f"{job.log[-1]['loss']:.4f}")
             job.losses.clear()
             state.show_log()
@@ -129,6 +124,7 @@ def train(job: Job) -> nn.Module | None:
                 job.state,
             )
     clock.summary(first)
+    _count_operations(job, engine)
     return average.module if average is not None else None
 
 
@@ -212,13 +208,31 @@ class _Clock:
         tqdm.write(line)
 
 
-def _row(job: Job, step: int, learning_rate: float, seconds: float, flops: float) -> dict[str, Any]:
+def _count_operations(job: Job, engine: Engine) -> None:
+    """Write into the log what its updates cost.
+
+    In a pass of its own, after the last update and without a step: while operations are counted,
+    PyTorch runs other kernels, and the numbers that come out are not those of an update.
+    """
+    if not job.processes.first:
+        return
+    with torch.random.fork_rng(devices=[]), operation_counter() as counter:
+        with engine.autocast():
+            loss = job.loss(job.steps - 1, 0)
+        loss.backward()
+    job.model.zero_grad(set_to_none=True)
+    each = counter.get_total_flops() * job.micro_batches / 1e12
+    for row in job.log:
+        seconds = row.pop("seconds")
+        row |= {"tflop": round(each * (row["step"] + 1), 6), "seconds": seconds}
+
+
+def _row(job: Job, step: int, learning_rate: float, seconds: float) -> dict[str, Any]:
     return {
         "phase": job.name,
         "step": step,
         "loss": math.fsum(job.losses) / len(job.losses),
         "learning_rate": learning_rate,
-        "tflop": round(flops * (step + 1) / 1e12, 6),
         "seconds": round(seconds, 3),
     }
 
