@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
 import yaml
 from test_report import make_scores, profile, with_report
 
@@ -21,8 +20,6 @@ from faithdiff.registry import find_method
 from faithdiff.report.curves import curve_figure, curve_table, points
 from faithdiff.report.tables import metric_columns
 from faithdiff.restore.run import describe
-from faithdiff.train.cost import Costs
-from faithdiff.train.operations import operation_counter
 
 __all__ = ["profile"]  # a fixture
 ROOT = Path(__file__).parent.parent
@@ -126,32 +123,15 @@ def test_a_sampled_variant_has_the_weights_of_the_variant(study: Study) -> None:
     assert method.settings(wider) != find_method(wider, f"{row}given").settings(wider)
 
 
-def test_rates_multiply_the_learning_rates_and_operations_are_counted(
-    study: Study, tmp_path: Path
-) -> None:
+def test_rates_multiply_the_learning_rates(study: Study, tmp_path: Path) -> None:
     wider = at(study, rates={"setting": "rates", "methods": ["faithdiff"], "values": [2]})
     logs = {}
     for name in ("faithdiff", "faithdiff-rates-2"):
         (tmp_path / name).mkdir()
-        cost = find_method(wider, name).train(wider, 0, tmp_path / name, tmp_path / f"{name}-s")
+        find_method(wider, name).train(wider, 0, tmp_path / name, tmp_path / f"{name}-s")
         logs[name] = pd.read_csv(tmp_path / name / "training.csv")
     slow, fast = logs.values()
     np.testing.assert_allclose(fast["learning_rate"], 2 * slow["learning_rate"])
-    # Every update costs the same, and what `faithdiff plan` counts without running it.
-    steps = slow["step"] + 1
-    np.testing.assert_allclose(slow["tflop"] / steps, slow["tflop"].iloc[0], rtol=1e-2)
-    config, groups = wider.profile, ["lq_encoder", "alignment", "unet"]
-    planned = Costs(config).phase(config.recipes["released"], groups)  # type: ignore[arg-type]
-    expected = planned.flops * config.training.batch_size * steps.iloc[-1] / 1e12
-    assert cost.tflop == pytest.approx(expected, rel=0.1)
-
-
-def test_operations_of_attention_are_counted_on_a_cpu() -> None:
-    query = torch.randn(2, 4, 64, 32, requires_grad=True)
-    with operation_counter() as counter:
-        F.scaled_dot_product_attention(query, query, query).sum().backward()
-    product = 2 * 2 * 4 * 64 * 64 * 32  # one of the matrix products
-    assert counter.get_total_flops() == (2 + 5) * product  # the backward pass computes one again
 
 
 # --- Tables and figures -------------------------------------------------------------------------
@@ -203,12 +183,11 @@ def test_every_kind_of_curve_is_drawn_or_says_that_nothing_was_run(
     profile: Profile, curve: dict[str, Any]
 ) -> None:
     wider = with_curves(profile, c=curve)
-    costs = pd.DataFrame({"method": ["faithdiff", "faithdiff-budget-2"], "tflop": [1.0, 2.0]})
     scores = frame(wider)
     columns = metric_columns(wider)
-    assert curve_figure(wider, curve_table(scores, wider, "c", columns), "c", costs) is not None
+    assert curve_figure(wider, curve_table(scores, wider, "c", columns), "c") is not None
     rows = {row for at in points(wider, wider.curves["c"]).values() for row in at.values()}
     none = scores[~scores["method"].isin(rows)]
     table = curve_table(none, wider, "c", columns)
     assert all(cell.status == "not run" for row in table.blocks[0].rows for cell in row.cells)
-    curve_figure(wider, table, "c", costs)
+    curve_figure(wider, table, "c")

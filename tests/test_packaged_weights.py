@@ -99,7 +99,7 @@ def test_another_hash_is_refused_and_installed_again(site: Path, tmp_path: Path)
     assert re.search(r"here corrupt: sha256 \w+\.\.\., expected", message)
     assert message.endswith(AGAIN)  # pip leaves what is installed as it is
     file.write_bytes(BODY[:-1])
-    assert quick_state(item, tmp_path) == f"size:{len(BODY) - 1}"
+    assert quick_state(item, tmp_path) not in ("missing", item.sha256)
     file.unlink()
     assert state(item, tmp_path) == "missing"
     assert lacking([(item, "missing")], "").endswith(AGAIN)

@@ -253,7 +253,7 @@ def test_the_costs_are_explained_by_their_own_file(page: Path, tmp_path: Path) -
     root = tmp_path / "copy"
     shutil.copytree(page.parents[3], root)
     study = Study.load(root / "config/mini.yaml")
-    rows = [(m, 0, "unet 5", 5, 9, 0, 0.0, 4, 12.5, 0.5, None, 1.5) for m in study.profile.methods]
+    rows = [(m, 0, "unet 5", 5, 9, 0, 0.0, 4, 12.5, 0.5, None) for m in study.profile.methods]
     frame = pd.DataFrame(rows, columns=list(COST_COLUMNS))
     frame.to_csv(root / "results/mini/cost.csv", index=False)
     table = cost_table(load_costs(root / "results/mini/cost.csv"), study.profile)

@@ -93,7 +93,7 @@ def make_scores(profile: Profile) -> pd.DataFrame:
 def make_costs(profile: Profile) -> pd.DataFrame:
     """An hour and three minutes of training each; one peak of memory was not measured."""
     rows = [
-        (m, 0, "lq encoder 1000000; unet 4500000", 5_500_000, 8e6, 20, 180, 140, 3600, 0.5, peak, 9)
+        (m, 0, "lq encoder 1000000; unet 4500000", 5_500_000, 8e6, 20, 180, 140, 3600, 0.5, peak)
         for m, peak in zip(
             profile.methods, (None, *[800.5] * (len(profile.methods) - 1)), strict=True
         )

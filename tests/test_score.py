@@ -498,8 +498,8 @@ def test_when_weights_arrive_only_their_column_is_computed(
     listed = write_artifacts(artifacts)
     found = weights_state(profile, listed)
     assert len(found) == 4
-    assert all(entry.startswith("size:") for entry in found.values())
     needed = [artifacts[name] for name in found]
+    assert found == {item.name: item.sha256 for item in needed}  # of what is there, by its content
     fetch_all(needed, profile.score.weights, say=lambda _: None)  # verifies, records, no network
     assert weights_state(profile, listed) == {item.name: item.sha256 for item in needed}
 

@@ -85,7 +85,10 @@ def test_alignment_edit_reruns_what_depends_on_it_and_no_data(finished: Path) ->
     assert "train_baseline" not in rules
 
 
-def test_config_edit_reruns_only_what_reads_it(finished: Path) -> None:
+def test_config_edit_reruns_only_what_reads_it(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished)
     file = finished / "config" / "test.yaml"
     before = file.read_text(encoding="utf-8")
     file.write_text(before.replace("steps: 4, start_timestep", "steps: 5, start_timestep"), "utf-8")

@@ -31,7 +31,6 @@ COLUMNS = tuple(
         ("updates", "updates", 0),
         ("pre_seconds", "pre-stage s", 0),
         ("seconds", "training s", 0),
-        ("tflop", "training TFLOP", 1),
         ("gpu_hours", "GPU-hours", 2),
         ("seconds_per_image", "s/image", 2),
         ("peak_memory_mb", "peak MB", 0),
@@ -67,7 +66,6 @@ def read_costs(stream: IO[bytes], path: str) -> pd.DataFrame:
         frame = pd.read_csv(stream, keep_default_na=False, na_values=[""])
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not a CSV file: {error}") from None
-    frame = frame if "tflop" in frame else frame.assign(tflop=math.nan)  # older studies
     if missing := set(COST_COLUMNS) - set(frame):
         raise UserError(f"{path}: has no column {', '.join(sorted(missing))}; collect again")
     return frame
@@ -89,8 +87,7 @@ def cost_table(costs: pd.DataFrame, profile: Profile) -> Table:
         rows.append(Row(method, label, cells, group_of(profile, method)))
     caption = (
         "Trained and all parameters in millions; pre-stages are trained before the last stage and "
-        "frozen in it (stage 1 of a variant: its alignment alone). TFLOP: 10^12 operations of all "
-        "stages, counted in an update of each. Seconds of training as logged, "
+        "frozen in it (stage 1 of a variant: its alignment alone). Seconds of training as logged, "
         "GPU-hours the same on every GPU of the training, seconds per image while restoring, and "
         "the highest resident memory of both jobs, on the machine of manifest.json, whose other "
         "work is in these seconds. Means over "

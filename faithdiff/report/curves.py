@@ -7,7 +7,6 @@ the curve at the same value.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -114,7 +113,7 @@ def curve_styles(profile: Profile, curve: Curve) -> dict[str, MethodStyle]:
     }
 
 
-def curve_figure(profile: Profile, table: Table, name: str, costs: pd.DataFrame) -> Figure | None:
+def curve_figure(profile: Profile, table: Table, name: str) -> Figure | None:
     """Draw a curve.
 
     A training's setting: metrics against it, and differences to the first method. A sampler's:
@@ -124,7 +123,6 @@ def curve_figure(profile: Profile, table: Table, name: str, costs: pd.DataFrame)
         profile: Has the curve.
         table: Its table.
         name: Of the curve.
-        costs: Of the trainings, for the abscissa of operations.
 
     Returns:
         The figure; None where nothing of it was measured.
@@ -132,17 +130,15 @@ def curve_figure(profile: Profile, table: Table, name: str, costs: pd.DataFrame)
     curve = profile.curves[name]
     if curve.setting in ("start_timestep", "guidance_scale", "restoration_guidance"):
         return _tradeoffs(profile, table, curve)
-    return _metrics(profile, table, curve, costs)
+    return _metrics(profile, table, curve)
 
 
-def _metrics(profile: Profile, table: Table, curve: Curve, costs: pd.DataFrame) -> Figure | None:
-    """Metrics against the setting, then against operations, then differences to the first."""
+def _metrics(profile: Profile, table: Table, curve: Curve) -> Figure | None:
+    """Metrics against the setting, and differences to the first method."""
     drawn = [c for c in _drawn(table) if any(row.cells[c].status == "ok" for row in _rows(table))]
     if not drawn:
         return None
-    tflop = costs.groupby("method")["tflop"].mean() if "tflop" in costs else pd.Series(dtype=float)
-    by_compute = curve.setting == "budget" and not tflop.dropna().empty
-    down = 3 if by_compute else 2
+    down = 2
     figure = Figure(figsize=(WIDTH, 1.75 * down + 0.6), layout="constrained")
     panels = figure.subplots(down, len(drawn), squeeze=False)
     styles = curve_styles(profile, curve)
@@ -152,9 +148,6 @@ def _metrics(profile: Profile, table: Table, curve: Curve, costs: pd.DataFrame) 
             cells = {value: _cell(table, row, c) for value, row in at.items()}
             x = {value: _abscissa(profile, curve, value, at[value]) for value in at}
             _line(panels[0][across], x, cells, styles[method])
-            if by_compute:
-                operations = {value: float(tflop.get(row, math.nan)) for value, row in at.items()}
-                _line(panels[1][across], operations, cells, styles[method])
             _differences(panels[-1][across], x, cells, styles[method])
         for axes in panels[:, across]:
             grid(axes)
@@ -165,13 +158,9 @@ def _metrics(profile: Profile, table: Table, curve: Curve, costs: pd.DataFrame) 
                 axes.xaxis.set_minor_formatter(NullFormatter())
         panels[-1][across].axhline(0, color=GREY, linewidth=0.8)
     first = profile.methods[curve.methods[0]].label
-    below = [AXES[curve.setting]] * down
-    if by_compute:
-        below[1] = "operations of the training, 10¹²"
-    for text, row in zip(below, panels, strict=True):
-        row[0].set_ylabel("mean")
-        for axes in row:
-            axes.set_xlabel(text)
+    for axes in panels.ravel():
+        axes.set_xlabel(AXES[curve.setting])
+    panels[0][0].set_ylabel("mean")
     panels[-1][0].set_ylabel(f"difference to {first}")
     _legend(figure, curve, styles)
     figure.supxlabel(

@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from faithdiff.config import Profile
 from faithdiff.layout import Layout
 from faithdiff.report.cells import Cell, Column, Row, Table, cell_text, header, updates_text
-from faithdiff.report.costs import load_costs
 from faithdiff.report.curves import curve_figure, curve_table
 from faithdiff.report.heldout import heldout_figure
 from faithdiff.report.panels import levels_figure, panel_level, panels_figure
@@ -61,10 +60,9 @@ def _figures(
     yield "training", training_figure(profile, layout)
     table = main_table(scores, profile)
     yield "perception-distortion", tradeoff_figure(profile, table)
-    costs = load_costs(layout.results / "cost.csv") if profile.curves else pd.DataFrame()
     for name in profile.curves:
         table = curve_table(scores, profile, name, metric_columns(profile))
-        yield f"curve-{name}", curve_figure(profile, table, name, costs)
+        yield f"curve-{name}", curve_figure(profile, table, name)
 
 
 def ablation_figure(profile: Profile, table: Table) -> Figure | None:

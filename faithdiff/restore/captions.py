@@ -6,6 +6,7 @@ that saw the LQ image. Rows with ``sampling.captions`` tell the two apart on the
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from faithdiff.config import Sampling
 from faithdiff.methods import Restorer, Study
-from faithdiff.registry import find_method
 from faithdiff.restore.enlarge import enlarge
 
 Captions = Callable[[Tensor, list[str]], list[str]]  # of LQ images in [0, 1] and known captions
@@ -35,7 +35,9 @@ def with_captions(
     if sampling.captioner is None:
         return restorer
     other = checkpoint.parent.parent / sampling.captioner / checkpoint.name
-    model = find_method(study, sampling.captioner).denoiser(study, other)
+    # By name: an import would make the code of every method part of what decides each of them.
+    registry = importlib.import_module("faithdiff.registry")
+    model = registry.find_method(study, sampling.captioner).denoiser(study, other)
 
     def read_off(lq: Tensor, known: list[str]) -> list[str]:
         enlarged = enlarge(lq, study.profile.data.scale).to(study.profile.device)

@@ -19,10 +19,10 @@ from faithdiff.layout import Layout
 
 COST_COLUMNS = (
     "method", "seed", "parts", "trained_parameters", "total_parameters", "pre_updates",
-    "pre_seconds", "updates", "seconds", "seconds_per_image", "peak_memory_mb", "tflop",
+    "pre_seconds", "updates", "seconds", "seconds_per_image", "peak_memory_mb",
 )  # fmt: skip
 COUNTS = ("trained_parameters", "total_parameters", "pre_updates", "updates")
-TRAINING = ("pre_updates", "pre_seconds", "updates", "seconds", "tflop")
+TRAINING = ("pre_updates", "pre_seconds", "updates", "seconds")
 
 
 def cost_table(profile: Profile, layout: Layout) -> pd.DataFrame:
@@ -56,14 +56,12 @@ def _training(profile: Profile, layout: Layout, method: str, seed: int) -> dict[
         first = _cost(layout.stage1(config.recipe, seed))
         cost["pre_updates"] += first["updates"]
         cost["pre_seconds"] += first["seconds"]
-        counted = [each["tflop"] for each in (cost, first) if each.get("tflop") is not None]
-        cost["tflop"] = round(sum(counted), 6) if len(counted) == 2 else None
         parts = {**first["parts"], **parts}
     return {
         "parts": "; ".join(f"{name} {count}" for name, count in parts.items()),
         "trained_parameters": sum(parts.values()),
         "total_parameters": cost["total"],
-    } | {name: cost.get(name) for name in TRAINING}
+    } | {name: cost[name] for name in TRAINING}
 
 
 def _restoring(profile: Profile, layout: Layout, method: str, seed: int) -> dict[str, Any]:

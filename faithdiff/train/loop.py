@@ -23,7 +23,6 @@ from faithdiff.config import Optimiser
 from faithdiff.errors import Paused, RunError
 from faithdiff.train import pause
 from faithdiff.train.engine import Engine
-from faithdiff.train.operations import operation_counter
 from faithdiff.train.processes import ALONE, Processes
 from faithdiff.train.state import State, write_log
 
@@ -124,7 +123,6 @@ def train(job: Job) -> nn.Module | None:
                 job.state,
             )
     clock.summary(first)
-    _count_operations(job, engine)
     return average.module if average is not None else None
 
 
@@ -206,25 +204,6 @@ class _Clock:
         if torch.cuda.is_available() and (peak := torch.cuda.max_memory_allocated()):
             line += f", at most {peak / 2**30:.1f} GiB on the GPU"
         tqdm.write(line)
-
-
-def _count_operations(job: Job, engine: Engine) -> None:
-    """Write into the log what its updates cost.
-
-    In a pass of its own, after the last update and without a step: while operations are counted,
-    PyTorch runs other kernels, and the numbers that come out are not those of an update.
-    """
-    if not job.processes.first:
-        return
-    with torch.random.fork_rng(devices=[]), operation_counter() as counter:
-        with engine.autocast():
-            loss = job.loss(job.steps - 1, 0)
-        loss.backward()
-    job.model.zero_grad(set_to_none=True)
-    each = counter.get_total_flops() * job.micro_batches / 1e12
-    for row in job.log:
-        seconds = row.pop("seconds")
-        row |= {"tflop": round(each * (row["step"] + 1), 6), "seconds": seconds}
 
 
 def _row(job: Job, step: int, learning_rate: float, seconds: float) -> dict[str, Any]:

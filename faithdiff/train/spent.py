@@ -20,7 +20,6 @@ class Cost:
         pre_seconds: Their seconds.
         updates: Of the last stage.
         seconds: Of the last stage.
-        tflop: 10^12 operations of all stages, counted; None where a stage does not count them.
     """
 
     parts: dict[str, int]
@@ -29,7 +28,6 @@ class Cost:
     pre_seconds: float
     updates: int
     seconds: float
-    tflop: float | None = None
 
     def plain(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -42,7 +40,7 @@ def measure(
     log: Iterable[Mapping[str, Any]],
     pre: Collection[str] = (),
 ) -> Cost:
-    """Count parameters; read updates, seconds and operations from the rows of ``training.csv``.
+    """Count parameters; read updates and seconds from the rows of ``training.csv``.
 
     Args:
         parts: What was trained, by name.
@@ -53,7 +51,6 @@ def measure(
     last = {row["phase"]: row for row in log}  # a later row of a phase takes the earlier's place
     early = [row for phase, row in last.items() if phase in pre]
     late = [row for phase, row in last.items() if phase not in pre]
-    counted = [row["tflop"] for row in last.values() if "tflop" in row]
     return Cost(
         {name: parameters(module) for name, module in parts.items()},
         sum(map(parameters, networks)),
@@ -61,7 +58,6 @@ def measure(
         round(sum(row["seconds"] for row in early), 3),
         sum(row["step"] + 1 for row in late),
         round(sum(row["seconds"] for row in late), 3),
-        round(sum(counted), 6) if last and len(counted) == len(last) else None,
     )
 
 

@@ -124,8 +124,5 @@ def _check_sums(file: Path) -> None:
 
 
 def write_log(log: list[dict[str, Any]], file: Path) -> None:
-    """Write ``training.csv``: phase, step, loss (mean since the row before), rate, tflop, seconds.
-
-    10^12 operations (a multiplication and an addition are two) and seconds are since the start.
-    """
+    """Write ``training.csv``: phase, step, loss (mean since the row before), rate, seconds."""
     pd.DataFrame(log).to_csv(file, index=False, lineterminator="\n")

@@ -36,7 +36,6 @@ rule figures:
     input:
         scores=layout.results / "scores.csv",
         training=layout.results / "training.csv",
-        cost=layout.results / "cost.csv" if profile.curves else [],
     output:
         folder=directory(layout.results / "figures"),
     log:
