@@ -265,7 +265,10 @@ def check_own_name(file: Path, name: str) -> None:
     Raises:
         ConfigError: The name is that of a file that it extends, or of ``config/<name>.yaml``.
     """
-    others = [*Layers.read(file).files[1:], Path("config", f"{name}.yaml")]
+    others = Layers.read(file).files[1:]
+    # config/<name>.yaml of another checkout has its name by right.
+    if (file.absolute().parent.name, file.stem) != ("config", name):
+        others = [*others, Path("config", f"{name}.yaml")]
     for other in others:
         if other.stem == name and other.is_file() and not other.samefile(file):
             raise ConfigError(
