@@ -512,12 +512,14 @@ def test_latex_compiles_with_booktabs_alone(profile: Profile, tmp_path: Path) ->
     scores.loc[lost, ["status", "value"]] = [f"failed: {AWKWARD} `{AWKWARD}`", np.nan]
     body = to_latex(main_table(scores, profile, paper=PAPER))
     body += to_latex(ablation_table(scores, profile))
-    document = (
-        rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
-    )
-    (tmp_path / "t.tex").write_text(document, encoding="utf-8")
+    compile_article(rf"\usepackage{{booktabs}}\begin{{document}}{body}", tmp_path)
+
+
+def compile_article(content: str, folder: Path) -> None:
+    document = rf"\documentclass{{article}}{content}\end{{document}}"
+    (folder / "t.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    run = subprocess.run(command, cwd=folder, capture_output=True, check=False)
     assert run.returncode == 0, run.stdout.decode(errors="replace")[-2000:]
 
 
@@ -544,13 +546,7 @@ def test_a_label_is_text_in_every_format(profile: Profile, tmp_path: Path) -> No
 def test_pdflatex_prints_what_is_not_said_to_be_beyond_it(tmp_path: Path) -> None:
     text = latex_escape("ünï ß ő – “q” ‘s’ … € † • × → ≤ ≥ ≈ ≠ ∞ µ α λ ω − ± ° ² ½ ÷")
     assert not [line for line in latex_head("x", text) if "pdflatex has no" in line]
-    document = (
-        rf"\documentclass{{article}}\begin{{document}}{text} \textbf{{{text}}}\end{{document}}"
-    )
-    (tmp_path / "t.tex").write_text(document, encoding="utf-8")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
-    assert run.returncode == 0, run.stdout.decode(errors="replace")[-2000:]
+    compile_article(rf"\begin{{document}}{text} \textbf{{{text}}}", tmp_path)
 
 
 # --- figures ------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def _kind(value: Any) -> str:
     return "OwnCommand" if "command" in keys else "OwnOutputs" if "outputs" in keys else "Baseline"
 
 
-# The tags are the names of the classes, which the JSON schema has as well (see _walk).
+# The tags are the names of the classes, which the JSON schema has as well (see loading.py).
 AnyBaseline = Annotated[
     Annotated[Baseline, Tag("Baseline")]
     | Annotated[OwnOutputs, Tag("OwnOutputs")]

@@ -138,9 +138,8 @@ def _metrics(profile: Profile, table: Table, curve: Curve) -> Figure | None:
     drawn = [c for c in _drawn(table) if any(row.cells[c].status == "ok" for row in _rows(table))]
     if not drawn:
         return None
-    down = 2
-    figure = Figure(figsize=(WIDTH, 1.75 * down + 0.6), layout="constrained")
-    panels = figure.subplots(down, len(drawn), squeeze=False)
+    figure = Figure(figsize=(WIDTH, 4.1), layout="constrained")
+    panels = figure.subplots(2, len(drawn), squeeze=False)
     styles = curve_styles(profile, curve)
     for across, c in enumerate(drawn):
         panels[0][across].set_title(header(table.columns[c]))
