@@ -101,7 +101,8 @@ def panels_figure(
         for c, column in enumerate(columns):
             whole, zoomed = axes[2 * i, c], axes[2 * i + 1, c]
             text = "" if real or column in ("LQ", "HQ") else _caption(values, column, name)
-            zoomed.set_xlabel(text, fontsize=6.0, labelpad=2)
+            # As large as a narrow column lets "0.000 ST-LPIPS" be.
+            zoomed.set_xlabel(text, fontsize=min(6.0, 8.6 * side), labelpad=2)
             image = _image(profile, layout, scores, (dataset, level, name), column, hq)
             if isinstance(image, str):
                 _absent(whole, image)

@@ -19,20 +19,25 @@ def training_figure(profile: Profile, layout: Layout) -> Figure | None:
     if not curves:
         return None
     panels = {title: [c for c in curves if c[0] == title] for title, *_ in curves}
-    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
+    # A legend as narrow as its panel: one entry below the other, each method once.
+    longest = max(len({style.label for _, style, _ in drawn}) for drawn in panels.values())
+    figure = Figure(figsize=(WIDTH, 2.5 + 0.13 * longest), layout="constrained")
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, drawn) in zip(all_axes, panels.items(), strict=True):
         axes.set_title(title)
         axes.set_xlabel("update")
         grid(axes)
+        said = set[str]()
         for _, style, log in drawn:
             smooth = log["loss"].ewm(span=max(len(log) / 8, 2)).mean()
             axes.plot(log["step"], log["loss"], color=style.colour, alpha=0.22, linewidth=0.7)
             axes.plot(
                 log["step"], smooth, color=style.colour, marker=style.marker, ms=3,
-                markevery=(len(log) // 12, max(len(log) // 4, 1)), label=style.label,
+                markevery=(len(log) // 12, max(len(log) // 4, 1)),
+                label="_" * (style.label in said) + style.label,
             )  # fmt: skip
-        axes.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+            said.add(style.label)
+        axes.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     all_axes[0].set_ylabel("training loss")
     return figure
 
