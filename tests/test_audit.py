@@ -925,3 +925,14 @@ def test_a_difference_names_the_methods_that_it_can_touch(
 def test_where_a_training_runs_explains_no_score(setting: str) -> None:
     (found,) = changes(f"config/training/{setting}", 7)
     assert not found.can_explain
+
+
+@pytest.mark.parametrize("profile", ["mini", "mini-seeds"])
+def test_the_committed_results_can_be_audited(profile: str) -> None:
+    """They have rows that no table has: the held-out loss at single timesteps."""
+    root = Path(__file__).resolve().parent.parent
+    found = audit(Request("HEAD", "HEAD", profile), root, False)
+    changes = found.comparison.changes
+    assert any("t = 149" in change.column.label for change in changes)
+    # Metrics whose weights nobody fetched have no value on either side.
+    assert {change.verdict for change in changes} == {"identical", "no value"}

@@ -14,7 +14,7 @@ import yaml
 from faithdiff.audit.revision import SCORES, Revision
 from faithdiff.errors import UserError
 from faithdiff.integrity import seal_fits
-from faithdiff.report.cells import HELD_OUT, Column
+from faithdiff.report.cells import HELD_OUT, Column, timestep_columns
 from faithdiff.report.costs import COLUMNS as COST_COLUMNS
 from faithdiff.report.scores import read_scores
 from faithdiff.score.protocols import load_protocols
@@ -84,6 +84,8 @@ def columns_of(results: list[Results], root: Path) -> Columns:
     """
     columns: Columns = {(c.metric, c.protocol): c for c in (HELD_OUT, *COST_COLUMNS)}
     for side in results:
+        losses = timestep_columns(side.scores["metric"].unique()).values()
+        columns |= {(column.metric, column.protocol): column for column in losses}
         for table in side.tables.values():
             for cell in table.get("cells", {}).values():
                 key = cell["metric"], cell["protocol"]

@@ -6,8 +6,8 @@ Plain data; :mod:`faithdiff.report.tables` fills it and :mod:`faithdiff.report.r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
@@ -38,6 +38,21 @@ class Column:
 
 
 HELD_OUT = Column("heldout_loss", "heldout", "held-out loss", "", 4, higher_is_better=False)
+
+
+def timestep_columns(metrics: Iterable[str]) -> dict[int, Column]:
+    """The held-out loss at single timesteps, of which ``scores.csv`` has rows as well.
+
+    Args:
+        metrics: Names; others are passed over.
+
+    Returns:
+        A column for each timestep, ascending.
+    """
+    prefix = f"{HELD_OUT.metric}@"
+    found = sorted({int(m.removeprefix(prefix)) for m in metrics if m.startswith(prefix)})
+    label = HELD_OUT.label
+    return {t: replace(HELD_OUT, metric=f"{prefix}{t}", label=f"{label}, t = {t}") for t in found}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from faithdiff.config import Profile
-from faithdiff.report.cells import HELD_OUT, Block, Column, Row, updates_text
+from faithdiff.report.cells import Block, Column, Row, timestep_columns, updates_text
 from faithdiff.report.draft import Draft
 from faithdiff.report.groups import budgeted
 from faithdiff.report.style import GREY, NOTE, WIDTH, MethodStyle, grid, method_styles
@@ -28,8 +28,9 @@ def heldout_figure(profile: Profile, scores: pd.DataFrame) -> Figure | None:
         The figure; None where ``scores.csv`` has no row ``heldout_loss@<t>`` of the first one, or
         of no other.
     """
-    timesteps = measured_timesteps(scores)
-    rows = _compared(profile, scores, timesteps) if timesteps else ()
+    columns = timestep_columns(scores["metric"].unique())
+    timesteps = list(columns)
+    rows = _compared(profile, scores, list(columns.values())) if columns else ()
     if not any(cell.comparison for row in rows for cell in row.cells):
         return None
     first, *others = rows
@@ -54,19 +55,8 @@ def heldout_figure(profile: Profile, scores: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def measured_timesteps(scores: pd.DataFrame) -> list[int]:
-    """Timesteps that the held-out loss was measured at one by one."""
-    own = scores.loc[scores["protocol"] == HELD_OUT.protocol, "metric"].unique()
-    prefix = f"{HELD_OUT.metric}@"
-    return sorted(int(name.removeprefix(prefix)) for name in own if name.startswith(prefix))
-
-
-def _compared(profile: Profile, scores: pd.DataFrame, timesteps: Sequence[int]) -> Sequence[Row]:
+def _compared(profile: Profile, scores: pd.DataFrame, columns: Sequence[Column]) -> Sequence[Row]:
     """The rows of the ablation over all levels, one cell for each timestep."""
-    columns = [
-        Column(f"{HELD_OUT.metric}@{t}", HELD_OUT.protocol, str(t), "", HELD_OUT.decimals, False)
-        for t in timesteps
-    ]
     block = Block("All levels", "", tuple(profile.data.with_hq), tuple(profile.data.levels))
     draft = Draft("heldout", scores, profile, columns, [block], profile.report.ablation)
     draft.compare_with_first()
