@@ -759,6 +759,7 @@ def test_published_systems_take_no_part_in_claims_on_controlled_designs() -> Non
     released = released.model_copy(update={"score": score})
     meter = Meter(make_scores(0.1), released)
     for name in ("diffbir", "seesr", "realesrgan", "faithdiff"):
-        assert meter.method(name, published=False) is None
+        assert meter.method(name, "mechanism") is None
+        assert meter.method(name, "finding") == name  # what is said of the study itself may
     made = contrasts(claim(test={"kind": "gain", "method": "bicubic", "over": ["diffbir"]}), meter)
     assert "'diffbir' is a published system" in made[0].missing

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from faithdiff.claims.schema import Claim, Expect, GainTest, TrendTest
+from faithdiff.claims.schema import Claim, Expect, GainTest, Kind, TrendTest
 from faithdiff.claims.verdict import Verdict, Window
 from faithdiff.config import Profile
 from faithdiff.report.cells import HELD_OUT, Column
@@ -105,17 +105,19 @@ class Meter:
         self._by_image = ScoreBook(ordered, by="image")
         self._protocols = load_protocols(profile.score.protocols_file)
 
-    def method(self, name: str, published: bool) -> str | None:
+    def method(self, name: str, kind: Kind) -> str | None:
         """Name in the profile of a method; None where the profile has no such one.
 
         A published claim names systems by their labels, which a controlled baseline does not have;
-        the others name methods that are trained here, and no published system of that name.
+        a mechanism names methods that are trained here, and no published system of that name; a
+        finding of our own may name both.
         """
         labels = {each.label: key for key, each in self.profile.methods.items()}
-        if published:
+        if kind == "published":
             return labels.get(name)
         known = self.profile.methods.get(name)
-        return name if known is not None and not known.published else None
+        hidden = kind == "mechanism" and known is not None and known.published
+        return None if known is None or hidden else name
 
     def label(self, method: str) -> str:
         """How a method is printed; its name where the profile lacks it."""
@@ -218,7 +220,7 @@ def contrasts(claim: Claim, meter: Meter) -> list[Contrast]:
     """What a claim averages; a contrast whose methods the profile lacks says so."""
     published, test = claim.kind == "published", claim.test
     names = [test.method, *_others(test)]
-    found = {name: meter.method(name, published) for name in names}
+    found = {name: meter.method(name, claim.kind) for name in names}
     kind = "labelled" if published else "named"
 
     def contrast(text: str, terms: Sequence[tuple[str, str]]) -> Contrast:
