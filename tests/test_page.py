@@ -605,3 +605,9 @@ const tick = (now) => {
 };
 requestAnimationFrame(tick);
 """
+
+
+def test_the_first_lines_count_the_metrics_of_the_study(page: Path) -> None:
+    said = page.read_text(encoding="utf-8").partition("Claims</h2>")[0]
+    assert re.search(r"held-out loss \d+ of \d+", said)
+    assert "t = 149" not in said

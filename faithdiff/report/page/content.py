@@ -56,7 +56,13 @@ def _metrics(results: Results, columns: Columns) -> list[Column]:
     config = results.manifest.get("config", {})
     printed = config.get("report", {}).get("protocol")
     order = [*config.get("score", {}).get("metrics", []), HELD_OUT.metric]
-    mine = [c for c in found if c.protocol in (printed, HELD_OUT.protocol) or printed is None]
+    # The held-out loss at single timesteps is for its figure, not one of the study's metrics.
+    mine = [
+        c
+        for c in found
+        if (c.protocol in (printed, HELD_OUT.protocol) or printed is None)
+        and (c.metric in order or not config)
+    ]
     return sorted(mine, key=lambda c: order.index(c.metric) if c.metric in order else len(order))
 
 
