@@ -13,9 +13,16 @@ from faithdiff import cli
 from faithdiff import compat as compat  # before torchvision, which the metrics import
 from faithdiff.methods import Study
 
-CONFIG = Path(__file__).resolve().parents[1] / "config"
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "config"
 PROFILE = Path("config/test.yaml")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test starts in the root of the suite, wherever the one before it ended."""
+    monkeypatch.chdir(ROOT)
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,6 @@ def test_user_errors_exit_with_2_and_one_message(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["faithdiff", *arguments])
     with pytest.raises(SystemExit) as stop:
         cli.main()
@@ -93,7 +92,6 @@ def test_a_terminal_shows_what_it_can(encoding: str, shown: str) -> None:
 def test_the_command_line_prints_its_tables_on_an_ascii_terminal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["faithdiff", "table", "main"])
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     with pytest.raises(SystemExit) as ended:

@@ -32,11 +32,10 @@ POINTS = [
 ]
 
 
-def test_chosen_method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chosen_method(request: pytest.FixtureRequest) -> None:
     name = request.config.getoption("--method")
     if name is None:
         pytest.skip("no --method given")
-    monkeypatch.chdir(ROOT)
     findings = check_method(Study.load(Path(request.config.getoption("--profile"))), name)
     assert kept(findings), table(name, findings)
 

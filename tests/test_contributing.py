@@ -19,10 +19,7 @@ BLOCKS = re.findall(
 
 
 @pytest.mark.parametrize("block", [text for _, text in BLOCKS], ids=[title for title, _ in BLOCKS])
-def test_every_block_is_a_profile(
-    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
+def test_every_block_is_a_profile(block: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(f"extends: {ROOT / 'config/mini.yaml'}\nprofile: mine\n{block}", "utf-8")
     study = Study.load(file)

@@ -14,11 +14,6 @@ ROOT = Path(__file__).parent.parent
 MINI, PAPER = Path("config/mini.yaml"), Path("config/paper.yaml")
 
 
-@pytest.fixture(autouse=True)
-def _at_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-
-
 def own(folder: Path, text: str) -> Path:
     file = folder / "own.yaml"
     file.write_text(f"extends: {ROOT / MINI}\nprofile: own\n{text}", encoding="utf-8")

@@ -22,11 +22,6 @@ from faithdiff.train.cost import Costs
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture
-def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-
-
 @pytest.fixture(scope="module")
 def paper() -> Costs:
     return Costs(load_profile(ROOT / "config/paper.yaml"))
@@ -92,7 +87,7 @@ def test_gradient_checkpointing_trades_operations_for_memory() -> None:
 
 
 @pytest.mark.parametrize("name", ["mini", "lab", "paper", "test"])
-def test_every_profile_that_trains_has_a_plan(name: str, at_root: None) -> None:
+def test_every_profile_that_trains_has_a_plan(name: str) -> None:
     file = Path("config", f"{name}.yaml")
     page = write_plan(file, 100, 0.5)
     profile = load_profile(file)
@@ -110,7 +105,7 @@ def _plan(profile: Profile, at_file: str) -> Plan:
     return Plan(Study(profile, study.file, study.layout), 100, 1.0)
 
 
-def test_hours_follow_from_what_is_printed(at_root: None) -> None:
+def test_hours_follow_from_what_is_printed() -> None:
     profile = load_profile(Path("config/mini.yaml"))
     one = _plan(profile, "config/mini.yaml")
     training = profile.training.model_copy(update={"processes": 2, "micro_batch": 4})
@@ -121,7 +116,7 @@ def test_hours_follow_from_what_is_printed(at_root: None) -> None:
     assert two.hours(two.runs[-1]) == pytest.approx(one.hours(run) / 2, rel=0.05)
 
 
-def test_memory_is_the_sum_of_its_formula(at_root: None) -> None:
+def test_memory_is_the_sum_of_its_formula() -> None:
     plan = _plan(load_profile(Path("config/paper.yaml")), "config/paper.yaml")
     run = next(run for run in plan.runs if run.name == "faithdiff")
     parts = plan.memory(run.cost)

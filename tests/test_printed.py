@@ -265,10 +265,7 @@ def test_a_profile_without_real_images_has_no_such_table(profile: Profile, layou
         print_table("realworld", without, layout, "latex")
 
 
-def test_a_written_table_has_its_sidecar_beside_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(ROOT)
+def test_a_written_table_has_its_sidecar_beside_it(tmp_path: Path) -> None:
     file = tmp_path / "main.tex"
     found = CliRunner().invoke(
         cli.app, ["table", "main", "--format", "latex", "--output", str(file)]

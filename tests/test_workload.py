@@ -40,11 +40,6 @@ RULES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _at_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-
-
 @functools.cache
 def dry_run(profile: str, *arguments: str, workflow_profile: str = "profiles/default") -> str:
     """What `snakemake -n` prints of a study from nothing."""
