@@ -217,6 +217,12 @@ class ControlledMethod(Method):
         design = self._load(study, folder)
         return Denoiser(design.see, design, design.captions)
 
+    def untrained(self, study: Study, prior: Prior) -> Denoiser | None:
+        design = self.build(prior.freeze(), study, None).requires_grad_(False)
+        design.control.requires_grad_(True)
+        design.to(prior.unet.device)
+        return Denoiser(torch.no_grad()(design.see), design)
+
     def settings(self, study: Study) -> dict[str, Any]:
         restore = study.profile.restore.model_dump(mode="json", exclude={"batch_size"})
         own = self.config.model_dump(mode="json")

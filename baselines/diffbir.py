@@ -125,7 +125,8 @@ class RestorationModule(nn.Module):
     def __init__(self, config: Restoration) -> None:
         super().__init__()
         self.unshuffle, self.window = config.unshuffle, config.window
-        with warnings.catch_warnings():
+        # On the CPU first, as it reads a tensor while it is built, which has to have memory.
+        with torch.device("cpu"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.meshgrid")  # basicsr 1.4.2, last of 2022
             self.swinir = SwinIR(
                 img_size=config.window,

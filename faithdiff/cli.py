@@ -405,7 +405,7 @@ def figures(config: Config = MINI) -> None:
     from faithdiff.report.figures import write_figures
 
     study = Study.load(config)
-    _say(write_figures(study.profile, study.layout))
+    _say(write_figures(study))
 
 
 @app.command(epilog="Example: faithdiff claims")

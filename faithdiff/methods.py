@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from faithdiff.models.prior import Prior
     from faithdiff.models.text import Prompt
     from faithdiff.train.spent import Cost
 
@@ -138,6 +139,14 @@ class Method(ABC):
     def denoiser(self, study: Study, folder: Path) -> Denoiser:
         """Load the same weights for the held-out denoising loss."""
         raise NotImplementedError(f"{type(self).__name__} does not denoise latents of the prior")
+
+    def untrained(self, study: Study, prior: Prior) -> Denoiser | None:
+        """Build the model on a prior as its last stage finds it; None if nothing trains it so.
+
+        Only what that stage trains asks for gradients. The prior may be without memory (PyTorch's
+        meta device): operations are counted that way.
+        """
+        return None
 
     @abstractmethod
     def settings(self, study: Study) -> dict[str, Any]:

@@ -12,14 +12,18 @@ import pytest
 import torch
 import yaml
 from test_report import make_scores, profile, with_report
+from torch.utils.flop_counter import FlopCounterMode
 
 from faithdiff.config import Profile, load_profile
 from faithdiff.errors import ConfigError
 from faithdiff.methods import Study
+from faithdiff.models.prior import load_prior
 from faithdiff.registry import find_method
 from faithdiff.report.curves import curve_figure, curve_table, points
 from faithdiff.report.tables import metric_columns
 from faithdiff.restore.run import describe
+from faithdiff.train.cache import Cache
+from faithdiff.train.cost import Costs, last_stage
 
 __all__ = ["profile"]  # a fixture
 ROOT = Path(__file__).parent.parent
@@ -185,9 +189,53 @@ def test_every_kind_of_curve_is_drawn_or_says_that_nothing_was_run(
     wider = with_curves(profile, c=curve)
     scores = frame(wider)
     columns = metric_columns(wider)
-    assert curve_figure(wider, curve_table(scores, wider, "c", columns), "c") is not None
+    table = curve_table(scores, wider, "c", columns)
+    assert curve_figure(wider, table, "c", {}) is not None
     rows = {row for at in points(wider, wider.curves["c"]).values() for row in at.values()}
     none = scores[~scores["method"].isin(rows)]
     table = curve_table(none, wider, "c", columns)
     assert all(cell.status == "not run" for row in table.blocks[0].rows for cell in row.cells)
-    curve_figure(wider, table, "c")
+    curve_figure(wider, table, "c", {})
+
+
+def test_a_budget_is_drawn_by_updates_and_by_operations(profile: Profile) -> None:
+    wider = with_curves(profile, c=BUDGET)
+    table = curve_table(frame(wider), wider, "c", metric_columns(wider))
+    compute = {"faithdiff": 3e12, "faithdiff-budget-2": 7e12, "frozen": 2e12}
+    figure = curve_figure(wider, table, "c", compute)
+    assert figure is not None
+    panel = next(a for a in figure.axes if a.get_xlabel() == "TFLOP of the last stage")
+    faithdiff, frozen = panel.get_lines()[:2]
+    assert list(faithdiff.get_xdata()) == [3, 7] and list(frozen.get_xdata()) == [2]
+
+
+@pytest.mark.parametrize("name", ["supir", "diffbir"])
+def test_operations_of_a_control_are_those_of_its_real_update(study: Study, name: str) -> None:
+    prior, training = load_prior(study.layout.trained_prior), study.profile.training
+    model = find_method(study, name).untrained(study, prior)
+    assert model is not None
+    batch = Cache(study.layout.train_cache, prior, study.profile.data.scale, training).batch(
+        0, master=0
+    )
+    with FlopCounterMode(display=False) as counter:
+        seen = model.see(batch.lq)
+        model.predict(
+            batch.latents, batch.timesteps, seen, batch.prompt, batch.time_ids
+        ).sum().backward()
+    update = counter.get_total_flops() * training.micro_batches
+    # A CPU's own attention kernel is one operation that the counter does not know.
+    counted = last_stage(study, name)
+    assert counted == pytest.approx(update * study.profile.control_updates(name), rel=0.1)
+    wider = at(study, c={"setting": "budget", "methods": [name], "values": [3]})
+    assert last_stage(wider, f"{name}-budget-3") == pytest.approx(3 * counted, rel=0.01)
+
+
+def test_nothing_is_counted_of_what_is_not_trained(study: Study) -> None:
+    assert last_stage(study, "bicubic") is None
+    assert last_stage(study, "faithdiff") == pytest.approx(
+        study.profile.training.batch_size
+        * sum(study.profile.phase_updates("faithdiff"))
+        * Costs(study.profile)
+        .phase(study.profile.recipes["released"], ["lq_encoder", "alignment", "unet"])
+        .flops
+    )

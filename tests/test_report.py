@@ -24,6 +24,7 @@ from faithdiff.config import Profile, load_profile
 from faithdiff.data.images import write_png
 from faithdiff.errors import ImageError, UserError
 from faithdiff.layout import Layout
+from faithdiff.methods import Study
 from faithdiff.report.cells import Cell, Table, number
 from faithdiff.report.figures import write_figures
 from faithdiff.report.html import to_html
@@ -553,7 +554,7 @@ def test_pdflatex_prints_what_is_not_said_to_be_beyond_it(tmp_path: Path) -> Non
 
 
 def test_every_figure_is_written(profile: Profile, study: Layout) -> None:
-    found = write_figures(profile, study)
+    found = write_figures(Study(profile, Path("config/mini.yaml"), study))
     panels = [f"panels-{name}-{panel_level(profile, name)}" for name in profile.data.test]
     names = ["levels", *panels, "ablation", "training", "perception-distortion"]
     folder = study.results / "figures"

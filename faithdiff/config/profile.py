@@ -127,8 +127,12 @@ class Profile(Section):
         if not baseline.trained:
             return None
         stages = [v for key, v in baseline.settings.items() if key.endswith("_steps")]
-        last = round(baseline.settings.get("budget", 1.0) * self.training.stage2_steps)
-        return sum(stages) + (last if baseline.denoises else 0)
+        return sum(stages) + (self.control_updates(method) if baseline.denoises else 0)
+
+    def control_updates(self, baseline: str) -> int:
+        """Updates of the last stage of a controlled diffusion baseline."""
+        budget = self.baselines[baseline].settings.get("budget", 1.0)
+        return round(budget * self.training.stage2_steps)
 
     @property
     def published(self) -> list[str]:

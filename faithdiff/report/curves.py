@@ -7,7 +7,7 @@ the curve at the same value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -113,7 +113,9 @@ def curve_styles(profile: Profile, curve: Curve) -> dict[str, MethodStyle]:
     }
 
 
-def curve_figure(profile: Profile, table: Table, name: str) -> Figure | None:
+def curve_figure(
+    profile: Profile, table: Table, name: str, compute: Mapping[str, float | None]
+) -> Figure | None:
     """Draw a curve.
 
     A training's setting: metrics against it, and differences to the first method. A sampler's:
@@ -123,6 +125,8 @@ def curve_figure(profile: Profile, table: Table, name: str) -> Figure | None:
         profile: Has the curve.
         table: Its table.
         name: Of the curve.
+        compute: Of a curve over budgets, operations of the last stage by row; metrics are drawn
+            against them as well.
 
     Returns:
         The figure; None where nothing of it was measured.
@@ -130,16 +134,19 @@ def curve_figure(profile: Profile, table: Table, name: str) -> Figure | None:
     curve = profile.curves[name]
     if curve.setting in ("start_timestep", "guidance_scale", "restoration_guidance"):
         return _tradeoffs(profile, table, curve)
-    return _metrics(profile, table, curve)
+    return _metrics(profile, table, curve, compute)
 
 
-def _metrics(profile: Profile, table: Table, curve: Curve) -> Figure | None:
-    """Metrics against the setting, and differences to the first method."""
+def _metrics(
+    profile: Profile, table: Table, curve: Curve, compute: Mapping[str, float | None]
+) -> Figure | None:
+    """Metrics against the setting, against operations, and differences to the first method."""
     drawn = [c for c in _drawn(table) if any(row.cells[c].status == "ok" for row in _rows(table))]
     if not drawn:
         return None
-    figure = Figure(figsize=(WIDTH, 4.1), layout="constrained")
-    panels = figure.subplots(2, len(drawn), squeeze=False)
+    down = 3 if compute else 2
+    figure = Figure(figsize=(WIDTH, 2.05 * down), layout="constrained")
+    panels = figure.subplots(down, len(drawn), squeeze=False)
     styles = curve_styles(profile, curve)
     for across, c in enumerate(drawn):
         panels[0][across].set_title(header(table.columns[c]))
@@ -148,6 +155,9 @@ def _metrics(profile: Profile, table: Table, curve: Curve) -> Figure | None:
             x = {value: _abscissa(profile, curve, value, at[value]) for value in at}
             _line(panels[0][across], x, cells, styles[method])
             _differences(panels[-1][across], x, cells, styles[method])
+            if compute:
+                spent = {v: flops / 1e12 for v in at if (flops := compute.get(at[v])) is not None}
+                _line(panels[1][across], spent, cells, styles[method])
         for axes in panels[:, across]:
             grid(axes)
             if curve.trains:
@@ -157,9 +167,12 @@ def _metrics(profile: Profile, table: Table, curve: Curve) -> Figure | None:
                 axes.xaxis.set_minor_formatter(NullFormatter())
         panels[-1][across].axhline(0, color=GREY, linewidth=0.8)
     first = profile.methods[curve.methods[0]].label
-    for axes in panels.ravel():
+    for axes in [*panels[0], *panels[-1]]:
         axes.set_xlabel(AXES[curve.setting])
-    panels[0][0].set_ylabel("mean")
+    for axes in panels[1] if compute else ():
+        axes.set_xlabel("TFLOP of the last stage")
+    for row in panels[:-1]:
+        row[0].set_ylabel("mean")
     panels[-1][0].set_ylabel(f"difference to {first}")
     _legend(figure, curve, styles)
     figure.supxlabel(

@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from faithdiff.config import Profile
-from faithdiff.layout import Layout
+from faithdiff.methods import Study
 from faithdiff.report.cells import Cell, Column, Row, Table, cell_text, header, updates_text
-from faithdiff.report.curves import curve_figure, curve_table
+from faithdiff.report.curves import curve_figure, curve_table, points
 from faithdiff.report.heldout import heldout_figure
 from faithdiff.report.panels import levels_figure, panel_level, panels_figure
 from faithdiff.report.scores import load_scores
@@ -27,7 +27,7 @@ from faithdiff.report.tradeoff import tradeoff_figure
 from faithdiff.report.training import training_figure
 
 
-def write_figures(profile: Profile, layout: Layout) -> list[Path]:
+def write_figures(study: Study) -> list[Path]:
     """Write ``results/<profile>/figures/*.{png,pdf}``.
 
     Returns:
@@ -38,19 +38,19 @@ def write_figures(profile: Profile, layout: Layout) -> list[Path]:
     Raises:
         UserError: The scores, an index or an image is missing or damaged.
     """
+    layout = study.layout
     scores = load_scores(layout.results / "scores.csv")
     with matplotlib.rc_context(RC):
         return [
             path
-            for name, figure in _figures(profile, layout, scores)
+            for name, figure in _figures(study, scores)
             if figure is not None
             for path in save(figure, layout.results / "figures" / name)
         ]
 
 
-def _figures(
-    profile: Profile, layout: Layout, scores: pd.DataFrame
-) -> Iterator[tuple[str, Figure | None]]:
+def _figures(study: Study, scores: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
+    profile, layout = study.profile, study.layout
     yield "levels", levels_figure(profile, layout)
     for dataset in profile.data.test:
         level = panel_level(profile, dataset)
@@ -62,7 +62,18 @@ def _figures(
     yield "perception-distortion", tradeoff_figure(profile, table)
     for name in profile.curves:
         table = curve_table(scores, profile, name, metric_columns(profile))
-        yield f"curve-{name}", curve_figure(profile, table, name)
+        yield f"curve-{name}", curve_figure(profile, table, name, _compute(study, name))
+
+
+def _compute(study: Study, name: str) -> dict[str, float | None]:
+    """Operations of each row of a curve over budgets; of other curves, nothing."""
+    curve = study.profile.curves[name]
+    if curve.setting != "budget":
+        return {}
+    from faithdiff.train.cost import last_stage
+
+    rows = [row for at in points(study.profile, curve).values() for row in at.values()]
+    return {row: last_stage(study, row) for row in rows}
 
 
 def ablation_figure(profile: Profile, table: Table) -> Figure | None:

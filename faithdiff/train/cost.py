@@ -26,9 +26,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from faithdiff.config import Group, Profile, Stage1, Training
+from faithdiff.methods import Study
 from faithdiff.models.faithdiff import FaithDiff, build
 from faithdiff.models.prior import Prior, build_unet
+from faithdiff.models.text import Prompt
 from faithdiff.models.vae import PatchAutoencoderKL
+from faithdiff.registry import find_method
 from faithdiff.train.processes import total_bytes
 
 compat.patch()
@@ -121,23 +124,29 @@ class Costs:
             / 4,
         )
 
-    def _unet_alone(self) -> Forward:
-        unet, config = self.prior.unet, self.prior.unet.config
-        text = (self._config.micro_batch, self.profile.prior.text_encoder.length)
+    def images(self) -> Tensor:
+        """A micro-batch of images ``(B, 3, crop, crop)`` without memory."""
+        return self._empty(3, self._config.crop, self._config.crop)
+
+    def noisy(self) -> tuple[Tensor, Tensor, Prompt, Tensor]:
+        """A micro-batch of noisy latents, timesteps, prompt and time ids without memory."""
+        config = self.prior.unet.config
+        length = self.profile.prior.text_encoder.length
         pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        conditions = {"text_embeds": self._empty(pooled), "time_ids": self._empty(6)}
+        prompt = Prompt(self._empty(length, config.cross_attention_dim), self._empty(pooled))
+        timesteps = torch.zeros(self._config.micro_batch, dtype=torch.long, device=META)
+        return self._latents(config.in_channels), timesteps, prompt, self._empty(6)
+
+    def _unet_alone(self) -> Forward:
+        latents, timesteps, prompt, time_ids = self.noisy()
+        conditions = {"text_embeds": prompt.pooled, "time_ids": time_ids}
         return _forward(
-            unet,
-            self._latents(config.in_channels),
-            torch.zeros(text[0], dtype=torch.long, device=META),
-            torch.empty(*text, config.cross_attention_dim, device=META),
-            added_cond_kwargs=conditions,
+            self.prior.unet, latents, timesteps, prompt.hidden, added_cond_kwargs=conditions
         )
 
     def _encoder(self, features: str, model: FaithDiff) -> Forward:
         if features not in self._encoders:
-            images = self._empty(3, self._config.crop, self._config.crop)
-            self._encoders[features] = _forward(model.lq_encoder, images)
+            self._encoders[features] = _forward(model.lq_encoder, self.images())
         return self._encoders[features]
 
     def _alignment_inputs(self, model: FaithDiff) -> tuple[Tensor, Tensor]:
@@ -150,6 +159,34 @@ class Costs:
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(self._config.micro_batch, *shape, device=META)
+
+
+def last_stage(study: Study, name: str) -> float | None:
+    """Counted operations of a method's last stage, all its updates; None if nothing is counted.
+
+    Of a variant, all phases; of a controlled baseline, the training of its control.
+    """
+    profile, training = study.profile, study.profile.training
+    costs = Costs(profile)
+    if name in profile.variants:
+        variant = profile.variants[name]
+        if variant.weights is not None:
+            return None
+        recipe, updates = profile.recipes[variant.recipe], profile.phase_updates(name)
+        phases = zip(updates, variant.phases, strict=True)
+        flops = (count * costs.phase(recipe, p.train, p.objective).flops for count, p in phases)
+        return sum(flops) * training.batch_size
+    with META:
+        model = find_method(study, name).untrained(study, costs.prior)
+    if model is None:
+        return None
+    noisy, timesteps, prompt, time_ids = costs.noisy()
+    with FlopCounterMode(display=False) as counter, _Fused():
+        model.predict(
+            noisy, timesteps, model.see(costs.images()), prompt, time_ids
+        ).sum().backward()
+    flops_of_update = counter.get_total_flops() * training.micro_batches
+    return float(flops_of_update) * profile.control_updates(name)
 
 
 def meta_prior(profile: Profile) -> Prior:
