@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.transforms import Transform, offset_copy
 
 from faithdiff.config import Curve, Profile
 from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Row, Table, header
@@ -96,10 +97,13 @@ def curve_table(
     caption = (
         f"Methods at several values of {curve.setting}. Means over the source pictures of "
         f"{' and '.join(datasets)}, whose crops and levels are averaged ({draft.counts()}), "
-        f"protocol {wanted[0].protocol}. Beside each mean: paired difference to {label} at the "
-        f"same value, with its 95% interval. *: separated by "
-        f"{draft.rule('differences of the table')}."
+        f"protocol {wanted[0].protocol}."
     )
+    if len(found) > 1:
+        caption += (
+            f" Beside each mean: paired difference to {label} at the same value, with its 95% "
+            f"interval. *: separated by {draft.rule('differences of the table')}."
+        )
     rows = budgeted(draft.finish(), profile)
     return replace(draft.table(caption, rows, differences=True), unmeasured=unmeasured)
 
@@ -150,11 +154,13 @@ def _metrics(
     styles = curve_styles(profile, curve)
     for across, c in enumerate(drawn):
         panels[0][across].set_title(header(table.columns[c]))
-        for method, at in points(profile, curve).items():
+        for number, (method, at) in enumerate(points(profile, curve).items()):
             cells = {value: _cell(table, row, c) for value, row in at.items()}
             x = {value: _abscissa(profile, curve, value, at[value]) for value in at}
             _line(panels[0][across], x, cells, styles[method])
-            _differences(panels[-1][across], x, cells, styles[method])
+            shift = 3 * (number - len(curve.methods) / 2)
+            beside = offset_copy(panels[-1][across].transData, figure, shift, units="points")
+            _differences(panels[-1][across], x, cells, styles[method], beside)
             if compute:
                 spent = {v: flops / 1e12 for v in at if (flops := compute.get(at[v])) is not None}
                 _line(panels[1][across], spent, cells, styles[method])
@@ -256,15 +262,26 @@ def _line(axes: Axes, x: dict[Value, Any], cells: dict[Value, Cell], style: Meth
 
 
 def _differences(
-    axes: Axes, x: dict[Value, Any], cells: dict[Value, Cell], style: MethodStyle
+    axes: Axes, x: dict[Value, Any], cells: dict[Value, Cell], style: MethodStyle, beside: Transform
 ) -> None:
+    """Draw intervals; `beside` keeps those of several methods at one value apart."""
+    axes.margins(x=0.12)
     for value, cell in cells.items():
         compared = cell.comparison
         if compared is None:
             continue
-        axes.plot([x[value]] * 2, [compared.low, compared.high], color=style.colour, linewidth=0.8)
+        axes.plot(
+            [x[value]] * 2, [compared.low, compared.high], color=style.colour, linewidth=0.8,
+            transform=beside,
+        )  # fmt: skip
         face = style.colour if compared.separated else "white"
-        axes.plot(x[value], compared.mean, style.marker, color=style.colour, mfc=face, ms=3.5)
+        axes.plot(
+            x[value], compared.mean, style.marker, color=style.colour, mfc=face, ms=3.5,
+            transform=beside,
+        )  # fmt: skip
+        axes.update_datalim(
+            [(axes.convert_xunits(x[value]), y) for y in (compared.low, compared.high)]
+        )
 
 
 def _legend(figure: Figure, curve: Curve, styles: dict[str, MethodStyle]) -> None:
