@@ -55,10 +55,20 @@ def test_conclusions_are_the_verdicts_of_their_claims() -> None:
 
 def test_numbers_of_the_guide_are_those_of_the_claims() -> None:
     guide = (ROOT / "docs" / "reading-the-results.md").read_text(encoding="utf-8")
-    said = re.findall(r"[+−][\d.]+\s\[[^]]+\]", guide)
+    curves, rest = guide.partition("## Beyond one point")[2].partition("## What differs")[::2]
     profile, _ = part("conclusions")
     known = {m["text"] for claim in claims_of(profile).values() for m in claim["measured"]}
-    assert said and {" ".join(text.split()) for text in said} <= known
+    of_claims = differences(guide.replace(curves, ""))
+    assert rest and of_claims and of_claims <= known
+    tables = re.findall(r"\(\.\./(results/[\w/-]+/curve-[\w-]+\.md)\)", curves)
+    in_tables = {text for file in tables for text in differences(committed(file))}
+    assert len(tables) >= 5 and differences(curves) and differences(curves) <= in_tables
+
+
+def differences(page: str) -> set[str]:
+    """Differences with their intervals, as a page says them."""
+    plain = page.replace("\\", "")
+    return {" ".join(text.split()) for text in re.findall(r"[+−][\d.]+\*?\s\[[^]]+\]", plain)}
 
 
 def test_gains_are_those_of_the_claims() -> None:
