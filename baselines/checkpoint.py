@@ -47,7 +47,7 @@ def read_config(folder: Path, method: str) -> dict[str, Any]:
     """Read what :func:`save` was told about the weights.
 
     Raises:
-        CheckpointError: It is missing or damaged.
+        CheckpointError: It is missing or corrupted.
     """
     file = folder / CONFIG
     if not file.is_file():
@@ -55,7 +55,7 @@ def read_config(folder: Path, method: str) -> dict[str, Any]:
     try:
         about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{file}: is damaged: {error}; train it again") from None
+        raise CheckpointError(f"{file}: is corrupted: {error}; train it again") from None
     return about
 
 
@@ -63,7 +63,7 @@ def read_weights(folder: Path, expected: dict[str, Tensor], method: str) -> dict
     """Read weights that must have the names and shapes of `expected`.
 
     Raises:
-        CheckpointError: They are missing, damaged, or of another shape.
+        CheckpointError: They are missing, corrupted, or of another shape.
     """
     file = folder / WEIGHTS
     if not file.is_file():

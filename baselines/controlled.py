@@ -206,7 +206,7 @@ class ControlledMethod(Method):
         """Read the weights that :meth:`train` wrote.
 
         Raises:
-            CheckpointError: They are missing, damaged, or of another shape.
+            CheckpointError: They are missing, corrupted, or of another shape.
         """
         profile = study.profile
         design, sampling = self._load(study, folder), self.config.sampling

@@ -77,7 +77,7 @@ class RealESRGAN(Method):
         On a test set of another scale the result is resized, as the authors' `outscale` does.
 
         Raises:
-            CheckpointError: They are missing, damaged, or of another shape.
+            CheckpointError: They are missing, corrupted, or of another shape.
         """
         wanted = self._check_scale(study.profile.data.scale)
         generator = self._build(study.at_scale(_trained_scale(folder, wanted)))

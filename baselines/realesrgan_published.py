@@ -57,7 +57,7 @@ class Published(Method):
         """Read weights with the names and shapes of ``network.state_dict()``.
 
         Raises:
-            CheckpointError: They are missing, damaged, or of another network.
+            CheckpointError: They are missing, corrupted, or of another network.
         """
 
     def load(self, study: Study, folder: Path) -> Restorer:
@@ -128,7 +128,7 @@ def read_ncnn(param: Path, binary: Path, network: RRDBNet) -> dict[str, Tensor]:
         network: Says which names and shapes are expected.
 
     Raises:
-        CheckpointError: A file is missing or damaged, or belongs to another network.
+        CheckpointError: A file is missing or corrupted, or belongs to another network.
     """
     import torch
 

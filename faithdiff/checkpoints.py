@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from faithdiff.integrity import check_file, read_sealed
+from faithdiff.integrity import check_file, read_checked
 from faithdiff.provenance import file_digest
 
 RUN = "run.json"
@@ -24,12 +24,12 @@ def check_checkpoint(folder: Path, only: str = "") -> None:
         only: One of its files, where no other is about to be read.
 
     Raises:
-        DamageError: A file is missing or damaged; names it and the command that trains it again.
+        CorruptedError: A file is missing or corrupted; names it and the command that makes it.
     """
     file = folder / RUN
     if not file.is_file():
         return
-    files = read_sealed(file).get("files", {})
+    files = read_checked(file).get("files", {})
     for name, wanted in files.items():
         if only in ("", name):
             check_file(folder / name, str(wanted))

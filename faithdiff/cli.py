@@ -653,13 +653,13 @@ def pull(
 def verify(
     config: Config = MINI,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Remove what is damaged, so that snakemake makes it.")
+        bool, typer.Option("--repair", help="Remove what is corrupted, so that snakemake makes it.")
     ] = False,
 ) -> None:
     """Check every file of a study against the hashes recorded when it was made.
 
     Pictures of your own folders, too: those that changed since a data set was prepared of them.
-    Exit code 0: all is whole, or was removed; 1: damage or such a change is still there.
+    Exit code 0: all is whole, or was removed; 1: a corrupted file or such a change is still there.
     """
     from faithdiff.verify import repair as remove
     from faithdiff.verify import verify as run
@@ -670,7 +670,7 @@ def verify(
         print(said)
     changed = sum(each.changed for each in report.findings)
     also = f", {changed} changed since prepared" if changed else ""
-    print(f"{report.checked} checked, {len(report.findings) - changed} damaged{also}")
+    print(f"{report.checked} checked, {len(report.findings) - changed} corrupted{also}")
     if repair:
         for path in remove(report):
             print(f"removed {path}")

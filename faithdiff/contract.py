@@ -1,7 +1,7 @@
 """The contract of a method, as checks that run on any of them: built-in, official, the user's own.
 
 A few small pictures are restored as a study restores them, in a folder that is thrown away: twice,
-in another order, alone, after an interruption, and with one of them damaged. (The idea is
+in another order, alone, after an interruption, and with one of them corrupted. (The idea is
 benchopt's: one test-suite for every solver.)
 """
 
@@ -206,7 +206,7 @@ class _Trial:
         return _finding("resume", same(results, again) and (whole or made == lost), note)
 
     def _refuses(self) -> Finding:
-        """A damaged LQ image stops the job with its name, and leaves no manifest."""
+        """A corrupted LQ image stops the job with its name, and leaves no manifest."""
         study = self._fresh(NAMES)
         bad = study.layout.lq(SET, LEVEL) / "first.png"
         bad.write_bytes(bad.read_bytes()[:60])
@@ -215,10 +215,10 @@ class _Trial:
             self._restore(study)
         except FaithDiffError as error:
             good = bad.name in str(error) and not (folder / "manifest.json").exists()
-            return _finding("refusal of a damaged image", good, f"said: {error}")
+            return _finding("refusal of a corrupted image", good, f"said: {error}")
         except Exception as error:  # noqa: BLE001 - any other error is the finding
-            return Finding("refusal of a damaged image", "broken", repr(error))
-        return Finding("refusal of a damaged image", "broken", "it was restored as if whole")
+            return Finding("refusal of a corrupted image", "broken", repr(error))
+        return Finding("refusal of a corrupted image", "broken", "it was restored as if whole")
 
 
 def same(

@@ -6,7 +6,7 @@
     │   ├── ImageError        an image that cannot be read or written
     │   └── CheckpointError   weights that are missing, truncated or of another shape
     ├── RunError              a run that began well and failed: NaN loss, full disk (exit code 1)
-    │   └── DamageError       a file is not what was recorded when it was written
+    │   └── CorruptedError       a file is not what was recorded when it was written
     └── Paused                stopped early as asked, to be called again (exit code 75)
 
 Messages say what is wrong, where (file and field), and what to do next; the CLI prints them
@@ -39,14 +39,14 @@ class ImageError(UserError):
 
 
 class CheckpointError(UserError):
-    """Weights are missing, damaged, or do not fit the model."""
+    """Weights are missing, corrupted, or do not fit the model."""
 
 
 class RunError(FaithDiffError):
     """A run failed half way for a reason outside of its inputs."""
 
 
-class DamageError(RunError):
+class CorruptedError(RunError):
     """A file changed after it was written, by no command of the suite."""
 
 

@@ -1,9 +1,9 @@
-"""What vouches for a file after it was written, so that damage at rest stops a run and is named.
+"""Checksums of what was written, so that a file that changed on disk stops a run and is named.
 
 Images are hashed by the tables beside them (``index.csv``, ``degradation.jsonl``, manifests).
 These tables have a hash of their own: in ``<file>.sha256`` beside them, as ``sha256sum --check``
-reads it, or, for JSON, under the key ``sealed``. A file without a hash is taken as it is: one that
-a person wrote, or an older version of the suite.
+reads it, or, for JSON, under the key ``checksum``. A file without a hash is taken as it is: one
+that a person wrote, or an older version of the suite.
 """
 
 from __future__ import annotations
@@ -18,31 +18,32 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from faithdiff.errors import DamageError
+from faithdiff.errors import CorruptedError
 from faithdiff.files import unwritable, write_text_atomic
 from faithdiff.provenance import file_digest
 from faithdiff.remake import command_for
 
-SEAL = "sealed"
+CHECKSUM = "checksum"
+OLDER = "sealed"  # the same key in results of before 2026-12
 
 
 def check_file(file: Path, wanted: str | None) -> None:
     """Compare a file with the sha256 that was recorded of it; None or empty: nothing was.
 
     Raises:
-        DamageError: It is missing, or is not what was recorded.
+        CorruptedError: It is missing, or is not what was recorded.
     """
     if not wanted:
         return
     if not file.is_file():
-        raise damage(file, "is missing")
+        raise corrupted(file, "is missing")
     if (found := file_digest(file)) != wanted:
-        raise damage(file, f"is damaged: sha256 {found[:12]}..., recorded {wanted[:12]}...")
+        raise corrupted(file, f"is corrupted: sha256 {found[:12]}..., recorded {wanted[:12]}...")
 
 
-def damage(file: Path, what: str) -> DamageError:
+def corrupted(file: Path, what: str) -> CorruptedError:
     """The error for a file that is not what it was; it names the command that makes it again."""
-    return DamageError(f"{file}: {what}; make it again with: {command_for(file)}")
+    return CorruptedError(f"{file}: {what}; make it again with: {command_for(file)}")
 
 
 # --- Tables with their hash beside them -----------------------------------------------------------
@@ -73,7 +74,7 @@ def check_summed(file: Path) -> None:
     """Compare a table with the hash beside it, if there is one.
 
     Raises:
-        DamageError: They differ; either may be the damaged one, and both are written again.
+        CorruptedError: They differ; either may be the corrupted one, and both are written again.
     """
     beside = sum_file(file)
     if beside.is_file() and file.is_file():
@@ -84,40 +85,41 @@ def check_summed(file: Path) -> None:
 # --- JSON that holds its own hash -----------------------------------------------------------------
 
 
-def sealed(content: dict[str, Any]) -> dict[str, Any]:
-    """The content with a hash over it under ``sealed``, in the place of an older one."""
-    rest = _unsealed(content)
-    return {**rest, SEAL: _seal(rest)}
+def with_checksum(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with a hash over it under ``checksum``, in the place of an older one."""
+    rest = _content(content)
+    return {**rest, CHECKSUM: _checksum(rest)}
 
 
-def read_sealed(file: Path) -> dict[str, Any]:
-    """Read a JSON file and hold it against its own seal, if it has one.
+def read_checked(file: Path) -> dict[str, Any]:
+    """Read a JSON file and check it against its own checksum, if it has one.
 
     Raises:
         OSError: It cannot be read.
-        DamageError: It is no JSON object, or differs from what was sealed.
+        CorruptedError: It is no JSON object, or does not fit its checksum.
     """
     try:
         content: dict[str, Any] = json.loads(file.read_bytes())
     except ValueError as error:
-        raise damage(file, f"is damaged ({error})") from None
+        raise corrupted(file, f"is corrupted ({error})") from None
     if not isinstance(content, dict):
-        raise damage(file, "is damaged: not a group of keys")
-    if not seal_fits(content):
-        raise damage(file, "is damaged: its content does not fit its seal")
+        raise corrupted(file, "is corrupted: not a group of keys")
+    if not checksum_fits(content):
+        raise corrupted(file, "is corrupted: its content does not fit its checksum")
     return content
 
 
-def seal_fits(content: dict[str, Any]) -> bool:
-    """Whether the content is what was sealed; True where it has no seal."""
-    return SEAL not in content or content[SEAL] == _seal(_unsealed(content))
+def checksum_fits(content: dict[str, Any]) -> bool:
+    """Whether the content fits its checksum; True where it has none."""
+    recorded = content.get(CHECKSUM, content.get(OLDER))
+    return recorded is None or recorded == _checksum(_content(content))
 
 
-def _unsealed(content: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if key != SEAL}
+def _content(content: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key not in (CHECKSUM, OLDER)}
 
 
-def _seal(content: dict[str, Any]) -> str:
+def _checksum(content: dict[str, Any]) -> str:
     # Through JSON and back: a tuple reads as a list, a number as a key as text.
     plain = json.loads(json.dumps(content))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
@@ -143,7 +145,7 @@ def append_row(fields: Sequence[str], file: Path) -> None:
 
 
 def read_rows(file: Path) -> Iterator[list[str]]:
-    """The lines of :func:`append_row` that are whole; what is torn or damaged counts as not there.
+    """The lines of :func:`append_row` that are whole; a corrupted one counts as not there.
 
     A last line that a killed job left torn is cut off, so that the next one begins a line.
     """

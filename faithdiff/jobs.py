@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from faithdiff.errors import DamageError, UserError
+from faithdiff.errors import CorruptedError, UserError
 from faithdiff.files import write_text_atomic
 
 METADATA = Path(".snakemake", "metadata")  # one JSON file per output, named by its path in base64
@@ -33,7 +33,7 @@ def save_jobs(profile: str, root: Path) -> Path:
 
     Raises:
         RunError: The file cannot be written.
-        DamageError: A record is damaged.
+        CorruptedError: A record is corrupted.
     """
     records = {name: record for name, output, record in _records(profile, root) if output.exists()}
     text = json.dumps(records, indent=1, sort_keys=True)
@@ -50,7 +50,7 @@ def restore_jobs(profile: str, root: Path) -> int:
         Outputs whose record was restored; one that is missing has none, so its job runs.
 
     Raises:
-        UserError: The saved records are missing or damaged.
+        UserError: The saved records are missing or corrupted.
     """
     file = root / jobs_file(profile)
     try:
@@ -79,9 +79,9 @@ def _records(profile: str, root: Path) -> Iterator[tuple[str, Path, dict[str, An
             try:
                 record = json.loads(file.read_text(encoding="utf-8"))
             except ValueError as error:
-                raise DamageError(
-                    f"{file}: Snakemake's record of {output} is damaged ({error}); delete it, then "
-                    "run snakemake again: the job runs again"
+                raise CorruptedError(
+                    f"{file}: Snakemake's record of {output} is corrupted ({error}); delete it, "
+                    "then run snakemake again: the job runs again"
                 ) from None
             yield name.as_posix(), root / output, record
 

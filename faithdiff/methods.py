@@ -54,7 +54,7 @@ class Study:
 
         Raises:
             CheckpointError: The shipped prior is not the one of ``config/artifacts.yaml``.
-            DamageError: The trained prior is not what its training wrote.
+            CorruptedError: The trained prior is not what its training wrote.
         """
         if self.profile.prior.source == "train":
             check_checkpoint(self.layout.trained_prior)

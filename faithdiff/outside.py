@@ -70,7 +70,7 @@ def files_in(path: Path) -> list[Path]:
 
 @functools.cache
 def _kept(file: Path) -> dict[str, list[Any]]:
-    """What earlier plans hashed; nothing where the file is damaged, as it is only a cache."""
+    """What earlier plans hashed; nothing where the file is corrupted, as it is only a cache."""
     try:
         found = json.loads(file.read_bytes())
         return {name: [*map(int, look), str(sha)] for name, (*look, sha) in found.items()}

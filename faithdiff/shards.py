@@ -61,7 +61,7 @@ def read_records(layout: Layout, job: str, method: str, seed: int, of: int) -> l
     """Records of all shares of a job, in their order; none if there is one share only.
 
     Raises:
-        RunError: One is missing or damaged.
+        RunError: One is missing or corrupted.
     """
     if of == 1:
         return []
@@ -73,7 +73,7 @@ def read_records(layout: Layout, job: str, method: str, seed: int, of: int) -> l
             records.append(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             raise RunError(
-                f"{file}: is missing or damaged; make it again with: faithdiff {verb} "
+                f"{file}: is missing or corrupted; make it again with: faithdiff {verb} "
                 f"--method {method} --seed {seed} --shard {number}/{of}"
             ) from None
     return records

@@ -1,7 +1,7 @@
-"""Holds every file of a study against what was recorded of it, and removes what is damaged.
+"""Holds every file of a study against what was recorded of it, and removes what is corrupted.
 
-Each step checks what it reads, so damage never reaches a number. This looks at everything at once,
-also at what no step reads again: restorations that are scored, results, DVC's cache.
+Each step checks what it reads, so no corrupted file reaches a number. This looks at everything at
+once, also at what no step reads again: restorations that are scored, results, DVC's cache.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, check_shipped, la
 from faithdiff.data.datasets import SOURCES, changed_sources
 from faithdiff.data.images import png_is_whole
 from faithdiff.data.recorded import LOG, check_hq, check_lq, hq_hashes, lq_hashes
-from faithdiff.errors import CheckpointError, DamageError, RunError, UserError
-from faithdiff.integrity import check_file, check_summed, damage, read_sealed, sum_file
+from faithdiff.errors import CheckpointError, CorruptedError, RunError, UserError
+from faithdiff.integrity import check_file, check_summed, corrupted, read_checked, sum_file
 from faithdiff.layout import Layout
 from faithdiff.methods import Study
 from faithdiff.score.protocols import files_needed
@@ -33,10 +33,10 @@ LOCK = Path("dvc.lock")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something damaged: what to say, and what to remove so that the same run makes it again.
+    """Something corrupted: what to say, and what to remove so that the same run makes it again.
 
     Attributes:
-        changed: It is no damage, but a picture of the user's that is no more what was prepared.
+        changed: It is a picture of the user's that is no longer what was prepared.
     """
 
     message: str
@@ -59,7 +59,7 @@ class Report:
         self.checked += 1
         try:
             look(*arguments)
-        except (DamageError, CheckpointError, UserError) as error:
+        except (CorruptedError, CheckpointError, UserError) as error:
             self.findings.append(Finding(str(error), remove))
             return False
         return True
@@ -68,7 +68,7 @@ class Report:
 def verify(study: Study, root: Path = Path()) -> Report:
     """Check data, checkpoints, restorations, results, installed weights and DVC's cache.
 
-    What a study does not have (yet) is no damage.
+    What a study does not have (yet) is no finding.
 
     Args:
         study: Its profile and layout; the current folder is that of the run.
@@ -90,7 +90,7 @@ def verify(study: Study, root: Path = Path()) -> Report:
 
 
 def repair(report: Report) -> list[Path]:
-    """Remove what is damaged, with the records that say it was finished; returns what was removed.
+    """Remove what is corrupted and the records that call it finished; return what was removed.
 
     Nothing is made here: the next run makes what is missing, and nothing that is not.
     """
@@ -144,8 +144,8 @@ def _sources(study: Study, folder: Path, report: Report) -> None:
         return
     again = f"`snakemake --cores all --config profile={study.profile.profile}` prepares it again"
     # With its index: the record alone is no output that a run would miss.
-    if report.check((record, *_table(folder / "index.csv")), read_sealed, record):
-        report.checked += len(read_sealed(record)["files"])
+    if report.check((record, *_table(folder / "index.csv")), read_checked, record):
+        report.checked += len(read_checked(record)["files"])
         found = changed_sources(config, folder)
         report.findings += [Finding(f"{said}; {again}", changed=True) for said in found]
 
@@ -169,24 +169,24 @@ def _restorations(layout: Layout, method: Path, report: Report) -> None:
     for table in sorted(method.glob("seed*/*.csv")):
         report.check(_table(table), check_summed, table)
     for manifest in sorted(method.glob("seed*/*/*/manifest.json")):
-        if report.check((manifest,), read_sealed, manifest):
-            for name, image in read_sealed(manifest)["images"].items():
+        if report.check((manifest,), read_checked, manifest):
+            for name, image in read_checked(manifest)["images"].items():
                 file = manifest.parent / f"{name}.png"
-                # With a link to it in the store, damage to one is damage to both.
+                # With a link to it among the finished images, both are the same file.
                 remove = (file, layout.stored(str(image.get("key"))), manifest)
                 report.check(remove, check_file, file, image.get("sha256"))
 
 
 def _check_png(file: Path) -> None:
     if not png_is_whole(file):
-        raise damage(file, "is damaged")
+        raise corrupted(file, "is corrupted")
 
 
 def _results(layout: Layout, report: Report) -> None:
     """Files of ``results/<profile>`` by their manifest."""
     manifest = layout.results / "manifest.json"
-    if manifest.is_file() and report.check((manifest,), read_sealed, manifest):
-        for name, wanted in read_sealed(manifest).get("results", {}).items():
+    if manifest.is_file() and report.check((manifest,), read_checked, manifest):
+        for name, wanted in read_checked(manifest).get("results", {}).items():
             # Snakemake knows the folder of figures as one output.
             top = layout.results / "figures" if name.startswith("figures/") else None
             file = layout.results / name
@@ -237,15 +237,15 @@ def _locked(lock: Path, profile: str) -> list[str]:
     """Hashes of the profile's outputs in ``dvc.lock``.
 
     Raises:
-        DamageError: It is not a lock file of DVC.
+        CorruptedError: It is not a lock file of DVC.
     """
     try:
         content: dict[str, Any] = yaml.safe_load(lock.read_text(encoding="utf-8"))
         outs = content["stages"].get(stage_name(profile), {}).get("outs", [])
         return [str(out["md5"]) for out in outs]
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
-        raise DamageError(
-            f"{lock}: is damaged; get it back with: git checkout {lock.name}"
+        raise CorruptedError(
+            f"{lock}: is corrupted; get it back with: git checkout {lock.name}"
         ) from None
 
 
@@ -258,4 +258,4 @@ def _named(oids: list[str], objects: Path) -> Iterator[str]:
             try:
                 yield from [str(entry["md5"]) for entry in json.loads(listing.read_bytes())]
             except (ValueError, KeyError, TypeError):
-                continue  # its own hash says that it is damaged
+                continue  # its own hash says that it is corrupted

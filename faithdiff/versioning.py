@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from faithdiff.errors import DamageError, RunError, UserError
+from faithdiff.errors import CorruptedError, RunError, UserError
 from faithdiff.files import write_text_atomic
 from faithdiff.jobs import restore_jobs, save_jobs
 
@@ -50,7 +50,7 @@ def version_study(profile_name: str, root: Path, stamp: Path) -> None:
         stamp: JSON file that says what was recorded; written last.
 
     Raises:
-        UserError: DVC is not initialised here, or ``dvc.yaml`` is damaged.
+        UserError: DVC is not initialised here, or ``dvc.yaml`` is corrupted.
         RunError: An output is missing, the disk is full, or DVC failed.
     """
     start = time.monotonic()
@@ -85,7 +85,7 @@ def pull_study(profile_name: str, root: Path, stamp: Path, remote: str | None = 
     Raises:
         UserError: There is nothing to fetch or no remote, or a result differs from ``dvc.lock``.
         RunError: The remote lacks a file, or cannot be read.
-        DamageError: An object of DVC's cache is damaged.
+        CorruptedError: An object of DVC's cache is corrupted.
     """
     name = stage_name(profile_name)
     if reason := _why_not(name, root):
@@ -99,7 +99,7 @@ def pull_study(profile_name: str, root: Path, stamp: Path, remote: str | None = 
                 "dvc remote add --default NAME ADDRESS"
             )
         repo.fetch(targets=[_target(repo, name)], remote=remote)
-        # DVC trusts what its cache holds, unread, and would check out a damaged object.
+        # DVC trusts what its cache holds, unread, and would check out a corrupted object.
         for oid in {oid for out in _stage(repo, name).outs for oid in _objects(out)}:
             check_object(Path(repo.cache.local.oid_to_path(oid)), oid)
         repo.pull(targets=[_target(repo, name)], remote=remote)
@@ -128,18 +128,18 @@ def object_folder(root: Path) -> Path | None:
 
 
 def check_object(file: Path, oid: str) -> None:
-    """Hold a file of DVC's cache against its name; one that is not there is no damage.
+    """Check a file of DVC's cache against its name; one that is not there is left out.
 
     Raises:
-        DamageError: They differ.
+        CorruptedError: They differ.
     """
     if not file.is_file():
         return
     with file.open("rb") as stream:
         found = hashlib.file_digest(stream, "md5").hexdigest()
     if found != oid.removesuffix(".dir"):
-        raise DamageError(
-            f"{file}: is damaged: md5 {found[:12]}..., its name says {oid[:12]}...; remove it "
+        raise CorruptedError(
+            f"{file}: is corrupted: md5 {found[:12]}..., its name says {oid[:12]}...; remove it "
             "with: faithdiff verify --repair, then get it again with: faithdiff pull, or from the "
             "study's own files with: faithdiff version-study"
         )

@@ -267,7 +267,7 @@ def test_a_killed_fetch_leaves_no_final_name_and_resumes(server: Server, tmp_pat
     assert server.requests == [f"bytes={had}-"]
 
 
-def test_damage_after_the_first_fetch_is_seen_without_a_published_hash(
+def test_corruption_after_the_first_fetch_is_seen_without_a_published_hash(
     server: Server, tmp_path: Path
 ) -> None:
     item = artifact(server.address, sha256=None)

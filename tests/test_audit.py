@@ -37,7 +37,7 @@ from faithdiff.audit.tolerance import parse_tolerance
 from faithdiff.config import OPERATIONAL
 from faithdiff.data.images import sha256_file, write_png
 from faithdiff.errors import UserError
-from faithdiff.integrity import sealed
+from faithdiff.integrity import with_checksum
 from faithdiff.methods import Study
 from faithdiff.report.manifest import write_manifest
 from faithdiff.report.tables import write_tables
@@ -397,7 +397,7 @@ def test_other_data_is_not_comparable_and_is_named(other: World, part: str, said
         manifest["data"]["Photos"]["index.csv"] = "0" * 64
     else:
         manifest["data"]["Photos"]["degradation.jsonl"]["II"] = "0" * 64
-    write(file, sealed(manifest))
+    write(file, with_checksum(manifest))
     found = other.audit()
     met = [c for c in found.comparison.places if c.verdict == "not comparable"]
     assert {c.place for c in met} == ({"Photos, I", "Photos, II"} if said == "data"
@@ -538,7 +538,7 @@ def test_if_nothing_that_can_explain_it_differs_it_says_so(world: World) -> None
 def test_what_could_not_be_compared_is_not_called_the_same(other: World) -> None:
     file = other.root / "results/tiny/manifest.json"
     manifest = json.loads(file.read_text("utf-8"))
-    write(file, sealed(manifest | {"commit": "0" * 40}))
+    write(file, with_checksum(manifest | {"commit": "0" * 40}))
     why = other.audit("sharper").why
     assert "code (NEW was made at 000000000, which this clone does not have)" in why.statement
     assert "code," not in why.statement.partition("Not compared")[0]
@@ -637,7 +637,7 @@ def spoil_schema(scores: pd.DataFrame) -> pd.DataFrame:
         (lambda s: s.iloc[:0], "has no rows"),
     ],
 )
-def test_damaged_scores_are_refused_with_the_reason(
+def test_corrupted_scores_are_refused_with_the_reason(
     other: World,
     spoil: Callable[[pd.DataFrame], pd.DataFrame],
     said: str,
@@ -645,7 +645,7 @@ def test_damaged_scores_are_refused_with_the_reason(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     spoil(other.scores()).to_csv(other.root / "results/tiny/scores.csv", index=False)
-    other.commit("Damaged")
+    other.commit("Corrupted")
     error = run_main(["audit", "first", "HEAD", "--profile", "tiny"], other, monkeypatch, capsys)
     assert said in error
     sha = other.git("rev-parse", "HEAD")[:9]

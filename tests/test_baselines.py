@@ -276,7 +276,7 @@ class TestRefusals:
         with pytest.raises(CheckpointError, match="faithdiff train --method realesrgan"):
             method(study).load(study, tmp_path)
 
-    def test_damaged_weights(self, study: Study, tmp_path: Path) -> None:
+    def test_corrupted_weights(self, study: Study, tmp_path: Path) -> None:
         whole = Path("trained/model.safetensors").read_bytes()
         (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
         with pytest.raises(CheckpointError, match="cannot be read"):

@@ -28,7 +28,7 @@ POINTS = [
     "independence of order",
     "independence of the others",
     "resume",
-    "refusal of a damaged image",
+    "refusal of a corrupted image",
 ]
 
 

@@ -544,7 +544,7 @@ def test_missing_weights_say_how_to_make_them(study: Study, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_damaged_weights_are_refused(trained: Study, name: str) -> None:
+def test_corrupted_weights_are_refused(trained: Study, name: str) -> None:
     file = trained.layout.checkpoint(name, 0) / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cannot be read"):

@@ -301,13 +301,13 @@ def test_a_bomb_is_refused_by_what_it_states_and_by_what_it_holds(tmp_path: Path
 @pytest.mark.parametrize("pack", [pack for _, pack in PACKS])
 @settings(max_examples=40, deadline=None)
 @given(cut=st.integers(1, 400), data=st.data())
-def test_a_damaged_archive_is_one_message_and_leaves_nothing(
+def test_a_corrupted_archive_is_one_message_and_leaves_nothing(
     pack: Callable[[Path], str],
     cut: int,
     data: st.DataObject,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    home = tmp_path_factory.mktemp("damaged")
+    home = tmp_path_factory.mktemp("corrupted")
     archive = home / "images.bin"
     pack(archive)
     whole = archive.read_bytes()
@@ -324,7 +324,7 @@ def test_a_damaged_archive_is_one_message_and_leaves_nothing(
     if failure:
         assert str(archive) in failure
         assert [file.name for file in home.iterdir()] == ["images.bin"]
-    else:  # the damage lay where nothing is read or checked: a date, a pixel of a plain tar
+    else:  # the corruption lay where nothing is read or checked: a date, a pixel of a plain tar
         assert sorted(map(len, content(home / "Images").values())) == [5, 50, 3000]
 
 

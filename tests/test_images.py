@@ -1,4 +1,4 @@
-"""Image files: every ordinary mode is read, every damaged file is refused by name."""
+"""Image files: every ordinary mode is read, every corrupted file is refused by name."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def test_grey_is_converted_from_a_grey_profile(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "icc", "said"),
     [
-        ("RGB", b"no profile" * 20, ("its colour profile is damaged and was ignored",)),
+        ("RGB", b"no profile" * 20, ("its colour profile is corrupted and was ignored",)),
         (
             "RGB",
             _grey_profile(1),
@@ -332,7 +332,7 @@ def test_truncation_is_seen_even_where_pillow_was_told_to_tolerate_it(
 
 @settings(deadline=None, max_examples=60)
 @given(where=st.integers(8, 2000), value=st.integers(0, 255), cut=st.booleans())
-def test_damage_is_refused_or_harmless(
+def test_corruption_is_refused_or_harmless(
     where: int, value: int, cut: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Whatever a flipped byte does, no exception but ImageError may come out."""
@@ -340,7 +340,7 @@ def test_damage_is_refused_or_harmless(
     Image.fromarray(_picture()).save(stream, format="PNG")
     content = bytearray(stream.getvalue())
     content[where % len(content)] = value
-    path = tmp_path_factory.mktemp("damaged") / "damaged.png"
+    path = tmp_path_factory.mktemp("corrupted") / "corrupted.png"
     path.write_bytes(bytes(content[:where]) if cut else bytes(content))
     outcome: object
     try:

@@ -126,7 +126,7 @@ def test_a_change_shows_in_its_section_alone(study: Study, file: str, section: s
     before = manifest(study)
     Path(file).write_text(Path(file).read_text() + "x,x\n", encoding="utf-8")
     after = manifest(study)
-    assert [key for key in before if before[key] != after[key]] == [section, "sealed"]
+    assert [key for key in before if before[key] != after[key]] == [section, "checksum"]
 
 
 def test_an_image_restored_otherwise_shows(study: Study) -> None:
@@ -186,7 +186,7 @@ def test_an_unfinished_study_has_no_manifest(study: Study, file: str) -> None:
     assert not (study.layout.results / "manifest.json").exists()
 
 
-def test_a_damaged_record_is_named(study: Study) -> None:
+def test_a_corrupted_record_is_named(study: Study) -> None:
     write(Path("checkpoints/own/faithdiff/seed0/run.json"), '{"seconds":')
-    with pytest.raises(RunError, match=r"faithdiff/seed0/run\.json: is damaged"):
+    with pytest.raises(RunError, match=r"faithdiff/seed0/run\.json: is corrupted"):
         write_manifest(study)

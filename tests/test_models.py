@@ -1,4 +1,4 @@
-"""Networks: what enters the alignment, what it mixes, where it starts, and damaged checkpoints."""
+"""Networks: what enters the alignment, what it mixes, its start, and corrupted checkpoints."""
 
 from __future__ import annotations
 
@@ -283,7 +283,7 @@ def test_full_size_has_the_released_parameter_counts() -> None:
     assert len(model.state_dict()) == 1_814  # of the released file
 
 
-# --- Damaged checkpoints ------------------------------------------------------------------------
+# --- Corrupted checkpoints ------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -328,7 +328,7 @@ def test_truncated_weights_are_refused(checkpoint: Path, part: str, keep: float)
     file = checkpoint / part / WEIGHTS
     data = file.read_bytes()
     file.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
-    with pytest.raises(CheckpointError, match=rf"{part}/{WEIGHTS}: is damaged or truncated"):
+    with pytest.raises(CheckpointError, match=rf"{part}/{WEIGHTS}: is corrupted or truncated"):
         load(checkpoint)
 
 
@@ -339,7 +339,7 @@ def test_a_missing_part_is_named(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", '{"width": "wide", "feature_channels": 32}', "{}"])
-def test_a_damaged_config_is_named(checkpoint: Path, text: str) -> None:
+def test_a_corrupted_config_is_named(checkpoint: Path, text: str) -> None:
     (checkpoint / "alignment" / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match="alignment: cannot be loaded"):
         load(checkpoint)

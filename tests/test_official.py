@@ -195,7 +195,7 @@ def test_a_truncated_file_is_refused(base: Path, tmp_path: Path, suffix: str) ->
     state = {"a": torch.zeros(1000)}
     save_file(state, file) if suffix == ".safetensors" else torch.save(state, file)
     file.write_bytes(file.read_bytes()[:2000])
-    with pytest.raises(CheckpointError, match="truncated or damaged"):
+    with pytest.raises(CheckpointError, match="truncated or corrupted"):
         import_official(file, base / "unet" / "config.json")
 
 
@@ -383,7 +383,9 @@ def test_tiled_encoding_and_decoding_come_near(pipeline: FaithDiffPipeline) -> N
     assert torch.equal(_restored(pipeline, image=image, color_fix="none"), whole)
 
 
-def test_a_damaged_pipeline_folder_is_refused(pipeline: FaithDiffPipeline, tmp_path: Path) -> None:
+def test_a_corrupted_pipeline_folder_is_refused(
+    pipeline: FaithDiffPipeline, tmp_path: Path
+) -> None:
     pipeline.save_pretrained(tmp_path)
     file = tmp_path / "alignment" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-8])

@@ -78,7 +78,7 @@ def test_what_is_not_there_or_cannot_be_read_does_not_stop_a_plan(read: list[Pat
 
 
 @pytest.mark.parametrize("kept", [b"no json", b"[]", b'{"/a": 3}', b'{"/a": ["x", 1]}'])
-def test_a_damaged_memory_is_no_memory(read: list[Path], kept: bytes) -> None:
+def test_a_corrupted_memory_is_no_memory(read: list[Path], kept: bytes) -> None:
     file = Path("picture.png")
     file.write_bytes(b"one")
     KEPT.write_bytes(kept)

@@ -417,7 +417,7 @@ def test_a_plan_knows_given_outputs_by_what_they_hold(place: Path) -> None:
     assert find_method(study, "mine").state(study) != before
 
 
-def test_a_damaged_lq_image_is_refused_by_name(place: Path) -> None:
+def test_a_corrupted_lq_image_is_refused_by_name(place: Path) -> None:
     study = with_command()
     bad = study.layout.lq("Set", "II") / "one.png"
     bad.write_bytes(b"")

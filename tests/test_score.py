@@ -246,7 +246,7 @@ def test_missing_weights_are_unavailable_with_the_command(tmp_path: Path) -> Non
     assert scorer.computed == 0
 
 
-def test_damaged_weights_are_unavailable(tmp_path: Path) -> None:
+def test_corrupted_weights_are_unavailable(tmp_path: Path) -> None:
     save({}, ARTIFACTS["musiq-koniq"].file(tmp_path))
     problem = prepared(["musiq"], tmp_path)["ycbcr", "musiq"].unavailable
     assert problem is not None

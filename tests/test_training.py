@@ -133,17 +133,17 @@ def test_log_holds_the_mean_loss_since_the_row_before() -> None:
     assert [row["loss"] for row in second.log] == pytest.approx(means, rel=1e-12)
 
 
-@pytest.mark.parametrize("damage", ["identity", "cut", "empty"])
+@pytest.mark.parametrize("corruption", ["identity", "cut", "empty"])
 def test_a_state_that_does_not_fit_starts_afresh(
-    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, corruption: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, state = _toy(), tmp_path / "toy.pt"
     train(whole)
     with pytest.raises(KeyboardInterrupt):
         train(_killed_at(_toy(state, identity="other"), 5))
-    if damage != "identity":
+    if corruption != "identity":
         data = state.read_bytes()
-        state.write_bytes(data[: len(data) // 2] if damage == "cut" else b"")
+        state.write_bytes(data[: len(data) // 2] if corruption == "cut" else b"")
     afresh = _toy(state)
     train(afresh)
     assert _same(afresh.model, whole.model)
@@ -514,7 +514,7 @@ def test_a_training_with_batches_drawn_ahead_has_the_same_bytes(study: Study) ->
     assert folder_digest(folder) == before
 
 
-def test_a_damaged_cache_names_the_command_that_makes_it(study: Study) -> None:
+def test_a_corrupted_cache_names_the_command_that_makes_it(study: Study) -> None:
     prior = load_prior(study.layout.trained_prior)
     file = study.layout.train_cache
     file.write_bytes(file.read_bytes()[:1000])

@@ -1,4 +1,4 @@
-"""What `faithdiff verify` says of a study besides damage, which tests/faults has."""
+"""What `faithdiff verify` says of a study besides corruption, which tests/faults has."""
 
 from __future__ import annotations
 
@@ -46,26 +46,26 @@ def test_a_replaced_source_picture_is_named(
     prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said, code = verified(capsys)
-    assert "0 damaged" in said and "changed" not in said
+    assert "0 corrupted" in said and "changed" not in said
     assert code == 0
     Path("raw/a.png").write_bytes(Path("raw/b.png").read_bytes())
     for repair in (False, True):  # there is nothing to remove: the next run prepares it again
         said, code = verified(capsys, repair)
         assert "data set Set: a.png: changed since prepared; `snakemake" in said
-        assert "0 damaged, 1 changed since prepared" in said
+        assert "0 corrupted, 1 changed since prepared" in said
         assert code == 1
     assert Path("data/own/Set/index.csv").is_file()
     cli.prepare("Set", PROFILE)
     assert verified(capsys)[1] == 0
 
 
-def test_a_damaged_record_of_the_sources_is_damage(
+def test_a_corrupted_record_of_the_sources_is_corruption(
     prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = Path("data/own/Set", SOURCES)
     file.write_text(file.read_text().replace("a.png", "c.png"))
     said, code = verified(capsys)
-    assert f"{file}: is damaged" in said and "prepare --config config/own.yaml" in said
+    assert f"{file}: is corrupted" in said and "prepare --config config/own.yaml" in said
     assert code == 1
     assert verified(capsys, repair=True)[1] == 0
     assert not Path("data/own/Set/index.csv").exists()  # so that a run prepares the set again
@@ -78,10 +78,10 @@ def test_in_a_copy_without_git_the_rest_is_checked(
     shutil.copy(ROOT / "dvc.lock", "dvc.lock")
     said, code = verified(capsys)
     assert "DVC's cache: not checked: this folder is not a Git checkout" in said
-    assert "0 damaged" in said
+    assert "0 corrupted" in said
     assert code == 0
     image = Path("data/own/Set/hq/a.png")
     image.write_bytes(image.read_bytes()[:-1])
     said, code = verified(capsys)
-    assert f"{image}: is damaged" in said
+    assert f"{image}: is corrupted" in said
     assert code == 1

@@ -78,7 +78,7 @@ def read_pth(file: Path, network: RRDBNet) -> dict[str, Tensor]:
     """Read an RRDBNet from the authors' format, the averaged weights where there are such.
 
     Raises:
-        CheckpointError: The file is missing or damaged, or belongs to another network.
+        CheckpointError: The file is missing or corrupted, or belongs to another network.
     """
     import pickle
 

@@ -24,7 +24,7 @@ def cost_rows(results: Results, cell: dict[str, Any]) -> pd.DataFrame:
     """The lines behind a cell, one for each seed: what was measured, and `value` as averaged.
 
     Raises:
-        UserError: ``cost.csv`` is missing, damaged, or not what the table was made of.
+        UserError: ``cost.csv`` is missing, corrupted, or not what the table was made of.
     """
     path = f"results/{results.profile}/{COSTS}"
     content, name = results.revision.read(path), results.revision.place(path)

@@ -13,7 +13,7 @@ import yaml
 
 from faithdiff.audit.revision import SCORES, Revision
 from faithdiff.errors import UserError
-from faithdiff.integrity import seal_fits
+from faithdiff.integrity import checksum_fits
 from faithdiff.report.cells import HELD_OUT, Column, timestep_columns
 from faithdiff.report.costs import COLUMNS as COST_COLUMNS
 from faithdiff.report.scores import read_scores
@@ -54,7 +54,7 @@ def load_results(revision: Revision, profile: str) -> Results:
     """Read the results of a profile at a revision.
 
     Raises:
-        UserError: There are none, they are of another profile or schema, or a file is damaged.
+        UserError: There are none, they are of another profile or schema, or a file is corrupted.
     """
     folder = f"results/{profile}"
     content = revision.read(f"{folder}/{SCORES}")
@@ -162,9 +162,11 @@ def _manifest(revision: Revision, path: str) -> dict[str, Any]:
     content = _json(revision, path)
     nested = [content.get(name, {}) for name in _SECTIONS]
     entries = [e for section in nested[:3] if isinstance(section, dict) for e in section.values()]
-    if not all(isinstance(part, dict) for part in (*nested, *entries)) or not seal_fits(content):
+    if not all(isinstance(part, dict) for part in (*nested, *entries)) or not checksum_fits(
+        content
+    ):
         raise UserError(
-            f"{revision.place(path)}: is damaged, or was edited; write it again with: faithdiff "
+            f"{revision.place(path)}: is corrupted, or was edited; write it again with: faithdiff "
             "manifest, or get it back with: git checkout"
         )
     return content
@@ -176,7 +178,7 @@ def _table(revision: Revision, path: str) -> dict[str, Any]:
     named = isinstance(cells, dict) and isinstance(images, dict)
     if not named or not all(map(_is_cell, (cells or {}).values())):
         raise UserError(
-            f"{revision.place(path)}: is no table of cells (damaged, or edited); write it again "
+            f"{revision.place(path)}: is no table of cells (corrupted, or edited); write it again "
             "with: faithdiff tables"
         )
     return content

@@ -196,8 +196,8 @@ def check_shipped(folder: Path, path: Path = ARTIFACTS_FILE) -> None:
     for shipped in load_yaml(path, _File).shipped:
         if shipped.path == folder and folder_digest(folder) != shipped.digest:
             raise CheckpointError(
-                f"{folder}: is not the {shipped.name} of {path} (damaged, or changed); get it back "
-                f"with: rm -r {folder} && git checkout -- {folder}; if git itself changes line "
+                f"{folder}: is not the {shipped.name} of {path} (corrupted, or changed); get it "
+                f"back with: rm -r {folder} && git checkout -- {folder}; if git changes line "
                 "endings, with `git config core.autocrlf false` before"
             )
 
@@ -311,7 +311,7 @@ def recorded(root: Path) -> dict[str, dict[str, Any]]:
     """What ``recorded.json`` holds: hash and size by name.
 
     Raises:
-        UserError: It is damaged.
+        UserError: It is corrupted.
     """
     file = root / RECORD
     if not file.exists():

@@ -27,7 +27,7 @@ from faithdiff.data.scene_words import font_files
 from faithdiff.data.scenes import render_scene
 from faithdiff.errors import ImageError, UserError
 from faithdiff.files import write_text_atomic
-from faithdiff.integrity import check_summed, damage, read_sealed, sealed, write_summed
+from faithdiff.integrity import check_summed, corrupted, read_checked, with_checksum, write_summed
 from faithdiff.outside import MISSING, contents
 from faithdiff.remake import command_for
 
@@ -101,7 +101,7 @@ def prepare_dataset(
         hashes = dict(zip(index["name"], index["sha256"], strict=True))
         index.loc[asked, "caption"] = index.loc[asked, "name"].map(captioner(files, hashes))
     if isinstance(config, FolderSet | MixtureSet):
-        record = json.dumps(sealed({"files": before}), indent=1, ensure_ascii=False)
+        record = json.dumps(with_checksum({"files": before}), indent=1, ensure_ascii=False)
         write_text_atomic(record + "\n", folder / SOURCES)
     table = index[list(COLUMNS)].to_csv(index=False, lineterminator="\n")
     write_summed(table, folder / "index.csv")
@@ -132,12 +132,12 @@ def changed_sources(config: Dataset, folder: Path) -> list[str]:
         folder: Of the prepared set.
 
     Raises:
-        DamageError: The record is damaged.
+        CorruptedError: The record is corrupted.
     """
     file, now = folder / SOURCES, source_hashes(config)
     if not file.is_file() or set(now.values()) <= {MISSING}:
         return []
-    before = read_sealed(file)["files"]
+    before = read_checked(file)["files"]
     added = dict.fromkeys(now.keys() - before.keys(), "added")
     removed = dict.fromkeys(before.keys() - now.keys(), "removed")
     changed = {n: "changed" for n in before.keys() & now.keys() if before[n] != now[n]}
@@ -152,7 +152,7 @@ def read_index(folder: Path) -> pd.DataFrame:
 
     Raises:
         UserError: It is missing.
-        DamageError: It is not what ``faithdiff prepare`` wrote, or no index.
+        CorruptedError: It is not what ``faithdiff prepare`` wrote, or no index.
     """
     file = folder / "index.csv"
     if not file.is_file():
@@ -167,11 +167,11 @@ def check_names(index: Path, names: Iterable[str]) -> None:
     """Refuse names that would lead out of the folder of the images.
 
     Raises:
-        DamageError: Names the index and the name.
+        CorruptedError: Names the index and the name.
     """
     for name in names:
         if name in ("", ".", "..") or name != Path(name).name or "\0" in name:
-            raise damage(index, f"{name!r} is no name of an image")
+            raise corrupted(index, f"{name!r} is no name of an image")
 
 
 def _each(

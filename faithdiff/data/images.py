@@ -88,7 +88,7 @@ def read_picture(path: str | Path, convert_colours: bool = True) -> Reading:
         raise ImageError(f"{path}: {said}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: {error}; reduce it first") from error
-    # Pillow's decoders answer damage with any of these, by format.
+    # What Pillow's decoders raise for a corrupted file, by format.
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise ImageError(f"{path}: cannot be read: {error}") from error
 
@@ -157,7 +157,7 @@ def _to_srgb(picture: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]
         return plain, "CMYK without a colour profile" if picture.mode == "CMYK" else ""
     name, mode, transform = _profile(icc)
     if not name:
-        return plain, "its colour profile is damaged and was ignored"
+        return plain, "its colour profile is corrupted and was ignored"
     # What Pillow converts without a formula of its own for colours: from grey, palette, YCbCr.
     near = {"RGB": picture.mode != "CMYK", "L": picture.mode in ("1", "L"), "CMYK": False}
     if mode != picture.mode and not near.get(mode):

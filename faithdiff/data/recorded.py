@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from faithdiff.data.datasets import read_index
-from faithdiff.integrity import check_file, check_summed, damage
+from faithdiff.integrity import check_file, check_summed, corrupted
 
 LOG = "degradation.jsonl"
 
@@ -43,7 +43,7 @@ def lq_hashes(folder: Path) -> dict[str, str]:
         folder: ``data/<profile>/<dataset>/lq/<level>``.
 
     Raises:
-        DamageError: The log is not what ``faithdiff degrade`` wrote.
+        CorruptedError: The log is not what ``faithdiff degrade`` wrote.
     """
     file = folder / LOG
     if not file.is_file():
@@ -53,14 +53,14 @@ def lq_hashes(folder: Path) -> dict[str, str]:
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         return {str(line["name"]): str(line["lq_sha256"]) for line in lines}
     except (ValueError, KeyError, TypeError):
-        raise damage(file, "is damaged: is not made of JSON objects") from None
+        raise corrupted(file, "is corrupted: is not made of JSON objects") from None
 
 
 def check_hq(file: Path, hashes: dict[str, str]) -> None:
     """Hold ``<data set>/hq/<name>.png`` against :func:`hq_hashes`.
 
     Raises:
-        DamageError: It is missing or damaged.
+        CorruptedError: It is missing or corrupted.
     """
     check_file(file, hashes.get(file.stem))
 
@@ -69,6 +69,6 @@ def check_lq(file: Path, hashes: dict[str, str]) -> None:
     """Hold ``<data set>/lq/<level>/<name>.png`` against :func:`lq_hashes`.
 
     Raises:
-        DamageError: It is missing or damaged.
+        CorruptedError: It is missing or corrupted.
     """
     check_file(file, hashes.get(file.stem))

@@ -31,7 +31,7 @@ from faithdiff.files import write_text_atomic
 MARKER = ".unpacked.json"  # in the folder: the archive's hash, and how much came out of it
 _MAX_FILES = 1_000_000
 _BLOCK = 1 << 20  # bytes
-# What the standard library answers damage with, by format.
+# What the standard library raises for a corrupted file, by format.
 _DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
     *(EOFError, ValueError, NotImplementedError, struct.error),
@@ -49,7 +49,7 @@ def unpack(archive: Path, folder: Path, sha256: str, limit_mb: float) -> None:
 
     Raises:
         UserError: The archive holds something that is refused; nothing of it is kept.
-        RunError: It is damaged, or the disk is full.
+        RunError: It is corrupted, or the disk is full.
     """
     if marker(folder).get("sha256") == sha256:
         return
@@ -64,7 +64,7 @@ def unpack(archive: Path, folder: Path, sha256: str, limit_mb: float) -> None:
             shutil.rmtree(folder)
         os.replace(partial, folder)
     except _DAMAGE as error:
-        raise RunError(f"{archive}: is damaged ({error}); delete it and fetch it again") from None
+        raise RunError(f"{archive}: is corrupted ({error}); delete it and fetch it again") from None
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
     finally:

@@ -57,7 +57,7 @@ def degrade_dataset(
 
     Raises:
         ImageError: The index names no image, one twice, or one that cannot be read or is too small.
-        DamageError: The index or an HQ image is not what was prepared.
+        CorruptedError: The index or an HQ image is not what was prepared.
         RunError: The output cannot be written.
     """
     hashes = _hashes(index)

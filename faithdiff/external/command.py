@@ -106,7 +106,7 @@ class CommandMethod(ExternalMethod):
         if problems := self.needs(study):
             raise UserError("\n".join(f"{self.name}: {problem}" for problem in problems))
         for item in items:
-            read_image(item.lq)  # a damaged LQ image stops here, by its name
+            read_image(item.lq)  # a corrupted LQ image stops here, by its name
         self.calls = []
         work = _work(place.work, items)
         scale = study.profile.data.scale

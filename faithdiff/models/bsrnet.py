@@ -35,7 +35,7 @@ def load_bsrnet(file: Path, device: str) -> Callable[[Pixels], Pixels]:
     """Read the published weights; the result makes ``(4H, 4W, 3)`` uint8 of ``(H, W, 3)``.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or of another network.
+        CheckpointError: The file is missing, corrupted, or of another network.
     """
     network = network_of(read_state(file), str(file)).to(device)
 

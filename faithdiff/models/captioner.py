@@ -40,7 +40,7 @@ class Llava:
         clean: Whether images go through BSRNet (`config.clean`) before they are looked at.
 
     Raises:
-        CheckpointError: The model's folder is missing or damaged.
+        CheckpointError: The model's folder is missing or corrupted.
     """
 
     def __init__(self, config: Captioner, device: str, master_seed: int, clean: bool) -> None:

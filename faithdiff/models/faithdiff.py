@@ -92,7 +92,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> FaithDiff:
     """Read what :meth:`FaithDiff.save` wrote, frozen, in evaluation mode, converted to `dtype`.
 
     Raises:
-        CheckpointError: A part is missing, damaged, or does not fit its config.
+        CheckpointError: A part is missing, corrupted, or does not fit its config.
     """
     model = FaithDiff(
         load_part(UNet2DConditionModel, folder / "unet", dtype),

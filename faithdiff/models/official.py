@@ -71,8 +71,8 @@ def import_official(weights: Path, unet_config: Path, heads: int = 8) -> FaithDi
         The model with the file's tensors and number formats, in evaluation mode.
 
     Raises:
-        CheckpointError: The file is damaged or holds something else; every tensor that is missing,
-            left over or of another shape is counted, and the first of each kind are shown.
+        CheckpointError: The file is corrupted or holds something else; every tensor that is
+            missing, left over or of another shape is counted, and the first of each kind are shown.
     """
     found = read_state(weights)
     with torch.device("meta"):
@@ -90,9 +90,9 @@ def export_official(folder: Path, target: Path) -> None:
     """Write a trained checkpoint as one official file: safetensors by that suffix, else a pickle.
 
     Raises:
-        CheckpointError: The checkpoint is damaged, or of a variant that the format cannot express.
+        CheckpointError: The checkpoint is corrupted, or of a variant beyond the format.
         RunError: The file cannot be written.
-        DamageError: The checkpoint is not what its training wrote.
+        CorruptedError: The checkpoint is not what its training wrote.
     """
     check_checkpoint(folder)
     _check_expressible(folder)
@@ -119,7 +119,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     """Read a state dict without running code: safetensors, or a pickle of tensors alone.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or holds anything but named tensors.
+        CheckpointError: The file is missing, corrupted, or holds anything but named tensors.
     """
     try:
         if file.suffix == ".safetensors":
@@ -147,7 +147,7 @@ def _why_not_read(file: Path, error: Exception) -> str:
             "it is no archive of torch.save; get it again, or load and save it with a PyTorch "
             "newer than 1.6"
         )
-    return f"is missing, truncated or damaged: {error}"
+    return f"is missing, truncated or corrupted: {error}"
 
 
 def _read_config(file: Path) -> dict[str, Any]:

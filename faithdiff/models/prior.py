@@ -167,7 +167,7 @@ def load_prior(
         unet: Takes the place of the folder's own, which is then not read.
 
     Raises:
-        CheckpointError: A part is missing, damaged, or does not fit its own config.
+        CheckpointError: A part is missing, corrupted, or does not fit its own config.
     """
     refuse_pointers(folder)
     try:

@@ -23,7 +23,7 @@ def load_part(cls: type[Any], folder: Path, dtype: torch.dtype = torch.float32) 
     """Read a diffusers model, converted to `dtype`.
 
     Raises:
-        CheckpointError: A file is missing or damaged, or a tensor is missing, left over or of
+        CheckpointError: A file is missing or corrupted, or a tensor is missing, left over or of
             another shape than the config says.
     """
     try:
@@ -52,7 +52,7 @@ def read_shapes(folder: Path, variant: str | None = None) -> Shapes:
     """Shapes of all tensors in the safetensors files of a folder; reads headers only.
 
     Raises:
-        CheckpointError: There is no such file, or one is truncated or damaged.
+        CheckpointError: There is no such file, or one is truncated or corrupted.
     """
     files = sorted(
         file
@@ -67,7 +67,7 @@ def read_shapes(folder: Path, variant: str | None = None) -> Shapes:
             with safe_open(file, framework="pt") as stream:
                 shapes |= {key: tuple(stream.get_slice(key).get_shape()) for key in stream.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            said = lfs_pointer(file) or f"is damaged or truncated: {error}"
+            said = lfs_pointer(file) or f"is corrupted or truncated: {error}"
             raise CheckpointError(f"{file}: {said}") from None
     return shapes
 

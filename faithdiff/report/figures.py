@@ -36,7 +36,7 @@ def write_figures(study: Study) -> list[Path]:
         ``heldout`` where no loss was measured timestep by timestep.
 
     Raises:
-        UserError: The scores, an index or an image is missing or damaged.
+        UserError: The scores, an index or an image is missing or corrupted.
     """
     layout = study.layout
     scores = load_scores(layout.results / "scores.csv")

@@ -17,7 +17,7 @@ from faithdiff.checkpoints import check_checkpoint
 from faithdiff.config import digest
 from faithdiff.errors import RunError
 from faithdiff.files import write_text_atomic
-from faithdiff.integrity import check_summed, read_sealed, sealed
+from faithdiff.integrity import check_summed, read_checked, with_checksum
 from faithdiff.layout import Layout
 from faithdiff.methods import Study
 from faithdiff.provenance import commit, file_digest, folder_digest, packages
@@ -30,7 +30,7 @@ def write_manifest(study: Study) -> None:
     """Write ``results/<profile>/manifest.json`` of a finished study.
 
     Raises:
-        RunError: A part of the study is missing or damaged; names the file.
+        RunError: A part of the study is missing or corrupted; names the file.
     """
     checkpoints = dict(_checkpoints(study))
     restorations = dict(_restorations(study))
@@ -51,7 +51,7 @@ def write_manifest(study: Study) -> None:
         "config": study.profile.model_dump(mode="json"),
         "packages": packages(),
     }
-    text = json.dumps(sealed(manifest), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(with_checksum(manifest), indent=1, ensure_ascii=False, allow_nan=False)
     write_text_atomic(text + "\n", study.layout.results / MANIFEST)
 
 
@@ -194,7 +194,7 @@ def _total(jobs: dict[str, dict[str, float | None]]) -> dict[str, Any]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return read_sealed(file)
+        return read_checked(file)
     except OSError as error:
         raise RunError(f"{file}: {error.strerror}; run: snakemake --cores all") from None
 

@@ -35,5 +35,5 @@ def published_for(
     except OSError as error:
         raise UserError(unreadable(file, error, "restore it from git")) from None
     except (KeyError, ValueError) as error:
-        raise UserError(f"{file}: is damaged ({error}); restore it from git") from None
+        raise UserError(f"{file}: is corrupted ({error}); restore it from git") from None
     return values

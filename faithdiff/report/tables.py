@@ -233,7 +233,7 @@ def write_tables(profile: Profile, layout: Layout) -> list[Path]:
     table ``curve-<name>``.
 
     Raises:
-        UserError: ``scores.csv`` or ``cost.csv`` is missing or damaged.
+        UserError: ``scores.csv`` or ``cost.csv`` is missing or corrupted.
     """
     scores = load_scores(layout.results / "scores.csv")
     tables = [_TABLES[name](scores, profile) for name in profile.tables if name in _TABLES]

@@ -67,7 +67,7 @@ def restore_pictures(
         ImageError: Names every picture that cannot be read or is too small; nothing is restored.
         UserError: An input is missing, two results would have one name, or one would take the place
             of an input or of a file that this command did not write.
-        CheckpointError: The checkpoint or the prior is missing or damaged.
+        CheckpointError: The checkpoint or the prior is missing or corrupted.
         ConfigError: A change is not allowed.
     """
     study, name = _study(checkpoint, changes)
@@ -102,7 +102,7 @@ def _study(checkpoint: Path, changes: dict[str, Any]) -> tuple[Study, str]:
             "checkpoints/mini/faithdiff/seed0"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: is damaged ({error!r}); train the method again") from None
+        raise CheckpointError(f"{file}: is corrupted ({error!r}); train the method again") from None
     profile = parse(resolved, Profile, f"{file}: profile")
     settings = parse({**profile.restore.model_dump(), **changes}, Restore, "restore")
     _check_steps(profile.model_copy(update={"restore": settings}), name)

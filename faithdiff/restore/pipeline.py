@@ -123,7 +123,7 @@ class FaithDiffPipeline(DiffusionPipeline):
         """Read a folder that :meth:`save_pretrained` wrote; every tensor must be there and fit.
 
         Raises:
-            CheckpointError: A part is missing, damaged, or does not fit its config.
+            CheckpointError: A part is missing, corrupted, or does not fit its config.
         """
         folder = Path(pretrained_model_name_or_path)
         model = load(folder, torch_dtype)
@@ -371,7 +371,7 @@ def save_pipeline(model: FaithDiff, prior_folder: Path, target: Path) -> None:
     The sampler is the base model's own, whatever it is.
 
     Raises:
-        CheckpointError: The prior is missing, damaged, or of another size.
+        CheckpointError: The prior is missing, corrupted, or of another size.
     """
     prior = load_prior(prior_folder, model.unet.dtype, model.unet)
     config = DDPMScheduler.load_config(prior_folder / "scheduler", local_files_only=True)

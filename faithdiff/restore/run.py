@@ -28,7 +28,7 @@ from faithdiff.data.images import png_is_whole, read_image, sha256_file, write_p
 from faithdiff.data.recorded import check_lq, lq_hashes
 from faithdiff.errors import CheckpointError, RunError, UserError
 from faithdiff.files import unwritable, write_text_atomic
-from faithdiff.integrity import sealed
+from faithdiff.integrity import with_checksum
 from faithdiff.locks import claimed
 from faithdiff.methods import ExternalMethod, Item, Method, Place, Restorer, Study
 from faithdiff.provenance import code_digest, folder_digest, hardware
@@ -237,7 +237,7 @@ def _stored(study: Study, key: str) -> Path:
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether a stored image is there and undamaged; otherwise it is made again."""
+    """Whether a stored image is there and whole; otherwise it is made again."""
     return png_is_whole(file)
 
 
@@ -303,7 +303,8 @@ def _publish(study: Study, made: _Made, folder: Path, records: list[dict[str, An
     }
     if records:
         manifest["shards"] = [{"hardware": record["hardware"]} for record in records]
-    write_text_atomic(json.dumps(sealed(manifest), indent=1) + "\n", folder / "manifest.json")
+    text = json.dumps(with_checksum(manifest), indent=1) + "\n"
+    write_text_atomic(text, folder / "manifest.json")
 
 
 def _link(source: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from faithdiff.config import Profile, Variant
 from faithdiff.errors import RunError
-from faithdiff.integrity import read_sealed
+from faithdiff.integrity import read_checked
 from faithdiff.layout import Layout
 
 COST_COLUMNS = (
@@ -94,7 +94,7 @@ def _cost(folder: Path) -> dict[str, Any]:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        return read_sealed(file)
+        return read_checked(file)
     except OSError as error:
         raise RunError(f"{file}: {error.strerror}; run: snakemake --cores all") from None
 

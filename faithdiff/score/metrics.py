@@ -1,7 +1,7 @@
 """Metrics by pyiqa's and basicsr's own code, with weights that are here, never from the network.
 
 pyiqa downloads what it does not find, checks no hash, and dies with a bare ``URLError`` when it
-cannot. Here a metric whose weights are missing or damaged is `unavailable`, with the command that
+cannot. Here a metric whose weights are missing or corrupted is `unavailable`, with the command that
 mends it; while pyiqa loads, its cache folders are ours and name look-ups are refused. Weights
 inside an installed package are handed to pyiqa by their path.
 """

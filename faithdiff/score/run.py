@@ -23,7 +23,7 @@ from faithdiff.data.datasets import read_index
 from faithdiff.data.images import sha256_file
 from faithdiff.data.recorded import check_hq, hq_hashes, pictures
 from faithdiff.errors import RunError, UserError
-from faithdiff.integrity import damage, read_sealed, write_summed
+from faithdiff.integrity import corrupted, read_checked, write_summed
 from faithdiff.layout import Layout
 from faithdiff.locks import claimed
 from faithdiff.score.cache import Cache
@@ -254,14 +254,14 @@ def _checked(
     _same(manifest, {**hashes, **failures}, names, f"images in {index}")
     for name, file in files.items():
         if sha256_file(file) != hashes[name]:
-            raise damage(manifest, f"{name}: {file} has another sha256")
+            raise corrupted(manifest, f"{name}: {file} has another sha256")
     return files, failures
 
 
 def _manifest(file: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Hashes of the images by name, and of the others why there is none."""
     try:
-        images = read_sealed(file)["images"]
+        images = read_checked(file)["images"]
         failures = {name: str(e["failed"]) for name, e in images.items() if "failed" in e}
         done = {name: e["sha256"] for name, e in images.items() if name not in failures}
     except OSError:
@@ -269,7 +269,7 @@ def _manifest(file: Path) -> tuple[dict[str, str], dict[str, str]]:
             f"{file}: is missing: the restoration is not finished; restore first"
         ) from None
     except (KeyError, TypeError, AttributeError):
-        raise damage(file, "is not a manifest of restored images") from None
+        raise corrupted(file, "is not a manifest of restored images") from None
     return done, failures
 
 

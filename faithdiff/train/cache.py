@@ -25,7 +25,7 @@ from faithdiff import seeds
 from faithdiff.config import Training
 from faithdiff.errors import CheckpointError, ConfigError
 from faithdiff.files import write_bytes_atomic
-from faithdiff.integrity import damage
+from faithdiff.integrity import corrupted
 from faithdiff.models.prior import Prior
 from faithdiff.models.text import Prompt
 from faithdiff.remake import command_for
@@ -163,7 +163,7 @@ def check_cache(file: Path) -> None:
 
     Raises:
         CheckpointError: It cannot be read.
-        DamageError: A row is not what was written.
+        CorruptedError: A row is not what was written.
     """
     for tensor in _open(file).values():
         for row in range(len(tensor)):
@@ -194,7 +194,7 @@ class _Mapped:
     def _row(self, row: int) -> NDArray[Any]:
         values: NDArray[Any] = self._part[row : row + 1]
         if self._sums is not None and _crc(values) != self._sums[row]:
-            raise damage(self._file, f"is damaged in row {row}")
+            raise corrupted(self._file, f"is corrupted in row {row}")
         return values
 
 
@@ -206,7 +206,7 @@ def _open(file: Path) -> dict[str, _Mapped]:
         keys = list(stream.keys())
         sums = load_file(sums_file(file)) if sums_file(file).is_file() else {}
         if sums and set(sums) != set(keys):
-            raise damage(file, f"is damaged: has {', '.join(sorted(keys))}")
+            raise corrupted(file, f"is corrupted: has {', '.join(sorted(keys))}")
         return {key: _Mapped(stream.get_slice(key), file, sums.get(key)) for key in keys}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(

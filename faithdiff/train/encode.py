@@ -179,5 +179,5 @@ def _resume(partial: Path, progress: Path, identity: str) -> int:
     try:
         record = json.loads(progress.read_text(encoding="utf-8"))
         return int(record["done"]) if record["of"] == identity else 0
-    except (ValueError, KeyError, TypeError):  # damaged: start afresh
+    except (ValueError, KeyError, TypeError):  # corrupted: start afresh
         return 0

@@ -50,7 +50,7 @@ class PairFiles:
 
         Raises:
             UserError: These images are not all of one size.
-            DamageError: One is not what was recorded of it.
+            CorruptedError: One is not what was recorded of it.
         """
         part = slice(start, stop)
         for hq, lq in zip(self.hq[part], self.lq[part], strict=True):

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from faithdiff.checkpoints import RUN, file_hashes
 from faithdiff.errors import RunError
 from faithdiff.files import write_text_atomic
-from faithdiff.integrity import sealed
+from faithdiff.integrity import with_checksum
 from faithdiff.locks import claimed
 from faithdiff.methods import Study
 from faithdiff.provenance import commit, hardware, packages
@@ -98,4 +98,4 @@ def _write_run(
         "packages": packages(),
         "files": file_hashes(folder),
     }
-    write_text_atomic(json.dumps(sealed(run), indent=1) + "\n", folder / RUN)
+    write_text_atomic(json.dumps(with_checksum(run), indent=1) + "\n", folder / RUN)

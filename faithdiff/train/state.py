@@ -79,7 +79,7 @@ class State:
             ) from None
 
     def resume(self) -> int:
-        """Load the state and return its updates; one of another identity or damaged counts 0."""
+        """Load the state and return its updates; one of another identity or corrupted counts 0."""
         file = self._job.state
         if file is None or not file.is_file():
             return 0
@@ -87,8 +87,8 @@ class State:
             _check_sums(file)
             # Mapped, so that the processes of one machine read one copy of it.
             state = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
-        except Exception as error:  # noqa: BLE001 - a damaged file raises what it likes
-            tqdm.write(f"{file}: damaged, starting afresh ({type(error).__name__}: {error})")
+        except Exception as error:  # noqa: BLE001 - a corrupted file raises what it likes
+            tqdm.write(f"{file}: corrupted, starting afresh ({type(error).__name__}: {error})")
             return 0
         if (state.get("format"), state["identity"]) != (FORMAT, self._job.identity):
             tqdm.write(f"{file}: belongs to other settings, starting afresh")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from faithdiff.methods import Study
-from faults.damage import call
+from faults.corrupt import call
 
 PROFILE = Path("config/test.yaml")
 METHODS = ("bicubic", "faithdiff")

@@ -12,15 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from faithdiff.errors import FaithDiffError
-from faithdiff.integrity import read_sealed
+from faithdiff.integrity import read_checked
 from faithdiff.methods import Study
 from faithdiff.score.cache import Cache
 from faithdiff.verify import repair, verify
-from faults.damage import call, cut, flip, named_command, tree
+from faults.corrupt import call, cut, flip, named_command, tree
 
 CONFIG = ("--config", "config/test.yaml")
 SHARED = [HealthCheck.function_scoped_fixture]  # each example puts back what it changed
-DAMAGE: dict[str, Callable[[Path], None]] = {
+CORRUPTIONS: dict[str, Callable[[Path], None]] = {
     "first bit": lambda file: flip(file, 0),
     # Rows of the cache are checked as they are read; the last tensor, lq, is read whole at once.
     "middle bit": lambda file: flip(file, 0.995 if file.name == "cache.safetensors" else 0.5, 3),
@@ -57,7 +57,7 @@ READ_BY = {
     "restored/test/faithdiff/seed0/heldout.csv": ("collect",),
 }  # fmt: skip
 # Fields that say how a run went, not what came out.
-PASSING = ("seconds", "made", "commit", "dirty", "hardware", "sealed", "cost", "profile")
+PASSING = ("seconds", "made", "commit", "dirty", "hardware", "checksum", "cost", "profile")
 
 
 def stable(root: Path) -> dict[str, object]:
@@ -77,15 +77,16 @@ def stable(root: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    "damage", [pytest.param(d, marks=[pytest.mark.slow] * (d != "middle bit")) for d in DAMAGE]
+    "corruption",
+    [pytest.param(d, marks=[pytest.mark.slow] * (d != "middle bit")) for d in CORRUPTIONS],
 )
 @pytest.mark.parametrize("name", READ_BY)
-def test_damage_is_named_before_use_and_mended_by_the_command_that_is_named(
-    whole: Study, name: str, damage: str
+def test_corruption_is_named_before_use_and_mended_by_the_command_that_is_named(
+    whole: Study, name: str, corruption: str
 ) -> None:
     before = stable(Path())
     verb = (READ_BY[name][0], *CONFIG, *READ_BY[name][1:])
-    DAMAGE[damage](Path(name))
+    CORRUPTIONS[corruption](Path(name))
     message = call(*verb)
     assert name in message or Path(name).name in message, message
     assert call(*named_command(message)) == ""
@@ -135,10 +136,10 @@ def test_a_whole_study_has_no_findings(whole: Study, capsys: pytest.CaptureFixtu
     assert call("verify", *CONFIG) == ""
 
 
-def test_repair_removes_the_damage_and_what_says_that_it_is_finished(whole: Study) -> None:
+def test_repair_removes_the_corruption_and_what_says_that_it_is_finished(whole: Study) -> None:
     before = tree(Path(), ("logs", "config"))
     image = Path("restored/test/bicubic/seed0/Photos/II/astronaut_face.png")
-    key = read_sealed(image.with_name("manifest.json"))["images"]["astronaut_face"]["key"]
+    key = read_checked(image.with_name("manifest.json"))["images"]["astronaut_face"]["key"]
     figure = next(Path("results/test/figures").glob("*.png"))
     for file in (image, figure):
         flip(file, 0.5)
@@ -168,7 +169,7 @@ def test_the_command_exits_with_one_until_it_is_repaired(whole: Study) -> None:
     cut(lq, 0.5)
     first = CliRunner().invoke(cli.app, ["verify", *CONFIG])
     assert first.exit_code == 1
-    assert f"{lq}: is damaged" in first.output and "1 damaged" in first.output
+    assert f"{lq}: is corrupted" in first.output and "1 corrupted" in first.output
     second = CliRunner().invoke(cli.app, ["verify", *CONFIG, "--repair"])
     assert second.exit_code == 0
     assert f"removed {lq}" in second.output
@@ -180,14 +181,14 @@ def test_the_command_exits_with_one_until_it_is_repaired(whole: Study) -> None:
 # --- What mends itself ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("damage", ["first bit", "middle bit", "last bit", "cut"])
-def test_a_damaged_stored_image_is_made_again(whole: Study, damage: str) -> None:
+@pytest.mark.parametrize("corruption", ["first bit", "middle bit", "last bit", "cut"])
+def test_a_corrupted_finished_image_is_made_again(whole: Study, corruption: str) -> None:
     before = tree(Path("restored"))
     for file in sorted(whole.layout.store.glob("??/*.png")):
         data = file.read_bytes()
         file.unlink()  # by itself, without the published image
         file.write_bytes(data)
-        DAMAGE[damage](file)
+        CORRUPTIONS[corruption](file)
     assert len(verify(whole).findings) == 8
     for method in ("bicubic", "faithdiff"):
         assert call("restore-sets", *CONFIG, "--method", method) == ""
@@ -198,7 +199,7 @@ def test_a_damaged_stored_image_is_made_again(whole: Study, damage: str) -> None
 
 @settings(max_examples=80, deadline=None, suppress_health_check=SHARED)
 @given(place=st.floats(0, 1), bit=st.integers(0, 7))
-def test_a_damaged_value_of_the_score_cache_is_never_a_score(
+def test_a_corrupted_value_of_the_score_cache_is_never_a_score(
     whole: Study, place: float, bit: int
 ) -> None:
     file = whole.layout.store / "scores" / "bicubic-seed0.csv"
@@ -215,7 +216,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
-def test_a_damaged_training_state_starts_afresh_and_ends_with_the_same_weights(
+def test_a_corrupted_training_state_starts_afresh_and_ends_with_the_same_weights(
     whole: Study, place: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from faithdiff.train import loop, state
@@ -248,7 +249,7 @@ def test_a_damaged_training_state_starts_afresh_and_ends_with_the_same_weights(
 
 @pytest.mark.parametrize("row", [0, 5, 11])
 @pytest.mark.parametrize("tensor", ["hq", "lq", "moments", "hidden", "pooled"])
-def test_a_damaged_row_of_the_latents_is_refused_when_it_is_drawn(
+def test_a_corrupted_row_of_the_latents_is_refused_when_it_is_drawn(
     whole: Study, tensor: str, row: int
 ) -> None:
     from faithdiff.train.cache import _open
@@ -261,5 +262,5 @@ def test_a_damaged_row_of_the_latents_is_refused_when_it_is_drawn(
     opened = _open(file)[tensor]
     for other in set(range(12)) - {row}:
         opened[torch.tensor([other])]
-    with pytest.raises(FaithDiffError, match=rf"is damaged in row {row}; .*faithdiff cache"):
+    with pytest.raises(FaithDiffError, match=rf"is corrupted in row {row}; .*faithdiff cache"):
         opened[torch.tensor([0, row])]

@@ -18,7 +18,7 @@ from faithdiff.data.images import read_image, write_png
 from faithdiff.errors import FaithDiffError
 from faithdiff.files import write_text_atomic
 from faithdiff.integrity import append_row, read_rows, write_summed
-from faults.damage import call, litter, tree
+from faults.corrupt import call, litter, tree
 
 CONFIG = ("--config", "config/test.yaml")
 MB = 10**6

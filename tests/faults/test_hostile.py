@@ -28,7 +28,7 @@ from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import ConfigError, FaithDiffError, ImageError, UserError
 from faithdiff.methods import Study
 from faithdiff.report.scores import load_scores
-from faults.damage import call, named_command, tree
+from faults.corrupt import call, named_command, tree
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ("--config", "config/test.yaml")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.damage import tree
+from faults.corrupt import tree
 
 ROOT = Path(__file__).parents[2]
 # One process: starting takes longer than the work.
