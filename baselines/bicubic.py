@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faithdiff.config import Section, parse
-from faithdiff.methods import Method, Restorer, Study
+from faithdiff.methods.method import Method, Restorer, Study
 
 
 class Settings(Section):

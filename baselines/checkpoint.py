@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from faithdiff.errors import CheckpointError, RunError
-from faithdiff.files import lfs_pointer, write_text_atomic
+from faithdiff.study.files import lfs_pointer, write_text_atomic
 from faithdiff.train.loop import write_log
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"

@@ -21,17 +21,17 @@ from torch import Tensor, nn
 from baselines.checkpoint import read_config, read_weights, save
 from baselines.design import Design
 from baselines.sampler import Sampler
-from faithdiff import seeds
 from faithdiff.config import Rate, Sampling, Section, digest, parse
 from faithdiff.errors import RunError
-from faithdiff.methods import Denoiser, Method, Restorer, Study
+from faithdiff.methods.method import Denoiser, Method, Restorer, Study
+from faithdiff.models.objective import prediction_target
 from faithdiff.models.prior import Prior, load_prior
-from faithdiff.provenance import folder_digest
-from faithdiff.repeatable import compute_repeatably
+from faithdiff.models.repeatable import compute_repeatably
 from faithdiff.restore.captions import with_captions
+from faithdiff.study import seeds
+from faithdiff.study.provenance import folder_digest
 from faithdiff.train.cache import Batch, Cache
 from faithdiff.train.loop import Job, train
-from faithdiff.train.objective import prediction_target
 from faithdiff.train.spent import Cost, measure
 
 Loss = Callable[[int, int], Tensor]

@@ -31,7 +31,7 @@ from faithdiff import compat as compat  # before basicsr
 from basicsr.archs.swinir_arch import SwinIR
 
 from faithdiff.config import Positive, Rate, Section
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 from faithdiff.models.prior import Prior
 from faithdiff.models.text import Prompt
 

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faithdiff import compat, seeds
+from faithdiff import compat
+from faithdiff.study import seeds
 
 # isort: split
 from basicsr.archs.discriminator_arch import UNetDiscriminatorSN
@@ -30,7 +31,7 @@ from baselines.checkpoint import read_weights, save
 from baselines.realesrgan_training import Settings, Training, start_from_bilinear
 from faithdiff.config import parse
 from faithdiff.errors import ConfigError
-from faithdiff.methods import Method, Restorer, Study
+from faithdiff.methods.method import Method, Restorer, Study
 from faithdiff.train.pairs import Pairs, load_pairs
 from faithdiff.train.spent import Cost, measure
 

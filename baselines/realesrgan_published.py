@@ -22,7 +22,7 @@ from faithdiff.data.artifacts import (
     quick_state,
 )
 from faithdiff.errors import CheckpointError
-from faithdiff.methods import Method, Restorer, Study
+from faithdiff.methods.method import Method, Restorer, Study
 
 if TYPE_CHECKING:
     from basicsr.archs.rrdbnet_arch import RRDBNet

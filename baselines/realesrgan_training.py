@@ -19,7 +19,8 @@ from diffusers import AutoencoderKL
 from pydantic import Field
 from torch import Tensor, nn
 
-from faithdiff import compat, seeds
+from faithdiff import compat
+from faithdiff.study import seeds
 
 # isort: split
 from basicsr.archs.discriminator_arch import UNetDiscriminatorSN
@@ -27,9 +28,9 @@ from basicsr.archs.rrdbnet_arch import RRDBNet
 from basicsr.utils.img_process_util import usm_sharp
 
 from faithdiff.config import Natural, Positive, Probability, Rate, Section, digest
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 from faithdiff.models.prior import load_prior
-from faithdiff.repeatable import compute_repeatably
+from faithdiff.models.repeatable import compute_repeatably
 from faithdiff.train.loop import Job, train
 from faithdiff.train.pairs import Pairs, corners, crops, pick
 

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from baselines.design import Design, Seen
 from faithdiff.config import Restore, Sampling
-from faithdiff.methods import Restorer
+from faithdiff.methods.method import Restorer
+from faithdiff.models.objective import time_ids
 from faithdiff.models.text import Prompt
 from faithdiff.restore.colour import fix_colour
 from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.schedule import make_scheduler, visited
 from faithdiff.restore.tiling import Tile, merged, tiles
-from faithdiff.train.objective import time_ids
 
 
 class Sampler(Restorer):

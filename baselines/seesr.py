@@ -39,13 +39,13 @@ from faithdiff import compat as compat  # before diffusers
 from diffusers import Transformer2DModel
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 
-from faithdiff import seeds
 from faithdiff.config import Positive, Probability, Rate
 from faithdiff.errors import ConfigError
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 from faithdiff.models.lq_encoder import LQEncoder
 from faithdiff.models.prior import Prior
 from faithdiff.models.text import Prompt
+from faithdiff.study import seeds
 from faithdiff.train.cache import Batch, to_signed
 from faithdiff.train.pairs import Pairs, corners, crops, load_pairs, pick
 

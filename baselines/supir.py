@@ -40,11 +40,11 @@ from faithdiff import compat as compat  # before diffusers
 # isort: split
 from diffusers.models.attention_processor import Attention
 
-from faithdiff import seeds
 from faithdiff.config import Positive, Probability, Rate
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 from faithdiff.models.prior import Prior
 from faithdiff.models.text import Prompt
+from faithdiff.study import seeds
 from faithdiff.train.cache import Batch
 
 HIDDEN = 128  # channels between control and modulation, as released

@@ -11,7 +11,7 @@ from whole import copy_suite, run
 
 from faithdiff import cli
 from faithdiff import compat as compat  # before torchvision, which the metrics import
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "config"

@@ -14,11 +14,11 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionMode
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from faithdiff import seeds
 from faithdiff.models.alignment import Alignment
 from faithdiff.models.faithdiff import FaithDiff
 from faithdiff.models.lq_encoder import LQEncoder
 from faithdiff.models.official import official_name
+from faithdiff.study import seeds
 
 LENGTH = 24  # tokens of a caption
 # The official alignment and LQ encoder have one size; the rest is as small as diffusers allows.

@@ -20,7 +20,7 @@ import pytest
 from dvc.repo import Repo
 from typer.testing import CliRunner
 
-from faithdiff import cli, provenance
+from faithdiff import cli
 from faithdiff.audit.code import AFTER_SCORES, rule_modules
 from faithdiff.audit.compare import Change
 from faithdiff.audit.crops import crops_of
@@ -37,13 +37,14 @@ from faithdiff.audit.tolerance import parse_tolerance
 from faithdiff.config import OPERATIONAL
 from faithdiff.data.images import sha256_file, write_png
 from faithdiff.errors import UserError
-from faithdiff.integrity import with_checksum
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 from faithdiff.report.manifest import write_manifest
 from faithdiff.report.tables import write_tables
 from faithdiff.score.collect import collect
 from faithdiff.score.run import write_scores
-from faithdiff.versioning import version_study
+from faithdiff.study import provenance
+from faithdiff.study.checksums import with_checksum
+from faithdiff.tracking.dvc import version_study
 
 SUITE = Path(__file__).resolve().parent.parent
 PARTS = ("faithdiff", "baselines", "workflow", "config", "results/paper")

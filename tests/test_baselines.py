@@ -17,15 +17,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from baselines.realesrgan import RealESRGAN
-from faithdiff import seeds
 from faithdiff.data.images import write_png
 from faithdiff.errors import CheckpointError, ConfigError, RunError
-from faithdiff.files import write_text_atomic
-from faithdiff.methods import Method, Restorer, Study
+from faithdiff.methods.method import Method, Restorer, Study
+from faithdiff.methods.registry import find_method
 from faithdiff.models.prior import build_prior
 from faithdiff.models.text import build_tokenizer
-from faithdiff.registry import find_method
 from faithdiff.restore.arrays import to_image, to_tensor
+from faithdiff.study import seeds
+from faithdiff.study.files import write_text_atomic
 
 CONFIG = Path(__file__).parents[1] / "config"
 SIZE, COUNT = 48, 4  # of the training images

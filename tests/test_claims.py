@@ -36,9 +36,9 @@ from faithdiff.claims.verdict import (
 )
 from faithdiff.config import Profile, load_profile, parse
 from faithdiff.errors import ConfigError
-from faithdiff.layout import Layout
 from faithdiff.report.scores import COLUMNS, load_scores
 from faithdiff.report.statistics import Draws, estimate
+from faithdiff.study.layout import Layout
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "config" / "claims.yaml"

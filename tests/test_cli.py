@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from faithdiff import cli
-from faithdiff.terminal import write_on_any_terminal
+from faithdiff.cli.terminal import write_on_any_terminal
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]

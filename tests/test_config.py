@@ -23,7 +23,7 @@ from faithdiff.config import (
     parse,
 )
 from faithdiff.errors import ConfigError
-from faithdiff.overrides import HEADER
+from faithdiff.planning.overrides import HEADER
 
 CONFIG = Path(__file__).parent.parent / "config"
 PROFILES = ("mini", "mini-seeds", "mini-curves", "mini-rates", "test", "lab", "released", "paper")

@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from faithdiff import cli
-from faithdiff.contract import Finding, check_method, kept, table
 from faithdiff.errors import CheckpointError, FaithDiffError
-from faithdiff.files import write_text_atomic
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
+from faithdiff.restore.contract import Finding, check_method, kept, table
+from faithdiff.study.files import write_text_atomic
 
 ROOT = Path(__file__).parents[1]
 POINTS = [

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from faithdiff.config import load_profile
-from faithdiff.methods import Study
-from faithdiff.registry import find_method
+from faithdiff.methods.method import Study
+from faithdiff.methods.registry import find_method
 from faithdiff.score.protocols import definitions_of
 
 ROOT = Path(__file__).resolve().parent.parent

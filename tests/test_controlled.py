@@ -22,21 +22,21 @@ from baselines.diffbir import DiffBIR, DiffBIRDesign, RestorationModule, flatnes
 from baselines.sampler import Sampler, clean_latents, prediction_of
 from baselines.seesr import SeeSRDesign, words
 from baselines.supir import SUPIRDesign, with_negatives
-from faithdiff import seeds
 from faithdiff.config import Profile, Restore, Sampling, parse
 from faithdiff.data.datasets import read_index
 from faithdiff.errors import CheckpointError, ConfigError, RunError
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
+from faithdiff.methods.registry import find_method
 from faithdiff.models.faithdiff import load as load_faithdiff
 from faithdiff.models.prior import load_prior
 from faithdiff.models.text import Prompt
-from faithdiff.provenance import folder_digest
-from faithdiff.registry import find_method
 from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.restorer import FaithDiffRestorer
 from faithdiff.restore.run import describe, restore_job
 from faithdiff.score.costs import cost_table
 from faithdiff.score.heldout import heldout_job
+from faithdiff.study import seeds
+from faithdiff.study.provenance import folder_digest
 from faithdiff.train.cache import Batch, Cache
 from faithdiff.train.run import run_job
 

@@ -11,12 +11,12 @@ import pytest
 from torch import nn
 
 from faithdiff.errors import RunError, UserError
-from faithdiff.files import write_text_atomic
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 from faithdiff.report.costs import cost_table as cost_report
 from faithdiff.report.costs import load_costs
 from faithdiff.report.render import to_markdown
 from faithdiff.score.costs import COST_COLUMNS, cost_table
+from faithdiff.study.files import write_text_atomic
 from faithdiff.train.spent import measure
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"

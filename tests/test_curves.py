@@ -16,9 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from faithdiff.config import Profile, load_profile
 from faithdiff.errors import ConfigError
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
+from faithdiff.methods.registry import find_method
 from faithdiff.models.prior import load_prior
-from faithdiff.registry import find_method
 from faithdiff.report.curves import curve_figure, curve_table, points
 from faithdiff.report.tables import metric_columns
 from faithdiff.restore.run import describe

@@ -14,8 +14,8 @@ import torch
 from faithdiff import cli
 from faithdiff.config import load_profile
 from faithdiff.data.images import read_image
-from faithdiff.methods import Study
-from faithdiff.repeatable import compute_repeatably
+from faithdiff.methods.method import Study
+from faithdiff.models.repeatable import compute_repeatably
 
 PROFILE = Path("config/test.yaml")
 SUITE = Path(__file__).resolve().parents[1]

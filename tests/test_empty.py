@@ -18,16 +18,16 @@ from faithdiff.audit.results import Results, load_results
 from faithdiff.audit.revision import WORKING_TREE, find_revision
 from faithdiff.claims.command import write_claims
 from faithdiff.config import Profile, load_profile
-from faithdiff.layout import Layout
+from faithdiff.page.build import _environment
+from faithdiff.page.content import embedded, page_content
 from faithdiff.report.figures import ablation_figure
 from faithdiff.report.heldout import heldout_figure
-from faithdiff.report.page.build import _environment
-from faithdiff.report.page.content import embedded, page_content
 from faithdiff.report.printed import print_table
 from faithdiff.report.style import RC, save
 from faithdiff.report.tables import ablation_table, main_table, write_tables
 from faithdiff.report.tradeoff import tradeoff_figure
 from faithdiff.score.costs import COST_COLUMNS
+from faithdiff.study.layout import Layout
 
 ROOT = Path(__file__).parent.parent
 Scores = Callable[[pd.DataFrame], pd.DataFrame]

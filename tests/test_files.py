@@ -17,12 +17,12 @@ from faithdiff.audit.printing import write_pictures
 from faithdiff.config import load_profile
 from faithdiff.data.images import write_png
 from faithdiff.errors import CheckpointError, ConfigError, FaithDiffError, RunError, UserError
-from faithdiff.files import lfs_pointer, of_surroundings, write_text_atomic
-from faithdiff.integrity import append_row, write_summed
-from faithdiff.locks import claimed, forget_killed_runs
 from faithdiff.report.costs import load_costs
 from faithdiff.report.published import published_for
 from faithdiff.report.scores import load_scores
+from faithdiff.study.checksums import append_row, write_summed
+from faithdiff.study.files import lfs_pointer, of_surroundings, write_text_atomic
+from faithdiff.study.locks import claimed, forget_killed_runs
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 

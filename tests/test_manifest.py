@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from faithdiff.errors import RunError
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 from faithdiff.report.manifest import write_manifest
 
 CONFIG = Path(__file__).parent.parent / "config"

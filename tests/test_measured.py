@@ -23,7 +23,6 @@ from test_report import IMAGES, make_scores, profile, study, with_report
 
 from faithdiff.config import Baseline, HeldOut, PhotoSet, Profile, load_profile
 from faithdiff.data.photos import PHOTOS
-from faithdiff.layout import Layout
 from faithdiff.report.cells import TITLES, Row, Table
 from faithdiff.report.groups import contenders, group_of, in_groups
 from faithdiff.report.heldout import heldout_figure
@@ -36,6 +35,7 @@ from faithdiff.report.render import to_markdown
 from faithdiff.report.style import method_styles
 from faithdiff.report.tables import ablation_table, main_table, metric_columns
 from faithdiff.report.tradeoff import tradeoff_figure
+from faithdiff.study.layout import Layout
 
 __all__ = ["profile", "study"]  # fixtures
 ROOT = Path(__file__).parent.parent

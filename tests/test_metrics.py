@@ -20,7 +20,6 @@ from pyiqa.archs.piqe_arch import piqe
 from pyiqa.archs.stlpips_arch import STLPIPS
 from skimage import data as bundled
 
-from faithdiff import seeds
 from faithdiff.data import artifacts as artifacts_module
 from faithdiff.data.artifacts import load_artifacts
 from faithdiff.data.images import write_png
@@ -31,6 +30,7 @@ from faithdiff.restore.arrays import to_tensor
 from faithdiff.score.metrics import Measure, load, prepare_all
 from faithdiff.score.protocols import choose, load_protocols
 from faithdiff.score.scorer import Pair, Scorer
+from faithdiff.study import seeds
 
 compat.patch()
 Pixels = NDArray[np.uint8]

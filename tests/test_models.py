@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from faithdiff.config import Stage1
 from faithdiff.errors import CheckpointError
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 from faithdiff.models.alignment import Alignment, Block
 from faithdiff.models.faithdiff import FaithDiff, build, load
 from faithdiff.models.lq_encoder import LQEncoder
+from faithdiff.models.objective import time_ids
 from faithdiff.models.prior import Prior, load_prior
 from faithdiff.models.text import Prompt
-from faithdiff.train.objective import time_ids
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SIZE = 32  # pixels of test images

@@ -20,9 +20,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from faithdiff import cli, seeds
+from faithdiff import cli
 from faithdiff.errors import CheckpointError
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 from faithdiff.models.alignment import Alignment
 from faithdiff.models.faithdiff import FaithDiff
 from faithdiff.models.lq_encoder import LQEncoder
@@ -35,6 +35,7 @@ from faithdiff.models.official import (
 )
 from faithdiff.models.text import Prompt
 from faithdiff.restore.pipeline import FaithDiffPipeline
+from faithdiff.study import seeds
 
 SDXL_UNET = {
     "sample_size": 128,

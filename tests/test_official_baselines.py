@@ -30,11 +30,11 @@ from test_own import save
 from faithdiff.data.artifacts import load_artifacts
 from faithdiff.data.images import read_image
 from faithdiff.errors import CheckpointError, ConfigError, RunError, UserError
-from faithdiff.external.command import Task
-from faithdiff.files import write_text_atomic
-from faithdiff.methods import Item, Study
-from faithdiff.registry import find_method
+from faithdiff.methods.external.command import Task
+from faithdiff.methods.method import Item, Study
+from faithdiff.methods.registry import find_method
 from faithdiff.restore.run import restore_job
+from faithdiff.study.files import write_text_atomic
 
 ROOT = Path(__file__).parents[1]
 TABLE = yaml.safe_load((ROOT / "tests" / "official_arguments.yaml").read_text(encoding="utf-8"))

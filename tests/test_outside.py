@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from faithdiff import outside
-from faithdiff.outside import KEPT, contents, files_in
-from faithdiff.provenance import file_digest
+from faithdiff.data import outside
+from faithdiff.data.outside import KEPT, contents, files_in
+from faithdiff.study.provenance import file_digest
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from whole import copy_suite, run
 
 from faithdiff.config import digest, load_profile
 from faithdiff.errors import ConfigError
-from faithdiff.methods import Study
-from faithdiff.overrides import Asked, asked_for
+from faithdiff.methods.method import Study
+from faithdiff.planning.overrides import Asked, asked_for
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 

@@ -19,17 +19,17 @@ from test_baselines import picture
 
 from faithdiff.data.images import read_image
 from faithdiff.errors import ConfigError, FaithDiffError, ImageError, RunError, UserError
-from faithdiff.external import command as command_module
-from faithdiff.external import own
-from faithdiff.external.named import named_in
-from faithdiff.external.own import Command, Outputs
-from faithdiff.files import write_text_atomic
-from faithdiff.methods import Study
-from faithdiff.registry import find_method
+from faithdiff.methods.external import command as command_module
+from faithdiff.methods.external import own
+from faithdiff.methods.external.named import named_in
+from faithdiff.methods.external.own import Command, Outputs
+from faithdiff.methods.method import Study
+from faithdiff.methods.registry import find_method
 from faithdiff.report.tables import load_scores, main_table
 from faithdiff.restore.run import restore_job
 from faithdiff.score.collect import collect
 from faithdiff.score.run import score_job
+from faithdiff.study.files import write_text_atomic
 
 NAMES = ("one", "three.dots", "two words")
 PAPER = Path(__file__).parents[1] / "results" / "paper"

@@ -23,12 +23,12 @@ from faithdiff.audit.revision import WORKING_TREE, find_revision
 from faithdiff.config import Profile
 from faithdiff.data.images import sha256_file, write_png
 from faithdiff.errors import UserError
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
+from faithdiff.page import content
+from faithdiff.page.build import _environment, page_digest, report_folder, write_page
+from faithdiff.page.content import embedded, page_content
+from faithdiff.page.pictures import EXACT, WHOLE, Album, _box, _cut
 from faithdiff.report.costs import cost_table, load_costs
-from faithdiff.report.page import content
-from faithdiff.report.page.build import _environment, page_digest, report_folder, write_page
-from faithdiff.report.page.content import embedded, page_content
-from faithdiff.report.page.pictures import EXACT, WHOLE, Album, _box, _cut
 from faithdiff.report.render import write_table
 from faithdiff.report.tables import write_tables
 from faithdiff.score.costs import COST_COLUMNS
@@ -284,7 +284,7 @@ def test_the_values_of_a_large_study_keep_the_page_light(
 
 
 def test_code_in_sentences_is_marked_and_the_rest_escaped() -> None:
-    macro = (ROOT / "faithdiff/report/page/index.html.jinja").read_text("utf-8").splitlines()[0]
+    macro = (ROOT / "faithdiff/page/index.html.jinja").read_text("utf-8").splitlines()[0]
     printed = _environment().from_string(macro + "{{ code(text) }}")
     assert printed.render(text="run `a <b>` & go") == "run <code>a &lt;b&gt;</code> &amp; go"
     assert printed.render(text="one ` <") == "one ` &lt;"
@@ -309,7 +309,7 @@ def test_an_edit_of_the_page_is_an_edit_of_its_rule(
 ) -> None:
     before = page_digest()
     shutil.copytree(ROOT / "faithdiff/report/page", tmp_path / "page")
-    monkeypatch.setattr("faithdiff.report.page.build.HERE", tmp_path / "page")
+    monkeypatch.setattr("faithdiff.page.build.HERE", tmp_path / "page")
     assert page_digest() == before
     (tmp_path / "page" / "page.css").write_text("body { color: red }", encoding="utf-8")
     assert page_digest() != before

@@ -18,9 +18,10 @@ import yaml
 from official_model import save_base_model
 from PIL import Image
 
-from faithdiff import cli, seeds
+from faithdiff import cli
 from faithdiff.errors import Paused
 from faithdiff.models.official import read_state
+from faithdiff.study import seeds
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 PAPER = Path("config/paper.yaml")

@@ -11,10 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from faithdiff import cli
 from faithdiff.config import Group, Profile, load_profile
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 from faithdiff.models.faithdiff import build
 from faithdiff.models.prior import load_prior
-from faithdiff.plan import Plan, write_plan, zero2
+from faithdiff.planning.plan import Plan, write_plan, zero2
 from faithdiff.train import variants
 from faithdiff.train.cache import Cache
 from faithdiff.train.cost import Costs

@@ -22,10 +22,10 @@ from typer.testing import CliRunner
 from faithdiff import cli
 from faithdiff.config import FolderSet, Profile, load_profile
 from faithdiff.errors import UserError
-from faithdiff.layout import Layout
 from faithdiff.report.printed import TABLES, Format, print_table
 from faithdiff.report.scores import COLUMNS
 from faithdiff.score.costs import COST_COLUMNS
+from faithdiff.study.layout import Layout
 
 ROOT = Path(__file__).parent.parent
 FORMATS = get_args(Format)

@@ -18,8 +18,8 @@ from accelerate import DistributedType
 from safetensors.torch import load_file
 
 from faithdiff.errors import ConfigError
-from faithdiff.methods import Study
-from faithdiff.provenance import folder_digest
+from faithdiff.methods.method import Study
+from faithdiff.study.provenance import folder_digest
 from faithdiff.train.launch import LAUNCHER
 from faithdiff.train.processes import join
 
@@ -124,7 +124,7 @@ def workers() -> list[int]:
             here = (folder / "cwd").resolve() == Path.cwd()
         except OSError:  # it ended meanwhile
             continue
-        if here and b"faithdiff.worker" in words and LAUNCHER.encode() not in words:
+        if here and b"faithdiff.cli.worker" in words and LAUNCHER.encode() not in words:
             found.append(int(folder.name))
     return sorted(found)
 

@@ -10,8 +10,8 @@ from diffusers import DDPMScheduler
 from faithdiff.config import load_profile
 from faithdiff.config.checks import least_steps, lowest
 from faithdiff.errors import ConfigError
-from faithdiff.methods import Study
-from faithdiff.planned import check_study
+from faithdiff.methods.method import Study
+from faithdiff.planning.checks import check_study
 from faithdiff.restore.schedule import make_scheduler, visited
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,7 +138,7 @@ def test_what_fits_is_kept_and_nothing_else(
     def built(*_: object) -> None:
         raise AssertionError("a baseline was built again")
 
-    monkeypatch.setattr("faithdiff.planned.find_method", built)
+    monkeypatch.setattr("faithdiff.planning.checks.find_method", built)
     check_study(study, record)
     with pytest.raises(AssertionError, match="built again"):
         check_study(Study.load(own(tmp_path, "baselines: {seesr: {settings: {grid: 5}}}")), record)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from faithdiff import provenance
-from faithdiff.provenance import closure, code_digest, commit, folder_digest
+from faithdiff.study import provenance
+from faithdiff.study.provenance import closure, code_digest, commit, folder_digest
 
 MODULES = {
     "suite/__init__.py": '"""A suite."""\n',

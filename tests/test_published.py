@@ -33,15 +33,15 @@ from basicsr.archs.rrdbnet_arch import RRDBNet
 from test_baselines import picture
 
 from faithdiff.audit.differences import manifest_differences
-from faithdiff.contract import check_method, kept
 from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts
 from faithdiff.data.images import read_image, sha256_file, write_png
 from faithdiff.errors import CheckpointError, ConfigError, UserError
-from faithdiff.files import write_text_atomic
-from faithdiff.methods import Study
-from faithdiff.registry import find_method
+from faithdiff.methods.method import Study
+from faithdiff.methods.registry import find_method
 from faithdiff.restore.arrays import to_image, to_tensor
+from faithdiff.restore.contract import check_method, kept
 from faithdiff.restore.run import restore_job
+from faithdiff.study.files import write_text_atomic
 
 ROOT = Path(__file__).parents[1]
 NAME = "realesrgan-x4plus"

@@ -15,9 +15,9 @@ from faithdiff import cli
 from faithdiff.config import load_profile
 from faithdiff.data.images import read_image, write_png
 from faithdiff.errors import ConfigError, UserError
-from faithdiff.layout import Layout
 from faithdiff.report.tables import load_scores, main_table, real_table
 from faithdiff.restore.run import captions_of
+from faithdiff.study.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILE = Path("config/real.yaml")
@@ -163,7 +163,7 @@ def test_mistakes_are_told(study: Path) -> None:
 
 
 def test_captions_of_a_file_and_of_a_model_reach_the_restorer(study: Path) -> None:
-    from faithdiff.methods import Study
+    from faithdiff.methods.method import Study
 
     for dataset in ("Photos", "Real"):
         cli.prepare(dataset, PROFILE)

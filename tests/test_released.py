@@ -28,8 +28,9 @@ from PIL import Image
 from tiny_llava import save_tiny_llava
 from whole import copy_suite, run
 
-from faithdiff import cli, seeds
+from faithdiff import cli
 from faithdiff.data.images import read_image
+from faithdiff.study import seeds
 
 GPU = ("unet/diffusion_pytorch_model", "text_encoder/model", "text_encoder_2/model")
 METRICS = ["psnr", "ssim", "lpips", "musiq"]  # CLIP would add 1.2 GB

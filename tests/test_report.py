@@ -23,8 +23,7 @@ from scipy import ndimage, stats
 from faithdiff.config import Profile, load_profile
 from faithdiff.data.images import write_png
 from faithdiff.errors import ImageError, UserError
-from faithdiff.layout import Layout
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 from faithdiff.report.cells import Cell, Table, number
 from faithdiff.report.figures import write_figures
 from faithdiff.report.html import to_html
@@ -38,6 +37,7 @@ from faithdiff.report.style import RC, WIDTH, method_styles, save
 from faithdiff.report.tables import ablation_table, load_scores, main_table, write_tables
 from faithdiff.report.training import training_figure
 from faithdiff.score.costs import COST_COLUMNS
+from faithdiff.study.layout import Layout
 
 ROOT = Path(__file__).parent.parent
 PAPER = ROOT / "results" / "paper"

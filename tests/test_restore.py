@@ -30,11 +30,11 @@ from faithdiff.errors import (
     RunError,
     UserError,
 )
-from faithdiff.integrity import sum_file
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
+from faithdiff.methods.registry import find_method
 from faithdiff.models.faithdiff import load
+from faithdiff.models.objective import time_ids
 from faithdiff.models.prior import load_prior
-from faithdiff.registry import find_method
 from faithdiff.restore import run
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.restore.colour import adain, fix_colour, low_frequencies, wavelet
@@ -43,7 +43,7 @@ from faithdiff.restore.pictures import RECORD, restore_pictures
 from faithdiff.restore.restorer import FaithDiffRestorer
 from faithdiff.restore.schedule import make_scheduler, visited
 from faithdiff.restore.tiling import gaussian, merged, tiles
-from faithdiff.train.objective import time_ids
+from faithdiff.study.checksums import sum_file
 
 # diffusers' Euler scheduler
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

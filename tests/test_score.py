@@ -31,12 +31,12 @@ from faithdiff.data.artifacts import Artifact, load_artifacts
 from faithdiff.data.fetch import fetch_all
 from faithdiff.data.images import sha256_file, write_png
 from faithdiff.errors import ConfigError, RunError, UserError
-from faithdiff.layout import Layout
 from faithdiff.score.cache import Cache
 from faithdiff.score.metrics import Metric, prepare_all
 from faithdiff.score.protocols import COLUMNS, Definition, choose, load_protocols, weights_state
 from faithdiff.score.run import Place, score_folder, score_job, write_scores
 from faithdiff.score.scorer import Pair, Scorer
+from faithdiff.study.layout import Layout
 
 compat.patch()
 CONFIG = Path(__file__).parents[1] / "config"

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faithdiff import seeds
+from faithdiff.study import seeds
 
 part = st.text("aBé 0.,'/", max_size=8) | st.integers(-(10**6), 10**6)
 keys = st.lists(part, max_size=4).map(tuple)

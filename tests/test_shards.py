@@ -15,13 +15,13 @@ from torch import Tensor
 
 from faithdiff import cli
 from faithdiff.errors import RunError, UserError
-from faithdiff.locks import claimed, forget_killed_runs
-from faithdiff.methods import Restorer, Study
+from faithdiff.methods.method import Restorer, Study
 from faithdiff.models.faithdiff import load
 from faithdiff.models.prior import load_prior
 from faithdiff.restore.memory import restore_in_memory
 from faithdiff.restore.restorer import FaithDiffRestorer
-from faithdiff.shards import Shard
+from faithdiff.restore.shards import Shard
+from faithdiff.study.locks import claimed, forget_killed_runs
 
 PROFILE = Path("config/test.yaml")
 METHOD = "faithdiff"
@@ -87,7 +87,7 @@ def test_a_bad_share_is_refused(text: str) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from faithdiff.locks import claimed, forget_killed_runs
+from faithdiff.study.locks import claimed, forget_killed_runs
 if sys.argv[1] == "claim":
     with claimed(Path(sys.argv[2]), "other"):
         print("held", flush=True)

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from whole import IMAGES, SCORES, copy_suite, run, start
 
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 
 BASELINES = {
     *("bicubic", "realesrgan-x4plus", "realesrgan", "diffbir", "supir", "supir-own", "seesr"),

@@ -25,20 +25,21 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from faithdiff import cli, seeds
+from faithdiff import cli
 from faithdiff.config import Optimiser, Profile, Stage1, Training, load_profile, parse
 from faithdiff.data.images import read_image, sha256_file, write_png
 from faithdiff.errors import CheckpointError, ConfigError, Paused, RunError, UserError
-from faithdiff.integrity import write_summed
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
+from faithdiff.methods.registry import find_method
 from faithdiff.models.alignment import Alignment, Standardise
 from faithdiff.models.faithdiff import FaithDiff, build, load
 from faithdiff.models.lq_encoder import LQEncoder
 from faithdiff.models.prior import Prior, load_prior
 from faithdiff.models.weights import load_part
-from faithdiff.provenance import folder_digest
-from faithdiff.registry import find_method
 from faithdiff.score.heldout import heldout_job
+from faithdiff.study import seeds
+from faithdiff.study.checksums import write_summed
+from faithdiff.study.provenance import folder_digest
 from faithdiff.train import encode, loop, variants
 from faithdiff.train.cache import Batch, Cache, to_signed
 from faithdiff.train.encode import Part

@@ -13,7 +13,7 @@ from test_folders import picture
 from faithdiff import cli
 from faithdiff.data.datasets import SOURCES
 from faithdiff.data.images import write_png
-from faithdiff.files import write_text_atomic
+from faithdiff.study.files import write_text_atomic
 
 ROOT = Path(__file__).parent.parent
 PROFILE = Path("config/own.yaml")

@@ -15,8 +15,8 @@ import yaml
 from dvc.repo import Repo
 
 from faithdiff.errors import RunError, UserError
-from faithdiff.jobs import METADATA, jobs_file, restore_jobs, save_jobs
-from faithdiff.versioning import pull_study, version_study
+from faithdiff.tracking.dvc import pull_study, version_study
+from faithdiff.tracking.jobs import METADATA, jobs_file, restore_jobs, save_jobs
 
 SUITE = Path(__file__).resolve().parent.parent
 STAMP = Path("logs", "mini", "version.json")
@@ -352,7 +352,7 @@ rule manifest:
 rule version:
     input: rules.manifest.output
     output: "logs/mini/version.json"
-    shell: "python -c 'from pathlib import Path; from faithdiff.versioning import version_study;"
+    shell: "python -c 'from pathlib import Path; from faithdiff.tracking.dvc import version_study;"
         ' version_study("mini", Path(), Path("{output}"))'
         "'"
 """

@@ -19,10 +19,10 @@ from whole import copy_suite, run
 from faithdiff import cli
 from faithdiff.config import Baseline, OwnCommand, OwnOutputs
 from faithdiff.errors import ConfigError, UserError
-from faithdiff.methods import Study
-from faithdiff.plan import write_plan
-from faithdiff.resources import COMMON, OTHER, RESOURCES, Sizes
-from faithdiff.workload import (
+from faithdiff.methods.method import Study
+from faithdiff.planning.plan import write_plan
+from faithdiff.planning.resources import COMMON, OTHER, RESOURCES, Sizes
+from faithdiff.planning.workload import (
     Job,
     counts,
     critical_path,

@@ -5,22 +5,22 @@ import re
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from faithdiff import workload
+from faithdiff.planning import workload
 from faithdiff.claims.schema import CLAIMS
-from faithdiff.checkpoints import RUN
+from faithdiff.study.checkpoints import RUN
 from faithdiff.config import REAL, digest
 from faithdiff.data.datasets import source_hashes
 from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
-from faithdiff.locks import forget_killed_runs
-from faithdiff.methods import ExternalMethod
-from faithdiff.outside import contents, files_in
-from faithdiff.overrides import asked_for
-from faithdiff.planned import check_study
-from faithdiff.provenance import code_digest, folder_digest
-from faithdiff.report.page.build import PAGE, page_digest
+from faithdiff.study.locks import forget_killed_runs
+from faithdiff.methods.method import ExternalMethod
+from faithdiff.data.outside import contents, files_in
+from faithdiff.planning.overrides import asked_for
+from faithdiff.planning.checks import check_study
+from faithdiff.study.provenance import code_digest, folder_digest
+from faithdiff.page.build import PAGE, page_digest
 from faithdiff.report.published import PAPER
-from faithdiff.resources import Sizes
+from faithdiff.planning.resources import Sizes
 from faithdiff.score.protocols import definitions_of, weights_state
 
 # One thread for each process: two of them use two cores better than one that shares both.
@@ -198,9 +198,7 @@ def validation_images():
 
 def method_module(method):
     """The module that defines a method; what it imports decides when the method is run again."""
-    if method in profile.variants:
-        return "faithdiff.train.variants"
-    return profile.baselines[method].implementation.partition(":")[0]
+    return profile.methods[method].implementation.partition(":")[0]
 
 
 def restoring(w):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faithdiff.errors import RunError, UserError
-from faithdiff.layout import OFFICIAL
+from faithdiff.study.layout import OFFICIAL
 
 
 @dataclass(frozen=True)

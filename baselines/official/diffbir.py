@@ -6,7 +6,7 @@ from typing import Literal
 
 from baselines.official.definition import Common
 from baselines.official.runner import Official, Value
-from faithdiff.external.command import Task
+from faithdiff.methods.external.command import Task
 
 
 class Settings(Common):

@@ -15,9 +15,9 @@ from baselines.official.runner import Official, Value
 from baselines.realesrgan_published import ARCHITECTURE, Published
 from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts, quick_state
 from faithdiff.errors import CheckpointError
-from faithdiff.external.command import Task
-from faithdiff.files import lfs_pointer
-from faithdiff.methods import Study
+from faithdiff.methods.external.command import Task
+from faithdiff.methods.method import Study
+from faithdiff.study.files import lfs_pointer
 
 if TYPE_CHECKING:
     from basicsr.archs.rrdbnet_arch import RRDBNet

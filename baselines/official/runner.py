@@ -13,11 +13,11 @@ from faithdiff.config import parse
 from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, load_artifacts, quick_state
 from faithdiff.data.images import sha256_file
 from faithdiff.errors import UserError
-from faithdiff.external.command import CommandMethod, Task
-from faithdiff.external.environment import Environment
-from faithdiff.external.own import gpu_problem
-from faithdiff.external.process import Call
-from faithdiff.methods import Study
+from faithdiff.methods.external.command import CommandMethod, Task
+from faithdiff.methods.external.environment import Environment
+from faithdiff.methods.external.own import gpu_problem
+from faithdiff.methods.external.process import Call
+from faithdiff.methods.method import Study
 
 # Weights are looked for where they are put, never fetched by a script in the middle of a run.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}

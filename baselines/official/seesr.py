@@ -7,7 +7,7 @@ from typing import Literal
 
 from baselines.official.definition import Common
 from baselines.official.runner import Official, Value
-from faithdiff.external.command import Task, images_in
+from faithdiff.methods.external.command import Task, images_in
 
 
 class Settings(Common):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from baselines.official.definition import OWN, Common
 from baselines.official.runner import Official, Value
 from faithdiff.errors import RunError
-from faithdiff.external.command import Task, images_in
+from faithdiff.methods.external.command import Task, images_in
 
 OPTIONS, PATHS = "options/SUPIR_v0.yaml", "CKPT_PTH.py"
 SUFFIX = "_0"  # the script numbers its samples

@@ -1,7 +1,7 @@
 """Which code a result hangs on: the import closures of the workflow's rules, at a revision.
 
 Rules name the modules they run in ``code_digest(...)`` of their `params`; closures and digests are
-those of :mod:`faithdiff.provenance`, computed on the files of a commit instead of the disk.
+those of :mod:`faithdiff.study.provenance`, computed on the files of a commit instead of the disk.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from faithdiff.audit.git import Commit, Git
-from faithdiff.provenance import PACKAGES, imported, stripped
+from faithdiff.study.provenance import PACKAGES, imported, stripped
 
 WORKFLOW = "workflow"
 # Rules after the scores: they print numbers and make none.

@@ -14,7 +14,7 @@ from faithdiff.audit.records import history_json, to_json
 from faithdiff.audit.report import NO_REGRESSION, Request, audit
 from faithdiff.audit.sections import Section, sections
 from faithdiff.errors import RunError, UserError
-from faithdiff.files import write_text_atomic
+from faithdiff.study.files import write_text_atomic
 
 Format = Literal["terminal", "markdown", "json", "html"]
 

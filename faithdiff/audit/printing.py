@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader
 
 from faithdiff.audit.sections import Section
 from faithdiff.errors import UserError
-from faithdiff.files import unwritable
 from faithdiff.report.render import markdown_escape
+from faithdiff.study.files import unwritable
 
 COMMENT_LIMIT = 65_536  # characters of a comment on a pull request
 _ROOM = 400  # characters kept for the statement that something was left out

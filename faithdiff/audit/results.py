@@ -13,11 +13,11 @@ import yaml
 
 from faithdiff.audit.revision import SCORES, Revision
 from faithdiff.errors import UserError
-from faithdiff.integrity import checksum_fits
 from faithdiff.report.cells import HELD_OUT, Column, timestep_columns
 from faithdiff.report.costs import COLUMNS as COST_COLUMNS
 from faithdiff.report.scores import read_scores
 from faithdiff.score.protocols import load_protocols
+from faithdiff.study.checksums import checksum_fits
 
 PLACE = ["metric", "protocol", "dataset", "level"]
 OWNER = ["method", "seed", *PLACE]

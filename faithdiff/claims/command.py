@@ -11,9 +11,9 @@ from faithdiff.claims.render import to_json, to_markdown
 from faithdiff.claims.schema import CLAIMS, load_claims
 from faithdiff.config import Profile
 from faithdiff.errors import UserError
-from faithdiff.files import write_text_atomic
-from faithdiff.layout import Layout
 from faithdiff.report.scores import load_scores
+from faithdiff.study.files import write_text_atomic
+from faithdiff.study.layout import Layout
 
 
 def write_claims(

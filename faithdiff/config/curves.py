@@ -19,7 +19,7 @@ LABELS = {
 }
 CAPTIONS = {"none": "no", "given": "given"}  # in labels; others are "seesr's"
 TRAINED = ("budget", "rates")
-SAMPLED_VARIANT = "faithdiff.restore.sampled_variant:SampledVariant"
+SAMPLED_VARIANT = "faithdiff.train.sampled_variant:SampledVariant"
 
 
 def row_name(method: str, setting: str, value: float | str) -> str:

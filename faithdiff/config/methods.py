@@ -26,6 +26,11 @@ class Variant(Section):
         """Whether its weights are the authors' own."""
         return self.weights is not None
 
+    @property
+    def implementation(self) -> str:
+        """The class, as that of a baseline."""
+        return "faithdiff.train.variants:VariantMethod"
+
 
 class Baseline(Section):
     label: str
@@ -72,7 +77,7 @@ class OwnOutputs(_Own):
 
     @property
     def implementation(self) -> str:
-        return "faithdiff.external.own:Outputs"
+        return "faithdiff.methods.external.own:Outputs"
 
 
 Unit = Literal["image", "folder", "set"]
@@ -93,7 +98,7 @@ class OwnCommand(_Own):
 
     @property
     def implementation(self) -> str:
-        return "faithdiff.external.own:Command"
+        return "faithdiff.methods.external.own:Command"
 
 
 def _kind(value: Any) -> str:

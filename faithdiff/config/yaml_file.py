@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from faithdiff.errors import ConfigError, UserError
-from faithdiff.files import read_text, unreadable
+from faithdiff.study.files import read_text, unreadable
 
 Location = tuple[str | int, ...]
 

@@ -19,10 +19,10 @@ from pydantic import Field, model_validator
 
 from faithdiff.config import Name, Section, load_yaml
 from faithdiff.data.images import sha256_file
+from faithdiff.data.outside import contents
 from faithdiff.errors import CheckpointError, ConfigError, UserError
-from faithdiff.files import lfs_pointer, write_text_atomic
-from faithdiff.outside import contents
-from faithdiff.provenance import folder_digest
+from faithdiff.study.files import lfs_pointer, write_text_atomic
+from faithdiff.study.provenance import folder_digest
 
 ARTIFACTS_FILE = Path("config/artifacts.yaml")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -267,8 +267,8 @@ def check(artifact: Artifact, root: Path) -> tuple[str, str]:
 def quick_state(artifact: Artifact, root: Path) -> str:
     """Tell versions of the file apart for a plan: ``missing``, or its hash.
 
-    It is read once, and again when it looks changed (:mod:`faithdiff.outside`). Whoever uses the
-    file hashes it first.
+    It is read once, and again when it looks changed (:mod:`faithdiff.data.outside`). Whoever
+    uses the file hashes it first.
     """
     file = artifact.file(root)
     return contents([file])[file]

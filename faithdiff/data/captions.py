@@ -18,8 +18,14 @@ from pathlib import Path
 import pandas as pd
 
 from faithdiff.errors import UserError
-from faithdiff.files import read_text
-from faithdiff.integrity import append_row, check_summed, read_rows, sum_file, write_summed
+from faithdiff.study.checksums import (
+    append_row,
+    check_summed,
+    read_rows,
+    sum_file,
+    write_summed,
+)
+from faithdiff.study.files import read_text
 
 CAPTIONS = "captions.csv"
 Ask = Callable[[Path], str]  # an image -> the answer, as it came

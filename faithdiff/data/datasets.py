@@ -18,18 +18,24 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from faithdiff import seeds
 from faithdiff.config import REAL, Dataset, FolderSet, MixtureSet, PhotoSet, SceneSet
 from faithdiff.data.folders import Source, cut, read_files, sources
 from faithdiff.data.images import Notes, sha256_file, write_png
+from faithdiff.data.outside import MISSING, contents
 from faithdiff.data.photos import PHOTOS, load_photo, photo_files
 from faithdiff.data.scene_words import font_files
 from faithdiff.data.scenes import render_scene
 from faithdiff.errors import ImageError, UserError
-from faithdiff.files import write_text_atomic
-from faithdiff.integrity import check_summed, corrupted, read_checked, with_checksum, write_summed
-from faithdiff.outside import MISSING, contents
-from faithdiff.remake import command_for
+from faithdiff.study import seeds
+from faithdiff.study.checksums import (
+    check_summed,
+    corrupted,
+    read_checked,
+    with_checksum,
+    write_summed,
+)
+from faithdiff.study.files import write_text_atomic
+from faithdiff.study.remake import command_for
 
 # Name, image, and its picture, caption, source, licence, and what is to be noted of its file.
 Picture = tuple[str, NDArray[np.uint8], dict[str, Any]]

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from faithdiff.data.artifacts import Artifact, check, expected, record
 from faithdiff.data.images import sha256_file
 from faithdiff.errors import RunError
-from faithdiff.files import write_text_atomic
+from faithdiff.study.files import write_text_atomic
 
 Opener = Callable[[urllib.request.Request], Any]
 

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from faithdiff import seeds
 from faithdiff.config import Crops, FolderSet, MixtureSet, Quality
 from faithdiff.data.captions import Captions, closest, file_captions
 from faithdiff.data.images import Notes, read_picture, scan
 from faithdiff.errors import UserError
-from faithdiff.files import printable, read_text
+from faithdiff.study import seeds
+from faithdiff.study.files import printable, read_text
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int]  # top, left

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
 from faithdiff.errors import ImageError, UserError
-from faithdiff.files import lfs_pointer, printable, unwritable
+from faithdiff.study.files import lfs_pointer, printable, unwritable
 
 # Formats whose header Pillow knows, and whose pixels it does not decode or leaves to a program that
 # it starts (PostScript).

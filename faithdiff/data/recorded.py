@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from faithdiff.data.datasets import read_index
-from faithdiff.integrity import check_file, check_summed, corrupted
+from faithdiff.study.checksums import check_file, check_summed, corrupted
 
 LOG = "degradation.jsonl"
 

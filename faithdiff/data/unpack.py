@@ -26,7 +26,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from faithdiff.errors import RunError, UserError
-from faithdiff.files import write_text_atomic
+from faithdiff.study.files import write_text_atomic
 
 MARKER = ".unpacked.json"  # in the folder: the archive's hash, and how much came out of it
 _MAX_FILES = 1_000_000

@@ -1,0 +1,1 @@
+"""The degradation of HQ images into LQ images, by level."""

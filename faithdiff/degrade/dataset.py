@@ -15,7 +15,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from faithdiff import seeds
 from faithdiff.config import REAL
 from faithdiff.data.datasets import check_names
 from faithdiff.data.images import read_image, sha256_file, write_png
@@ -23,7 +22,8 @@ from faithdiff.data.recorded import LOG, check_hq
 from faithdiff.degrade.levels import Level
 from faithdiff.degrade.pipeline import apply, draw
 from faithdiff.errors import ImageError
-from faithdiff.integrity import check_file, check_summed, write_summed
+from faithdiff.study import seeds
+from faithdiff.study.checksums import check_file, check_summed, write_summed
 
 __all__ = ["LOG", "degrade_dataset", "log_real"]
 

@@ -30,7 +30,7 @@ def draw(level: Level, seed: int, hq_size: Size, scale: int) -> dict[str, Any]:
 
     Args:
         level: What may be drawn.
-        seed: From :func:`faithdiff.seeds.seed`.
+        seed: From :func:`faithdiff.study.seeds.seed`.
         hq_size: Height and width of the HQ image, each at least 32 px.
         scale: HQ side / LQ side.
 

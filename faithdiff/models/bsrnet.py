@@ -19,7 +19,7 @@ from torch import Tensor
 
 from faithdiff import compat
 from faithdiff.errors import CheckpointError
-from faithdiff.files import lfs_pointer
+from faithdiff.study.files import lfs_pointer
 
 TILE, MARGIN, SCALE = 512, 16, 4  # pixels of the LQ image
 _NAMES = (

@@ -14,13 +14,13 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from faithdiff import seeds
 from faithdiff.config import Captioner, digest
 from faithdiff.data.images import read_image, sha256_file
+from faithdiff.data.outside import contents
 from faithdiff.errors import CheckpointError
 from faithdiff.models.weights import refuse_pointers
-from faithdiff.outside import contents
-from faithdiff.provenance import file_digest
+from faithdiff.study import seeds
+from faithdiff.study.provenance import file_digest
 
 # The conversation `vicuna_v1` of the original repository.
 TEMPLATE = (

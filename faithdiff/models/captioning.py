@@ -11,7 +11,7 @@ from faithdiff.config import Profile
 from faithdiff.data.captions import AnswerCache, Ask, ask_all
 from faithdiff.data.datasets import Captioner, read_index
 from faithdiff.data.images import sha256_file
-from faithdiff.layout import Layout
+from faithdiff.study.layout import Layout
 
 
 def captioner(profile: Profile, layout: Layout, clean: bool = False) -> Captioner:

@@ -22,13 +22,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from faithdiff.checkpoints import check_checkpoint
 from faithdiff.errors import CheckpointError, RunError
-from faithdiff.files import lfs_pointer
 from faithdiff.models.alignment import Alignment
 from faithdiff.models.faithdiff import FaithDiff
 from faithdiff.models.lq_encoder import LQEncoder
 from faithdiff.models.weights import Shapes
+from faithdiff.study.checkpoints import check_checkpoint
+from faithdiff.study.files import lfs_pointer
 
 # Official prefix -> our part and prefix; whatever has none of these is the UNet's.
 PREFIXES = {

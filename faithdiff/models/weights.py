@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from faithdiff.errors import CheckpointError
-from faithdiff.files import lfs_pointer
+from faithdiff.study.files import lfs_pointer
 
 Shapes = dict[str, tuple[int, ...]]
 FAILURES = (OSError, ValueError, TypeError, RuntimeError, SafetensorError)

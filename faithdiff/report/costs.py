@@ -15,11 +15,11 @@ import pandas as pd
 
 from faithdiff.config import Profile
 from faithdiff.errors import UserError
-from faithdiff.files import unreadable
 from faithdiff.report.cells import Block, Cell, Column, Row, Table
 from faithdiff.report.groups import group_of, in_groups
 from faithdiff.report.measured import unmeasured
 from faithdiff.score.costs import COST_COLUMNS
+from faithdiff.study.files import unreadable
 
 SCALES = {"trained_parameters": 1e-6, "total_parameters": 1e-6}
 COLUMNS = tuple(

@@ -204,11 +204,12 @@ class Draft:
     def counts(self) -> str:
         """Say how many source pictures there are, for the caption."""
         sizes: dict[str, list[str]] = {}
+        several_sets = len({block.datasets for block in self.blocks}) > 1
         for c, column in enumerate(self.columns):
             for b, block in enumerate(self.blocks):
                 n = self._pictures(b, c)
                 what = f"for the {column.label}" if column == HELD_OUT else ""
-                where = block.group if len(block.datasets) == 1 else ""
+                where = block.group if several_sets and len(block.datasets) == 1 else ""
                 part = " ".join(part for part in (str(n), where, what) if part)
                 if n and part not in sizes.setdefault(what, []):
                     sizes[what].append(part)

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from faithdiff.config import Profile
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 from faithdiff.report.cells import Cell, Column, Row, Table, cell_text, header, updates_text
 from faithdiff.report.curves import curve_figure, curve_table, points
 from faithdiff.report.heldout import heldout_figure

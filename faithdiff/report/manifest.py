@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from faithdiff.checkpoints import check_checkpoint
 from faithdiff.config import digest
 from faithdiff.errors import RunError
-from faithdiff.files import write_text_atomic
-from faithdiff.integrity import check_summed, read_checked, with_checksum
-from faithdiff.layout import Layout
-from faithdiff.methods import Study
-from faithdiff.provenance import commit, file_digest, folder_digest, packages
+from faithdiff.methods.method import Study
+from faithdiff.study.checkpoints import check_checkpoint
+from faithdiff.study.checksums import check_summed, read_checked, with_checksum
+from faithdiff.study.files import write_text_atomic
+from faithdiff.study.layout import Layout
+from faithdiff.study.provenance import commit, file_digest, folder_digest, packages
 
 MANIFEST = "manifest.json"
 COSTS = {"seconds": "s", "cpu_seconds": "cpu_time", "peak_memory_mb": "max_rss"}

@@ -24,10 +24,10 @@ from faithdiff.data.datasets import read_index
 from faithdiff.data.images import read_image
 from faithdiff.data.photos import PHOTOS
 from faithdiff.errors import ImageError
-from faithdiff.layout import Layout
 from faithdiff.report.groups import in_groups
 from faithdiff.report.style import GREY, VERMILLION, WIDTH
 from faithdiff.report.tables import metric_columns
+from faithdiff.study.layout import Layout
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int]  # top, left, side in pixels

@@ -11,7 +11,6 @@ import pandas as pd
 
 from faithdiff.config import Profile
 from faithdiff.errors import UserError
-from faithdiff.layout import Layout
 from faithdiff.report.cells import Table
 from faithdiff.report.costs import cost_table, load_costs
 from faithdiff.report.curves import curve_table
@@ -30,6 +29,7 @@ from faithdiff.report.versus import (
     grid_markdown,
     versus,
 )
+from faithdiff.study.layout import Layout
 
 Format = Literal["latex", "markdown", "csv", "html"]
 _SCORED: Mapping[str, Callable[[pd.DataFrame, Profile, str], Table]] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from faithdiff.errors import UserError
-from faithdiff.files import unreadable
+from faithdiff.study.files import unreadable
 
 PAPER = Path("results", "paper")
 

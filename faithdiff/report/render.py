@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from faithdiff.files import write_text_atomic
 from faithdiff.report.cells import Row, Table, cell_text, difference_text, star_text, updates_text
 from faithdiff.report.latex import to_latex
 from faithdiff.report.records import to_cells, to_csv
+from faithdiff.study.files import write_text_atomic
 
 
 def write_table(table: Table, folder: Path) -> list[Path]:

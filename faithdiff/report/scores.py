@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from faithdiff.errors import UserError
-from faithdiff.files import unreadable
+from faithdiff.study.files import unreadable
 
 KEY = ["method", "seed", "dataset", "level", "image", "metric", "protocol"]
 PICTURE = "picture"

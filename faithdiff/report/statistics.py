@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from faithdiff.seeds import numpy_rng
+from faithdiff.study.seeds import numpy_rng
 
 Floats = NDArray[np.float64]
 CONFIDENCE = 0.95

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from faithdiff.config import Profile
-from faithdiff.files import write_bytes_atomic
+from faithdiff.study.files import write_bytes_atomic
 
 VERMILLION = "#D55E00"
 _COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000"]

@@ -18,7 +18,6 @@ import pandas as pd
 
 from faithdiff.config import REAL, Profile
 from faithdiff.errors import UserError
-from faithdiff.layout import Layout
 from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Row, Table
 from faithdiff.report.costs import cost_table, load_costs
 from faithdiff.report.curves import curve_table
@@ -29,6 +28,7 @@ from faithdiff.report.published import PAPER, published_for
 from faithdiff.report.render import write_table
 from faithdiff.report.scores import load_scores
 from faithdiff.score.protocols import choose, load_protocols
+from faithdiff.study.layout import Layout
 
 __all__ = [
     "ablation_table",

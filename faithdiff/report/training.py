@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from faithdiff.config import Profile
 from faithdiff.errors import UserError
-from faithdiff.layout import Layout
 from faithdiff.report.style import WIDTH, MethodStyle, grid, method_styles
+from faithdiff.study.layout import Layout
 
 
 def training_figure(profile: Profile, layout: Layout) -> Figure | None:

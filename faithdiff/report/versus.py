@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from faithdiff.errors import UserError
-from faithdiff.files import unreadable
 from faithdiff.report.cells import Block, Cell, Column, Table, cell_text, header, number
 from faithdiff.report.latex import latex_escape, latex_head
 from faithdiff.report.published import published_for
 from faithdiff.report.render import markdown_escape
+from faithdiff.study.files import unreadable
 
 PARTS = ("published", "ours", "difference")
 ABSENT = "–"

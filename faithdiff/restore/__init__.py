@@ -1,0 +1,1 @@
+"""Restoration: the sampler, tiles, test sets, and pictures of your own."""

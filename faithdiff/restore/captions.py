@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from faithdiff.config import Sampling
-from faithdiff.methods import Restorer, Study
+from faithdiff.methods.method import Restorer, Study
 from faithdiff.restore.enlarge import enlarge
 
 Captions = Callable[[Tensor, list[str]], list[str]]  # of LQ images in [0, 1] and known captions
@@ -36,7 +36,7 @@ def with_captions(
         return restorer
     other = checkpoint.parent.parent / sampling.captioner / checkpoint.name
     # By name: an import would make the code of every method part of what decides each of them.
-    registry = importlib.import_module("faithdiff.registry")
+    registry = importlib.import_module("faithdiff.methods.registry")
     model = registry.find_method(study, sampling.captioner).denoiser(study, other)
 
     def read_off(lq: Tensor, known: list[str]) -> list[str]:

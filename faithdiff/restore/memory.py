@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from faithdiff.errors import RunError
-from faithdiff.methods import Restorer
+from faithdiff.methods.method import Restorer
 
 
 def restore_in_memory(

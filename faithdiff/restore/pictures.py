@@ -17,19 +17,19 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from faithdiff.checkpoints import RUN
 from faithdiff.config import Profile, Restore, digest, parse
 from faithdiff.config.checks import least_steps, lowest, settings_of_sampler
 from faithdiff.data.images import Notes, read_image, read_picture, scan, sha256_file, write_png
 from faithdiff.errors import CheckpointError, ImageError, RunError, UserError
-from faithdiff.files import printable, write_text_atomic
-from faithdiff.layout import Layout
-from faithdiff.methods import Restorer, Study
-from faithdiff.provenance import code_digest
-from faithdiff.registry import find_method
+from faithdiff.methods.method import Restorer, Study
+from faithdiff.methods.registry import find_method
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.restore.memory import restore_in_memory
 from faithdiff.restore.run import describe
+from faithdiff.study.checkpoints import RUN
+from faithdiff.study.files import printable, write_text_atomic
+from faithdiff.study.layout import Layout
+from faithdiff.study.provenance import code_digest
 
 SMALLEST = 8  # pixels: below it there is nothing to see, and a UNet has no pixel left to halve
 RECORD = "restored.json"  # beside the results: the key of each, so that none is made twice

@@ -31,13 +31,13 @@ from diffusers.pipelines import ImagePipelineOutput
 from faithdiff.models.alignment import Alignment
 from faithdiff.models.faithdiff import FaithDiff, load
 from faithdiff.models.lq_encoder import LQEncoder
+from faithdiff.models.objective import time_ids
 from faithdiff.models.prior import Prior, load_prior
 from faithdiff.models.text import Prompt, TextEncoder
 from faithdiff.restore.colour import fix_colour
 from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.schedule import add_noise_as_released, visited
 from faithdiff.restore.tiling import Tile, merged, tiles
-from faithdiff.train.objective import time_ids
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from faithdiff.config import Restore
-from faithdiff.methods import Restorer
+from faithdiff.methods.method import Restorer
 from faithdiff.models.faithdiff import FaithDiff
 from faithdiff.models.prior import Prior
 from faithdiff.restore.pipeline import FaithDiffPipeline

@@ -19,23 +19,23 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from faithdiff import seeds
-from faithdiff.checkpoints import check_checkpoint
 from faithdiff.config import Data, digest
 from faithdiff.data.captions import read_captions
 from faithdiff.data.datasets import read_index
 from faithdiff.data.images import png_is_whole, read_image, sha256_file, write_png
 from faithdiff.data.recorded import check_lq, lq_hashes
 from faithdiff.errors import CheckpointError, RunError, UserError
-from faithdiff.files import unwritable, write_text_atomic
-from faithdiff.integrity import with_checksum
-from faithdiff.locks import claimed
-from faithdiff.methods import ExternalMethod, Item, Method, Place, Restorer, Study
-from faithdiff.provenance import code_digest, folder_digest, hardware
-from faithdiff.repeatable import compute_repeatably
+from faithdiff.methods.method import ExternalMethod, Item, Method, Place, Restorer, Study
+from faithdiff.models.repeatable import compute_repeatably
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.restore.memory import restore_in_memory
-from faithdiff.shards import Shard, read_records, write_record
+from faithdiff.restore.shards import Shard, read_records, write_record
+from faithdiff.study import seeds
+from faithdiff.study.checkpoints import check_checkpoint
+from faithdiff.study.checksums import with_checksum
+from faithdiff.study.files import unwritable, write_text_atomic
+from faithdiff.study.locks import claimed
+from faithdiff.study.provenance import code_digest, folder_digest, hardware
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Metrics and protocols: the scores of every restored image, and the held-out loss."""

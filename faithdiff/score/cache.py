@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from faithdiff.integrity import append_row, read_rows
+from faithdiff.study.checksums import append_row, read_rows
 
 Key = tuple[str, str, str]  # digest of the metric, sha256 of the restored and of the HQ image
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from faithdiff.checkpoints import check_checkpoint
 from faithdiff.config import REAL, Profile
 from faithdiff.errors import RunError
-from faithdiff.files import write_text_atomic
-from faithdiff.integrity import check_summed
-from faithdiff.layout import Layout
 from faithdiff.score.costs import cost_table
 from faithdiff.score.protocols import COLUMNS
+from faithdiff.study.checkpoints import check_checkpoint
+from faithdiff.study.checksums import check_summed
+from faithdiff.study.files import write_text_atomic
+from faithdiff.study.layout import Layout
 
 KEY = ["method", "seed", "dataset", "level", "image", "metric", "protocol"]
 

@@ -14,8 +14,8 @@ import pandas as pd
 
 from faithdiff.config import Profile, Variant
 from faithdiff.errors import RunError
-from faithdiff.integrity import read_checked
-from faithdiff.layout import Layout
+from faithdiff.study.checksums import read_checked
+from faithdiff.study.layout import Layout
 
 COST_COLUMNS = (
     "method", "seed", "parts", "trained_parameters", "total_parameters", "pre_updates",

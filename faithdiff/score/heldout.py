@@ -17,21 +17,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from faithdiff import seeds
-from faithdiff.checkpoints import check_checkpoint
 from faithdiff.config import Restore, digest
 from faithdiff.data.images import read_image, sha256_file
 from faithdiff.data.recorded import check_hq, check_lq, hq_hashes, lq_hashes, pictures
-from faithdiff.integrity import write_summed
-from faithdiff.methods import Denoiser, Method, Study
+from faithdiff.methods.method import Denoiser, Method, Study
+from faithdiff.models.objective import prediction_target, time_ids
 from faithdiff.models.prior import Prior, load_prior
-from faithdiff.repeatable import compute_repeatably
+from faithdiff.models.repeatable import compute_repeatably
 from faithdiff.restore.arrays import to_tensor
 from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.run import captions_of
 from faithdiff.restore.schedule import make_scheduler, visited
 from faithdiff.score.protocols import COLUMNS
-from faithdiff.train.objective import prediction_target, time_ids
+from faithdiff.study import seeds
+from faithdiff.study.checkpoints import check_checkpoint
+from faithdiff.study.checksums import write_summed
 
 METRIC, PROTOCOL = "heldout_loss", "heldout"
 

@@ -23,14 +23,14 @@ from faithdiff.data.datasets import read_index
 from faithdiff.data.images import sha256_file
 from faithdiff.data.recorded import check_hq, hq_hashes, pictures
 from faithdiff.errors import RunError, UserError
-from faithdiff.integrity import corrupted, read_checked, write_summed
-from faithdiff.layout import Layout
-from faithdiff.locks import claimed
+from faithdiff.restore.shards import Shard, read_records, write_record
 from faithdiff.score.cache import Cache
 from faithdiff.score.metrics import prepare_all
 from faithdiff.score.protocols import COLUMNS, definitions_of
 from faithdiff.score.scorer import Pair, Scorer
-from faithdiff.shards import Shard, read_records, write_record
+from faithdiff.study.checksums import corrupted, read_checked, write_summed
+from faithdiff.study.layout import Layout
+from faithdiff.study.locks import claimed
 
 Row = dict[str, str | int]
 # Of each test set and level: restored images by name, and why there is none of others.

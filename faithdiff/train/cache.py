@@ -21,15 +21,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 from torch import Tensor
 
-from faithdiff import seeds
 from faithdiff.config import Training
 from faithdiff.errors import CheckpointError, ConfigError
-from faithdiff.files import write_bytes_atomic
-from faithdiff.integrity import corrupted
+from faithdiff.models.objective import time_ids
 from faithdiff.models.prior import Prior
 from faithdiff.models.text import Prompt
-from faithdiff.remake import command_for
-from faithdiff.train.objective import time_ids
+from faithdiff.study import seeds
+from faithdiff.study.checksums import corrupted
+from faithdiff.study.files import write_bytes_atomic
+from faithdiff.study.remake import command_for
 from faithdiff.train.pairs import crops, pick
 
 # A training crop of the LQ image is enlarged by one of these at random (paper's code).

@@ -26,12 +26,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from faithdiff.config import Group, Profile, Stage1, Training
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
+from faithdiff.methods.registry import find_method
 from faithdiff.models.faithdiff import FaithDiff, build
 from faithdiff.models.prior import Prior, build_unet
 from faithdiff.models.text import Prompt
 from faithdiff.models.vae import PatchAutoencoderKL
-from faithdiff.registry import find_method
 from faithdiff.train.processes import total_bytes
 
 compat.patch()

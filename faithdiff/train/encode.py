@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from faithdiff.config import digest
 from faithdiff.errors import RunError, UserError
-from faithdiff.files import write_text_atomic
 from faithdiff.models.prior import Prior
+from faithdiff.study.files import write_text_atomic
 from faithdiff.train.cache import sums_file, to_signed, write_sums
 from faithdiff.train.pairs import PairFiles
 

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from faithdiff.config import Training
 from faithdiff.errors import Paused, RunError
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 from faithdiff.train.run import STARTED, STOP
 
 PAUSED = "paused"  # a file beside the states: the message of the pause
@@ -69,7 +69,7 @@ def _command(training: Training, device: str, logs: Path, verb: list[str]) -> li
     own += [] if "--config_file" in training.launcher else ["--mixed_precision", "no"]
     own += ["--dynamo_backend", "no"]
     own += ["--log_dir", str(logs), "--tee", "3"]  # what each says goes to a file, too
-    worker = ["-m", "faithdiff.worker", *verb]
+    worker = ["-m", "faithdiff.cli.worker", *verb]
     return [sys.executable, "-m", LAUNCHER, *own, *training.launcher, *worker]
 
 

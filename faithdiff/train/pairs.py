@@ -18,8 +18,8 @@ from faithdiff.data.datasets import read_index
 from faithdiff.data.images import read_image
 from faithdiff.data.recorded import check_hq, check_lq, hq_hashes, lq_hashes
 from faithdiff.errors import UserError
-from faithdiff.layout import Layout
-from faithdiff.provenance import file_digest
+from faithdiff.study.layout import Layout
+from faithdiff.study.provenance import file_digest
 
 
 @dataclass(frozen=True)

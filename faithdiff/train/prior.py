@@ -15,18 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faithdiff import seeds
 from faithdiff.config import Profile, digest
 from faithdiff.data.datasets import read_index
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
+from faithdiff.models.objective import prediction_target, time_ids
 from faithdiff.models.prior import Prior, build_prior, load_prior
+from faithdiff.models.repeatable import compute_repeatably
 from faithdiff.models.text import Prompt, build_tokenizer
 from faithdiff.models.vae import start_from_patches
-from faithdiff.provenance import folder_digest
-from faithdiff.repeatable import compute_repeatably
+from faithdiff.study import seeds
+from faithdiff.study.provenance import folder_digest
 from faithdiff.train.cache import to_signed
 from faithdiff.train.loop import Job, train, write_log
-from faithdiff.train.objective import prediction_target, time_ids
 from faithdiff.train.pairs import corners, crops, pick, read_stack
 
 

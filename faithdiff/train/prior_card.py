@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from faithdiff import seeds
 from faithdiff.data.datasets import read_index
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
+from faithdiff.models.objective import prediction_target, time_ids
 from faithdiff.models.prior import Prior, load_prior
 from faithdiff.restore.schedule import make_scheduler, visited
+from faithdiff.study import seeds
 from faithdiff.train.cache import to_signed
-from faithdiff.train.objective import prediction_target, time_ids
 from faithdiff.train.pairs import read_stack
 from faithdiff.train.prior import untrained_prior
 

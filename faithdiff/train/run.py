@@ -12,13 +12,13 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from faithdiff.checkpoints import RUN, file_hashes
 from faithdiff.errors import RunError
-from faithdiff.files import write_text_atomic
-from faithdiff.integrity import with_checksum
-from faithdiff.locks import claimed
-from faithdiff.methods import Study
-from faithdiff.provenance import commit, hardware, packages
+from faithdiff.methods.method import Study
+from faithdiff.study.checkpoints import RUN, file_hashes
+from faithdiff.study.checksums import with_checksum
+from faithdiff.study.files import write_text_atomic
+from faithdiff.study.locks import claimed
+from faithdiff.study.provenance import commit, hardware, packages
 from faithdiff.train import pause
 from faithdiff.train.processes import launched_first
 from faithdiff.train.spent import Cost

@@ -10,12 +10,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from faithdiff import seeds
 from faithdiff.data.datasets import read_index
 from faithdiff.data.images import read_image
 from faithdiff.errors import UserError
-from faithdiff.methods import Restorer, Study
+from faithdiff.methods.method import Restorer, Study
 from faithdiff.restore.arrays import to_tensor
+from faithdiff.study import seeds
 
 IMAGES = 4
 TITLES = ("LQ", "restored", "HQ")

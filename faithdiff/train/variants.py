@@ -17,22 +17,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faithdiff import seeds
-from faithdiff.checkpoints import check_checkpoint
 from faithdiff.config import Group, Phase, Profile, Stage1, Training, Variant, digest
 from faithdiff.errors import CheckpointError, RunError
-from faithdiff.methods import Denoiser, Method, Restorer, Study
+from faithdiff.methods.method import Denoiser, Method, Restorer, Study
 from faithdiff.models.alignment import Alignment, Standardise
 from faithdiff.models.faithdiff import FaithDiff, build, load
 from faithdiff.models.lq_encoder import LQEncoder
+from faithdiff.models.objective import prediction_target
 from faithdiff.models.official import import_official
 from faithdiff.models.prior import Prior, load_prior
+from faithdiff.models.repeatable import compute_repeatably
 from faithdiff.models.weights import load_part
-from faithdiff.provenance import folder_digest
-from faithdiff.repeatable import compute_repeatably
+from faithdiff.study import seeds
+from faithdiff.study.checkpoints import check_checkpoint
+from faithdiff.study.provenance import folder_digest
 from faithdiff.train.cache import Batch, Cache
 from faithdiff.train.loop import Job, train, write_log
-from faithdiff.train.objective import prediction_target
 from faithdiff.train.prefetch import Prefetcher
 from faithdiff.train.processes import Processes, join
 from faithdiff.train.spent import Cost, measure

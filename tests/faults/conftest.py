@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 from faults.corrupt import call
 
 PROFILE = Path("config/test.yaml")

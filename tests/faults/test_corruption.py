@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from faithdiff.errors import FaithDiffError
-from faithdiff.integrity import read_checked
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 from faithdiff.score.cache import Cache
-from faithdiff.verify import repair, verify
+from faithdiff.study.checksums import read_checked
+from faithdiff.tracking.verify import repair, verify
 from faults.corrupt import call, cut, flip, named_command, tree
 
 CONFIG = ("--config", "config/test.yaml")

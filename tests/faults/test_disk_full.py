@@ -16,8 +16,8 @@ import pytest
 
 from faithdiff.data.images import read_image, write_png
 from faithdiff.errors import FaithDiffError
-from faithdiff.files import write_text_atomic
-from faithdiff.integrity import append_row, read_rows, write_summed
+from faithdiff.study.checksums import append_row, read_rows, write_summed
+from faithdiff.study.files import write_text_atomic
 from faults.corrupt import call, litter, tree
 
 CONFIG = ("--config", "config/test.yaml")

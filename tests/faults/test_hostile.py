@@ -26,7 +26,7 @@ from faithdiff.data.images import png_is_whole, read_image
 from faithdiff.degrade.dataset import degrade_dataset
 from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import ConfigError, FaithDiffError, ImageError, UserError
-from faithdiff.methods import Study
+from faithdiff.methods.method import Study
 from faithdiff.report.scores import load_scores
 from faults.corrupt import call, named_command, tree
 

@@ -12,8 +12,8 @@ import torch
 
 from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts
 from faithdiff.data.images import read_image, write_png
-from faithdiff.methods import Study
-from faithdiff.registry import find_method
+from faithdiff.methods.method import Study
+from faithdiff.methods.registry import find_method
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.score.metrics import prepare_all
 from faithdiff.score.protocols import definitions_of

@@ -125,7 +125,7 @@ rule report:
     benchmark:
         LOGS / "benchmarks" / "report" / "study.tsv"
     params:
-        code=code_digest("faithdiff.report.page.build"),
+        code=code_digest("faithdiff.page.build"),
         page=page_digest(),
         config=digest(
             profile.data.places,

@@ -1,0 +1,97 @@
+"""What the groups of commands share: the application, options, and two helpers.
+
+Each module beside this one is a group and a section of ``faithdiff --help``, named by its first
+line. Heavy imports happen inside the command that needs them, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from faithdiff.errors import UserError
+
+SECTIONS = ("study", "results", "models", "pictures", "external")  # modules beside this one
+
+
+class Sections(TyperGroup):
+    """Lists commands by the module that defines them, a section each."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for each module; a group of commands stands where its own are."""
+        rows: dict[str, list[tuple[str, str]]] = {name: [] for name in SECTIONS}
+        for name in self.list_commands(ctx):
+            command: Any = self.commands[name]
+            inside = command if command.callback else next(iter(command.commands.values()))
+            module = inside.callback.__module__.rpartition(".")[2]
+            rows[module].append((name, command.get_short_help_str(80)))
+        for section, listed in rows.items():
+            title = str(sys.modules[f"faithdiff.cli.{section}"].__doc__).splitlines()[0]
+            with formatter.section(title.rstrip(".")):
+                formatter.write_dl(listed)
+
+
+app = typer.Typer(
+    name="faithdiff",
+    cls=Sections,
+    help="The FaithDiff reproduction suite: each step of the study, and restoration of your own "
+    "pictures. `snakemake --cores all` runs the whole study.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+baseline = typer.Typer(
+    help="Methods that run outside of this process: official code, and commands of your own.",
+    epilog="Example: faithdiff baseline check diffbir --config config/released.yaml",
+    no_args_is_help=True,
+)
+method_app = typer.Typer(
+    help="The contract that every method keeps, yours included (docs/add-a-method.md).",
+    epilog="Example: faithdiff method check bicubic",
+    no_args_is_help=True,
+)
+app.add_typer(baseline, name="baseline")
+app.add_typer(method_app, name="method")
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="Profile to read.")]
+Method = Annotated[str, typer.Option(help="A key of `variants` or `baselines` in the profile.")]
+Seed = Annotated[int, typer.Option(help="Repetition of the training.")]
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="K/N", help="Every N-th image; left out: collect all."),
+]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="MINUTES",
+        envvar="FAITHDIFF_TIME_LIMIT",  # the workflow's way: a limit is no part of a rule's command
+        help="Stop before it with a saved state and exit code 75.",
+    ),
+]
+MINI = Path("config/mini.yaml")
+TableFormat = Literal["latex", "markdown", "csv", "html"]
+ReportFormat = Literal["terminal", "markdown", "json", "html"]
+
+
+def one_of(name: str, allowed: list[str], flag: str) -> str:
+    """Return the name if it is allowed.
+
+    Raises:
+        UserError: Names the flag and what is allowed.
+    """
+    if name not in allowed:
+        raise UserError(f"{flag}: {name!r} is not one of {', '.join(allowed)}")
+    return name
+
+
+def say(files: list[Path]) -> None:
+    """Print the files that a command wrote."""
+    for file in files:
+        print(file)

@@ -1,0 +1,150 @@
+"""Weights: fetch, import, export, the small prior."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from faithdiff.cli.app import (
+    MINI,
+    Config,
+    app,
+    one_of,
+)
+from faithdiff.errors import UserError
+from faithdiff.methods.method import Study
+
+
+@app.command(epilog="Example: faithdiff fetch --profile released")
+def fetch(
+    weights: Annotated[
+        list[str] | None, typer.Option(help="Metrics whose weights to fetch; default: all.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Fetch all that this profile needs: models, image sets.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Fetch the weights of this official baseline.")
+    ] = None,
+    config: Config = MINI,
+) -> None:
+    """Download metric weights, or all of a profile or of a baseline.
+
+    Resumes, verifies, unpacks, and says what a person must fetch and where to put it. This
+    and `faithdiff baseline prepare` are the only verbs that use the network.
+    """
+    from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts, needed_by
+    from faithdiff.data.fetch import fetch_all
+    from faithdiff.score.protocols import weights_needed
+
+    if profile is not None and weights:
+        raise UserError("--profile fetches everything, --weights a part of it; give one of them")
+    if profile is not None:
+        config = Path("config", f"{profile}.yaml")
+    study = Study.load(config)
+    read = study.profile
+    if baseline is not None:
+        from faithdiff.methods.external.prepare import artifacts_of
+
+        wanted = artifacts_of(study, baseline)
+    elif profile is None:
+        wanted = weights_needed(read, metrics=weights or None)
+    else:
+        wanted = needed_by(profile, load_artifacts(ARTIFACTS_FILE))
+    fetch_all(wanted, read.score.weights)
+
+
+@app.command(
+    "import",
+    epilog="Example: faithdiff import --weights weights/FaithDiff.bin "
+    "--unet-config prior/RealVisXL_V4.0/unet/config.json --out faithdiff-released",
+)
+def import_(
+    weights: Annotated[Path, typer.Option(help="The official single file (.bin, .safetensors).")],
+    unet_config: Annotated[Path, typer.Option(help="config.json of the base model's UNet.")],
+    out: Annotated[Path, typer.Option(help="Folder for unet/ lq_encoder/ alignment/.")],
+    prior: Annotated[
+        Path | None, typer.Option(help="The base model's folder: makes OUT a whole pipeline.")
+    ] = None,
+) -> None:
+    """Read official weights, with every tensor accounted for; nothing is skipped."""
+    from faithdiff.models.official import import_official
+    from faithdiff.restore.pipeline import save_pipeline
+
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out}: is not empty; give another folder, or delete it first")
+    model = import_official(weights, unet_config)
+    if prior is None:
+        model.save(out)
+    else:
+        save_pipeline(model, prior, out)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{out}: {count:,} parameters of {weights}")
+
+
+@app.command(
+    epilog="Example: faithdiff export --checkpoint checkpoints/paper/faithdiff/seed0 "
+    "--out FaithDiff.bin"
+)
+def export(
+    checkpoint: Annotated[Path, typer.Option(help="Folder that `faithdiff train` wrote.")],
+    out: Annotated[Path, typer.Option(help="File to write: .bin, or .safetensors.")],
+) -> None:
+    """Write a checkpoint as one file with the official names and shapes."""
+    from faithdiff.models.official import export_official
+
+    export_official(checkpoint, out)
+    print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
+
+
+@app.command(epilog="Example: faithdiff ship-prior --target prior/mini")
+def ship_prior(
+    target: Annotated[Path, typer.Option(help="Folder that receives the half-precision prior.")],
+    config: Config = MINI,
+) -> None:
+    """Write a trained prior in half precision, with its hash and training curve, for shipping."""
+    from faithdiff.train import prior
+
+    prior.ship(Study.load(config), target)
+
+
+@app.command(epilog="Example: faithdiff prior-card --picture docs/prior.png")
+def prior_card(
+    picture: Annotated[Path, typer.Option(help="Panels to draw (PNG).")],
+    config: Config = MINI,
+) -> None:
+    """Measure a prior before and after its training, on the prepared test sets."""
+    from faithdiff.train.prior_card import write_card
+
+    print(write_card(Study.load(config), picture), end="")
+
+
+@app.command(
+    epilog="Example: faithdiff bench-sampler --base config/sdxl --side 1024 --side 2048 "
+    "--device cuda --precision fp16 --tile 128 --compile"
+)
+def bench_sampler(
+    base: Annotated[Path, typer.Option(help="Folder with the configs of vae, unet, ...")] = Path(
+        "prior/mini"
+    ),
+    side: Annotated[
+        list[int] | None, typer.Option(help="Pixels of the result; repeatable.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 20,
+    tile: Annotated[int, typer.Option(min=2, help="Latent pixels; the stride is half.")] = 64,
+    tile_batch: Annotated[int, typer.Option(min=1, help="Tiles in one UNet pass.")] = 4,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Time the compiled UNet, too.")
+    ] = False,
+) -> None:
+    """Time the sampler with random weights against the one-tile loop of the released code."""
+    from faithdiff.planning.bench_sampler import Settings, run
+
+    one_of(device, ["cpu", "cuda"], "--device")
+    one_of(precision, ["fp32", "bf16", "fp16"], "--precision")
+    sides = tuple(side or [512])
+    run(Settings(base, sides, steps, tile, tile_batch, device, precision, compiled))

@@ -1,0 +1,55 @@
+"""What stands between a method outside of this process and its run: made, or named."""
+
+from __future__ import annotations
+
+import json
+
+from faithdiff.data.artifacts import Artifact
+from faithdiff.errors import UserError
+from faithdiff.methods.method import ExternalMethod, Study
+from faithdiff.methods.registry import find_method
+from faithdiff.study.files import write_text_atomic
+
+
+def prepare(study: Study, name: str) -> str:
+    """Get code and environment of a method, and leave a note of what they are.
+
+    Returns:
+        What is still missing, for the person who waits.
+    """
+    method = _external(study, name)
+    found = method.prepare(study)
+    write_text_atomic(json.dumps(found, indent=1) + "\n", study.layout.prepared(name))
+    return _report(name, method.needs(study))
+
+
+def check(study: Study, name: str) -> str:
+    """Say that a method can start.
+
+    Raises:
+        UserError: It cannot; says all that is missing, each with the way to get it.
+    """
+    problems = _external(study, name).needs(study)
+    if problems:
+        raise UserError(_report(name, problems).rstrip())
+    return _report(name, problems)
+
+
+def artifacts_of(study: Study, name: str) -> list[Artifact]:
+    """The weights that a method outside of this process reads."""
+    return _external(study, name).artifacts()
+
+
+def _external(study: Study, name: str) -> ExternalMethod:
+    method = find_method(study, name)
+    if not isinstance(method, ExternalMethod):
+        raise UserError(
+            f"{name}: runs inside the suite and needs no code or environment of its own"
+        )
+    return method
+
+
+def _report(name: str, problems: list[str]) -> str:
+    if not problems:
+        return f"{name}: ready\n"
+    return f"{name}: not ready\n" + "".join(f"  - {problem}\n" for problem in problems)

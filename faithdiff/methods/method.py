@@ -1,0 +1,239 @@
+"""What a method is: anything that turns LQ images into restored ones.
+
+A FaithDiff variant and a baseline meet the rest of the suite through the same two classes, and so
+does a method of the user's own. ``faithdiff/methods/registry.py`` finds them by name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from faithdiff.config import Profile, load_profile
+from faithdiff.config.yaml_file import check_own_name
+from faithdiff.data.artifacts import Artifact, check_shipped
+from faithdiff.errors import UserError
+from faithdiff.study.checkpoints import check_checkpoint
+from faithdiff.study.layout import Layout
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from faithdiff.models.prior import Prior
+    from faithdiff.models.text import Prompt
+    from faithdiff.train.spent import Cost
+
+
+@dataclass(frozen=True)
+class Study:
+    """A profile, the file it was read from, and where its files lie."""
+
+    profile: Profile
+    file: Path
+    layout: Layout
+
+    @classmethod
+    def load(cls, file: Path) -> Study:
+        """Read a study's profile.
+
+        Raises:
+            ConfigError: The profile does not fit, or has the name of another one.
+        """
+        profile = load_profile(file)
+        check_own_name(file, profile.profile)
+        return cls(profile, file, Layout(profile.profile))
+
+    @property
+    def prior_folder(self) -> Path:
+        """The prior that the study starts from: trained by its own rule, or shipped.
+
+        Raises:
+            CheckpointError: The shipped prior is not the one of ``config/artifacts.yaml``.
+            CorruptedError: The trained prior is not what its training wrote.
+        """
+        if self.profile.prior.source == "train":
+            check_checkpoint(self.layout.trained_prior)
+            return self.layout.trained_prior
+        check_shipped(self.profile.prior.path)
+        return self.profile.prior.path
+
+    def at_scale(self, scale: int) -> Study:
+        """The study with another `data.scale`, for a test set that has its own."""
+        data = self.profile.data.model_copy(update={"scale": scale})
+        return replace(self, profile=self.profile.model_copy(update={"data": data}))
+
+
+class Restorer(ABC):
+    """A method with its weights loaded, ready to restore."""
+
+    #: Images given to one call of :meth:`restore` at most; equal sizes only.
+    batch_size: int = 1
+
+    #: Called with (done, total) network passes of one call, where a method takes several.
+    progress: Callable[[int, int], None] | None = None
+
+    @abstractmethod
+    def restore(self, lq: Tensor, captions: list[str], seeds: list[int]) -> Tensor:
+        """Restore a batch; the result for one image must not depend on the others.
+
+        Args:
+            lq: ``(B, 3, h, w)`` float32 in [0, 1].
+            captions: One per image, possibly empty.
+            seeds: One per image: the source of all its noise.
+
+        Returns:
+            ``(B, 3, scale * h, scale * w)`` float32 in [0, 1].
+        """
+
+    def save_memory(self) -> str | None:
+        """Need less memory for one image from now on, at the same result.
+
+        Returns:
+            What it does now, for the log; None if there is nothing left to do.
+        """
+        return None
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A trained model on the study's prior, as the held-out denoising loss asks it.
+
+    Attributes:
+        see: What the model takes from enlarged LQ images ``(B, 3, H, W)`` in [-1, 1].
+        predict: Noise or velocity ``(B, C, h, w)`` from noisy latents, timesteps ``(B,)``, what
+            `see` gave, prompt and time ids.
+        captions: The captions by which the model denoises, from what `see` gave and those known.
+    """
+
+    see: Callable[[Tensor], Any]
+    predict: Callable[[Tensor, Tensor, Any, Prompt, Tensor], Tensor]
+    captions: Callable[[Any, list[str]], list[str]] = lambda _, known: known
+
+
+class Method(ABC):
+    """A method before its weights: how it is trained and loaded."""
+
+    #: Whether :meth:`train` must run before :meth:`load`.
+    trained: bool = False
+
+    #: Whether it denoises latents of the study's prior, so that :meth:`denoiser` gives a model.
+    denoises: bool = False
+
+    def train(self, study: Study, seed: int, folder: Path, state: Path) -> Cost:
+        """Train one repetition and write its weights and ``training.csv`` into `folder`.
+
+        Args:
+            state: Folder for resumable states; removed by the caller after success.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not trained")
+
+    @abstractmethod
+    def load(self, study: Study, folder: Path) -> Restorer:
+        """Load the weights that :meth:`train` wrote into `folder`."""
+
+    def denoiser(self, study: Study, folder: Path) -> Denoiser:
+        """Load the same weights for the held-out denoising loss."""
+        raise NotImplementedError(f"{type(self).__name__} does not denoise latents of the prior")
+
+    def untrained(self, study: Study, prior: Prior) -> Denoiser | None:
+        """Build the model on a prior as its last stage finds it; None if nothing trains it so.
+
+        Only what that stage trains asks for gradients. The prior may be without memory (PyTorch's
+        meta device): operations are counted that way.
+        """
+        return None
+
+    @abstractmethod
+    def settings(self, study: Study) -> dict[str, Any]:
+        """Everything besides the weights that decides an output, as plain values."""
+
+    def check(self, study: Study) -> None:  # noqa: B027 - most methods go with every profile
+        """Refuse, before the first job, a profile with which this method cannot work.
+
+        Raises:
+            ConfigError: Names the field and the way out.
+        """
+
+    def needs(self, study: Study) -> list[str]:
+        """What is missing before a run, each with the way to get it; empty when it can start."""
+        return []
+
+    def state(self, study: Study) -> Any:
+        """What a workflow compares to decide whether to restore again; cheap, and reads little."""
+        return self.settings(study)
+
+    def record(self) -> dict[str, Any]:
+        """What the manifest says of a run besides: parameters, versions, memory, exit codes."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to restore, and the key of its result."""
+
+    name: str
+    lq: Path
+    lq_sha256: str
+    caption: str
+    seed: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """A test set at a level and repetition, with a folder to work in."""
+
+    dataset: str
+    level: str
+    seed: int  # repetition
+    work: Path
+
+
+Keep = Callable[[Item, "NDArray[np.uint8]"], None]
+
+
+class ExternalMethod(Method):
+    """A method that works on folders, outside of this process; its images may fail one by one."""
+
+    def keyed(self, place: Place, items: list[Item]) -> list[Item]:
+        """Give the items keys over all that decides their results besides :meth:`settings`."""
+        return items
+
+    @abstractmethod
+    def restore_folder(
+        self, study: Study, place: Place, items: list[Item], missing: list[Item], keep: Keep
+    ) -> dict[str, str]:
+        """Restore the images of a test set that are missing.
+
+        Args:
+            study: At the scale of the test set.
+            place: What is restored.
+            items: All images of the test set.
+            missing: Those without a result in the store.
+            keep: To be called with each result, ``(H, W, 3)`` uint8, as soon as it is there.
+
+        Returns:
+            Why images of `missing` have no result, by name; all others were kept.
+
+        Raises:
+            FaithDiffError: Nothing can come of it: what is wrong, and the way out.
+        """
+
+    def prepare(self, study: Study) -> dict[str, Any]:
+        """Get what a run needs beside weights: code, environment; returns what was found."""
+        return {}
+
+    def artifacts(self) -> list[Artifact]:
+        """The files from outside that it reads."""
+        return []
+
+    def load(self, study: Study, folder: Path) -> Restorer:
+        raise UserError(
+            f"{type(self).__name__} runs outside of this process; it restores test sets "
+            "(faithdiff restore-sets), not single images"
+        )

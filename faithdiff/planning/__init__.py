@@ -1,0 +1,1 @@
+"""What a study will do before it starts: checks, jobs, hours, memory, disk; and benchmarks."""

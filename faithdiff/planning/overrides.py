@@ -1,0 +1,200 @@
+"""The study that a call of snakemake asks for: a profile, and what its options change of it.
+
+`snakemake --config seeds=[0,1,2]` and `--configfile FILE` override keys of a profile. A study of
+other settings is another study: it gets a name, and with it folders of its own, and a profile file
+``config/<name>.yaml``, from which its jobs and every other command read it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from faithdiff.config import Profile, digest, load_profile
+from faithdiff.config.yaml_file import Layer, Layers, dump_yaml, merge, plain_value, read_yaml
+from faithdiff.errors import ConfigError
+from faithdiff.methods.method import Study
+from faithdiff.study.files import write_text_atomic
+from faithdiff.study.layout import Layout
+
+CONFIG = Path("config")
+COMMAND_LINE = Path("--config")
+# Keys of a call that are none of a profile: which profile, the name of a study with overrides, and
+# the minutes that a training may take.
+OWN = ("profile", "name", "time_limit")
+OVERRIDABLE = tuple(key for key in Profile.model_fields if key not in OWN)
+HEADER = (
+    "# Written by snakemake for a study with other settings than the profile that it extends.\n"
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a call of snakemake asks for.
+
+    Attributes:
+        study: The study with all overrides; its file may have to be written.
+        base: The file of the profile whose settings are overridden, or the study's own.
+        time_limit: Minutes that a training may take; None: as many as it takes.
+        text: What the study's file has to say; None where nothing has to be written.
+    """
+
+    study: Study
+    base: Path
+    time_limit: float | None = None
+    text: str | None = None
+
+    @property
+    def note(self) -> str | None:
+        """What a person should know before the first job: where the results will be."""
+        if self.study.file == self.base:
+            return None
+        return (
+            f"{self.base} with other settings is the study {self.study.profile.profile!r}: its "
+            f"profile is {self.study.file}, its results go to {self.study.layout.results}/. "
+            "Another name: --config name=NAME"
+        )
+
+    @property
+    def named(self) -> Study:
+        """The study, called as its settings were given, for the messages of checks."""
+        if self.study.file == self.base:
+            return self.study
+        return replace(self.study, file=Path(f"{self.base} with the settings of this call"))
+
+    def write(self) -> None:
+        """Write the profile of a study with overrides, for its jobs to read."""
+        if self.text is not None:
+            write_text_atomic(self.text, self.study.file)
+
+
+def asked_for(command_line: Mapping[str, Any], files: Sequence[Path]) -> Asked:
+    """Resolve the options of a call of snakemake.
+
+    Args:
+        command_line: The entries of ``--config``, as Snakemake read them.
+        files: Those of ``--configfile``, in the order given.
+
+    Raises:
+        ConfigError: A key is unknown, a value does not fit, or the name belongs to another study.
+    """
+    layers = [_command_line(command_line), *(_config_file(file) for file in reversed(files))]
+    own = {key: _first(key, layers) for key in OWN}
+    base = profile_file(own["profile"])
+    # A profile that is given as --configfile overrides nothing of itself.
+    layers = [layer for layer in layers if layer.file.resolve() != base.resolve()]
+    for layer in layers:
+        _check_keys(layer)
+    limit = _minutes(own["time_limit"])
+    over = [Layer(layer.file, _without_own(layer.data)) for layer in layers]
+    plain = Study.load(base)
+    if own["name"] is None and load_profile(base, *over) == plain.profile:
+        return Asked(plain, base, limit)
+    changes: dict[str, Any] = {}
+    for layer in reversed(over):
+        changes = merge(changes, layer.data, keep_nulls=True)
+    name = str(own["name"] or "-".join([base.stem, *sorted(changes)[:3], digest(changes)[:6]]))
+    profile = load_profile(base, Layer(Path("--config name"), {"profile": name}), *over)
+    study = Study(profile, CONFIG / f"{name}.yaml", Layout(name))
+    return Asked(study, base, limit, _to_write(study, base, changes))
+
+
+def profile_file(name: Any) -> Path:
+    """The file of a profile by name; None is the default profile.
+
+    Raises:
+        ConfigError: There is none; names the one that may be meant.
+    """
+    file = CONFIG / f"{'mini' if name is None else name}.yaml"
+    if file.is_file():
+        return file
+    others = {other.stem: other.read_text(encoding="utf-8") for other in CONFIG.glob("*.yaml")}
+    known = sorted(stem for stem, text in others.items() if "\nprofile:" in f"\n{text}")
+    raise ConfigError(
+        f"profile={name}: there is no {file}{_hint(str(name), known)} "
+        f"(there are: {', '.join(known) or 'none'})"
+    )
+
+
+def _command_line(entries: Mapping[str, Any]) -> Layer:
+    """The entries of ``--config``."""
+    for key, value in entries.items():
+        if value is None:
+            raise ConfigError(f"--config {key}=: has no value")
+    return Layer(COMMAND_LINE, {key: _typed(value, key) for key, value in entries.items()})
+
+
+def _typed(value: Any, key: str) -> Any:
+    """A value of ``--config``: Snakemake leaves whatever stands in brackets a text."""
+    if isinstance(value, Mapping):
+        return {str(name): _typed(part, key) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_typed(part, key) for part in value]
+    return plain_value(value, f"--config {key}") if isinstance(value, str) else value
+
+
+def _config_file(file: Path) -> Layer:
+    """A file of ``--configfile``, named as seen from here."""
+    here = Path.cwd()
+    named = file.relative_to(here) if file.is_relative_to(here) else file
+    content = Layers.read(named).layers
+    data = content[0].data
+    if not isinstance(data, dict):
+        raise ConfigError(f"{named}: must be a group of keys, not {data!r}")
+    home = CONFIG / f"{data.get('profile', named.stem)}.yaml"
+    if len(content) > 1 and named.resolve() != home.resolve():
+        raise ConfigError(
+            f"{named}: is a profile, since it extends {content[1].file}; put it at {home} and run: "
+            f"snakemake --config profile={home.stem}"
+        )
+    return content[0]
+
+
+def _first(key: str, layers: Sequence[Layer]) -> Any:
+    return next((layer.data[key] for layer in layers if key in layer.data), None)
+
+
+def _check_keys(layer: Layer) -> None:
+    for key in layer.data:
+        if key not in OWN and key not in OVERRIDABLE:
+            raise ConfigError(
+                f"{layer.file}: {key}: unknown key{_hint(str(key), [*OWN, *OVERRIDABLE])} "
+                f"(allowed: {', '.join(OWN)}; and of the profile: {', '.join(OVERRIDABLE)})"
+            )
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _without_own(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key not in OWN}
+
+
+def _minutes(limit: Any) -> float | None:
+    number = isinstance(limit, int | float) and not isinstance(limit, bool)
+    if limit is None or (number and limit > 0):
+        return limit
+    raise ConfigError(f"--config time_limit={limit}: must be a number of minutes above 0")
+
+
+def _to_write(study: Study, base: Path, changes: dict[str, Any]) -> str | None:
+    """The text of the study's own profile, or None if it is there already.
+
+    Raises:
+        ConfigError: Another profile has this name.
+    """
+    content = {"extends": base.name, "profile": study.profile.profile, **changes}
+    if not study.file.exists():
+        return HEADER + dump_yaml(content)
+    if read_yaml(study.file.read_text(encoding="utf-8"), str(study.file)) == content:
+        return None
+    raise ConfigError(
+        f"{study.file}: is there and has other settings than this call; give this study another "
+        "name with: --config name=NAME, or run that profile as it is with: "
+        f"--config profile={study.file.stem}"
+    )

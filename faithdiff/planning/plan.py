@@ -1,0 +1,416 @@
+"""What a profile will do, before anything starts: images, jobs, memory, disk, download and hours.
+
+Costs of trainings are counted (:mod:`faithdiff.train.cost`); hours divide them by the rate of this
+machine's processor or GPU, measured by a matrix product, or by a rate that the caller names. Costs
+of degradation, restoration and scoring are not counted: `faithdiff bench` measures those.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from faithdiff.config import Dataset, FolderSet, Group, MixtureSet, Stage1
+from faithdiff.data.artifacts import Artifact, lacking, quick_state
+from faithdiff.data.fetch import RAW
+from faithdiff.data.images import scan
+from faithdiff.errors import UserError
+from faithdiff.methods.method import Study
+from faithdiff.planning.checks import check_study
+from faithdiff.planning.resources import Sizes
+from faithdiff.planning.workload import Job, counts, critical_path, jobs_of, wall_hours
+from faithdiff.score.protocols import files_needed
+from faithdiff.train.cost import Costs, Phase
+
+GIB, GB = 2**30, 1e9
+# The card that the paper names, for a profile on GPUs where none is here: its data sheet's dense
+# products in float32 and in 16 bits.
+ABSENT = "A800, as published (no GPU is here)"
+ABSENT_PEAK = {"fp32": 19.5e12, "bf16": 312e12, "fp16": 312e12}
+UTILISATION = 0.4
+SIDE = 4096  # of the matrices that measure a GPU; a processor gets smaller ones
+
+
+@dataclass(frozen=True)
+class Run:
+    """One optimisation of the study, over all repetitions."""
+
+    name: str
+    groups: tuple[Group, ...]
+    updates: int
+    repetitions: int
+    cost: Phase
+
+
+class Plan:
+    """The figures of a profile."""
+
+    def __init__(
+        self, study: Study, tflops: float | None, utilisation: float, gpus: int | None = None
+    ) -> None:
+        self.study = study
+        self.profile = study.profile
+        self.costs = Costs(study.profile)
+        self.peak = self._peak(tflops)
+        self.utilisation = utilisation
+        self.gpus = gpus
+        self.sizes = Sizes(study.file)
+        self.jobs = jobs_of(study)
+
+    def lines(self) -> Iterator[str]:
+        """The page, line by line."""
+        profile = self.profile
+        yield f"# Plan of {self.study.file}\n"
+        yield from self._images()
+        yield from self._runs()
+        yield from self._memory()
+        yield from self._disk()
+        yield from self._cluster()
+        yield from self._download()
+        uncounted = ", ".join([*self._uncounted(), "degradation", "restoration", "scoring"])
+        yield (
+            f"\nNot counted: {uncounted}; "
+            f"`faithdiff bench --config {self.study.file}` measures what can run here."
+        )
+        if self.runs and profile.training.processes > 1:
+            yield f"Trainings start {profile.training.processes} processes by `accelerate launch`."
+
+    def _uncounted(self) -> list[str]:
+        names = [n for n, b in self.profile.baselines.items() if b.trained]
+        return names + (["the prior"] if self.profile.prior.source == "train" else [])
+
+    # --- Data -------------------------------------------------------------------------------
+
+    def _images(self) -> Iterator[str]:
+        data = self.profile.data
+        yield "## Images\n\n| set | images | versions |\n|---|--:|---|"
+        sets: dict[str, tuple[Dataset, list[str]]] = {}
+        if self.profile.learns:
+            sets["train"] = (data.train, [data.train_level])
+        sets |= {name: (test, data.levels_of(name)) for name, test in data.test.items()}
+        if self.profile.prior.source == "train":
+            sets["prior"] = (self.profile.prior.training.data, [])
+        for name, (dataset, levels) in sets.items():
+            count = _images_in(dataset)
+            yield f"| {name} | {'not there yet' if count is None else count} | {' '.join(levels)} |"
+
+    # --- Trainings --------------------------------------------------------------------------
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Every stage 1 and every phase of every variant."""
+        profile, training = self.profile, self.profile.training
+        runs: list[Run] = []
+
+        def add(
+            name: str, recipe: Stage1, groups: list[Group], updates: int, objective: str
+        ) -> None:
+            cost = self.costs.phase(recipe, groups, objective)
+            runs.append(Run(name, tuple(groups), updates, len(profile.seeds), cost))
+
+        for name in [name for name in profile.recipes if name in profile.pretrained]:
+            only: list[Group] = ["alignment"]
+            add(f"stage 1 {name}", profile.recipes[name], only, training.stage1_steps, "denoising")
+        for name, variant in profile.variants.items():
+            if variant.weights is not None:
+                continue
+            recipe, updates = profile.recipes[variant.recipe], profile.phase_updates(name)
+            for phase, count in zip(variant.phases, updates, strict=True):
+                add(name, recipe, phase.train, count, phase.objective)
+        return runs
+
+    def hours(self, run: Run) -> float:
+        """Hours of one repetition at the assumed rate, over all processes."""
+        training = self.profile.training
+        work = (run.cost.flops + run.cost.recomputed) * training.batch_size * run.updates
+        return work / (self.peak[1] * self.utilisation * training.processes) / 3600
+
+    def _runs(self) -> Iterator[str]:
+        training = self.profile.training
+        if not self.runs:
+            yield "\n## Trainings\n\nNone is counted."
+            return
+        shape = (
+            f"{training.batch_size} images per update = micro_batch {training.micro_batch} x "
+            f"accumulation {training.micro_batches // training.processes} x processes "
+            f"{training.processes}, {training.crop} px, {training.precision}"
+        )
+        yield f"\n## Trainings\n\n{shape}.\n"
+        yield (
+            "| training | trains | parameters trained | updates | images seen "
+            "| TFLOP per update | recomputed | hours | repetitions |"
+        )
+        yield "|---|---|--:|--:|--:|--:|--:|--:|--:|"
+        for run in self.runs:
+            update, again = (
+                f"{flops * training.batch_size / 1e12:.4g}"
+                for flops in (run.cost.flops, run.cost.recomputed)
+            )
+            yield (
+                f"| {run.name} | {' '.join(run.groups)} | {run.cost.trained:,} | {run.updates:,} "
+                f"| {run.updates * training.batch_size:,} | {update} | {again} "
+                f"| {self.hours(run):.3g} | {run.repetitions} |"
+            )
+        total = sum(self.hours(run) * run.repetitions for run in self.runs)
+        name, peak = self.peak
+        yield (
+            f"\nTogether {total:.3g} hours on {training.processes} x {name}: {peak / 1e12:.3g} "
+            f"TFLOP/s at an assumed utilisation of {self.utilisation:.0%} (--tflops, "
+            "--utilisation). Forward operations are counted, a backward pass is taken as one or two"
+            " forward passes."
+        )
+
+    def _peak(self, tflops: float | None) -> tuple[str, float]:
+        if tflops is not None:
+            return "a device as named", tflops * 1e12
+        if self.profile.device == "cuda" and not torch.cuda.is_available():
+            return ABSENT, ABSENT_PEAK[self.profile.training.precision]
+        low = self.profile.device == "cuda" and self.profile.training.precision != "fp32"
+        return _measure(self.profile.device, torch.bfloat16 if low else torch.float32)
+
+    # --- Memory, disk, download -------------------------------------------------------------
+
+    def _memory(self) -> Iterator[str]:
+        training = self.profile.training
+        run = max(self.runs, key=lambda run: sum(self.memory(run.cost).values()), default=None)
+        if run is None:
+            return
+        parts = self.memory(run.cost)
+        total = sum(parts.values())
+        yield f"\n## Memory per process, of the largest training ({run.name})\n"
+        yield "| part | GiB |\n|---|--:|"
+        for name, size in parts.items():
+            yield f"| {name} | {size / GIB:.3g} |"
+        yield f"| **together** | **{total / GIB:.3g}** |"
+        if training.processes > 1:
+            shared = zero2(run.cost, training.processes) + parts[ACTIVATIONS]
+            yield (
+                "\nFor comparison, the released code's ZeRO-2 over as many processes: 2 B x "
+                "parameters + (2 + 4 + 8) B x trained / processes + activations = "
+                f"{shared / GIB:.3g} GiB."
+            )
+        if torch.cuda.is_available() and self.profile.device == "cuda":
+            size = torch.cuda.get_device_properties(0).total_memory
+            if total > size:
+                yield (
+                    f"\nThe GPU has {size / GIB:.3g} GiB: too little. gradient_checkpointing: true "
+                    "and precision: bf16 lower the activations; so does a smaller micro_batch, "
+                    "which `attention: released` makes a setting of the method."
+                )
+
+    def memory(self, cost: Phase) -> dict[str, float]:
+        """Bytes on the device of one process, part by part."""
+        training = self.profile.training
+        shares = training.processes if training.shard_optimiser else 1
+        of = f" / {shares} processes" if shares > 1 else ""
+        parts = {
+            "weights, 4 B x parameters": 4.0 * cost.parameters,
+            "gradients, 4 B x trained": 4.0 * cost.trained,
+            f"AdamW, 8 B x trained{of}": 8.0 * cost.trained / shares,
+        }
+        if training.weights == "ema":
+            parts["averaged weights, 4 B x parameters"] = 4.0 * cost.parameters
+        if training.precision != "fp32":
+            parts[f"weights in {training.precision}, 2 B x parameters"] = 2.0 * cost.parameters
+        parts[ACTIVATIONS] = cost.activations
+        return parts
+
+    def _disk(self) -> Iterator[str]:
+        profile = self.profile
+        first = [run for run in self.runs if run.name not in profile.variants]
+        aligned = sum(4.0 * run.cost.trained * run.repetitions for run in first)
+        phases = self._states
+        yield "\n## Disk\n\n| what | GB |\n|---|--:|"
+        yield f"| checkpoints of {len(profile.variants)} variants | {self._checkpoints / GB:.3g} |"
+        if not self.runs:
+            yield from self._restored()
+            return
+        yield f"| stage 1 | {aligned / GB:.3g} |"
+        yield (
+            f"| states of one running training, {phases - 1} and one being written "
+            f"| {phases * self._state / GB:.3g} |"
+        )
+        count = _images_in(profile.data.train)
+        pair = self._encoded_pair()
+        if count is None:
+            yield f"| encoded training set, per 1,000 images | {1000 * pair / GB:.3g} |"
+        else:
+            yield f"| encoded training set | {count * pair / GB:.3g} |"
+        yield from self._restored()
+
+    def _restored(self) -> Iterator[str]:
+        profile = self.profile
+        tests = {name: _images_in(test) for name, test in profile.data.test.items()}
+        known = sum(tests[name] or 0 for name, _ in profile.data.places)
+        restored = known * len(profile.methods) * len(profile.seeds)
+        unknown = " and those of sets that are not there yet" if None in tests.values() else ""
+        yield f"| restored images: {restored:,}{unknown} | not counted |"
+
+    @cached_property
+    def _checkpoints(self) -> float:
+        """Bytes of the trained or imported weights of all variants."""
+        profile = self.profile
+        total = 0.0
+        for variant in profile.variants.values():
+            phase = variant.phases[-1]
+            cost = self.costs.phase(profile.recipes[variant.recipe], phase.train, phase.objective)
+            total += 4.0 * cost.parameters * len(profile.seeds)
+        return total
+
+    @property
+    def _state(self) -> float:
+        """Bytes of the largest resumable state."""
+        copies = 2 if self.profile.training.weights == "ema" else 1
+        sizes = (4.0 * copies * r.cost.parameters + 8.0 * r.cost.trained for r in self.runs)
+        return max(sizes, default=0.0)
+
+    @property
+    def _states(self) -> int:
+        """States that a running training keeps at most, the one being written included."""
+        return 1 + max((len(v.phases) for v in self.profile.variants.values()), default=1)
+
+    def _encoded_pair(self) -> float:
+        """Bytes of one image of the least size (a crop) in the encoded training set."""
+        profile, unet = self.profile, self.costs.prior.unet.config
+        pixels = 3 * profile.training.crop**2 * (1 + 1 / profile.data.scale**2)
+        latents = 8 * unet.in_channels * (profile.training.crop / self.costs.prior.factor) ** 2
+        pooled = unet.projection_class_embeddings_input_dim - 6 * unet.addition_time_embed_dim
+        text = profile.prior.text_encoder.length * unet.cross_attention_dim + pooled
+        return pixels + latents + 4 * text
+
+    # --- A cluster --------------------------------------------------------------------------
+
+    def _cluster(self) -> Iterator[str]:
+        counted = ", ".join(f"{number} {rule}" for rule, number in counts(self.jobs).items())
+        on_gpus = sum(job.gpus > 0 for job in self.jobs)
+        yield f"\n## Jobs\n\n{len(self.jobs)} jobs, {on_gpus} of them on GPUs: {counted}."
+        yield f"`snakemake -n --config profile={self.study.file.stem}` says which are left."
+        if self.gpus is None:
+            return
+        if on_gpus == 0:
+            raise UserError(
+                f"--gpus {self.gpus}: {self.study.file}: device is cpu, no job needs one"
+            )
+        gpus = self.gpus
+        asked = sum(job.gpus * self._asked(job) for job in self.jobs)
+        most = wall_hours(self.jobs, self._asked, gpus)
+        yield f"\n### On a cluster of {gpus} GPUs\n\n| | |\n|---|--:|"
+        if self.runs:
+            trained = sum(job.gpus * self._trained(job) for job in self.jobs)
+            takes = wall_hours(self.jobs, self._trained, gpus)
+            chain = critical_path(self.jobs, self._trained)
+            yield f"| GPU-hours of the trainings counted above | {trained:,.0f} |"
+            yield f"| these trainings alone, as GPUs become free | {takes:,.0f} hours |"
+            yield f"| their longest chain, which no number of GPUs shortens | {chain:,.0f} hours |"
+        yield f"| GPU-hours that all jobs may take (config/resources.yaml) | {asked:,.0f} |"
+        yield f"| all jobs, if each takes all that it may | {most:,.0f} hours |"
+        at_once = max(1, gpus // self.profile.training.processes) if self.runs else 0
+        states = at_once * self._states * self._state
+        yield (
+            f"| disk: checkpoints, and the states of {at_once} trainings at once "
+            f"| {(self._checkpoints + states) / GB:,.0f} GB |"
+        )
+        yield (
+            "\nWhat is not counted takes no time in the hours of trainings. In no figure is "
+            "a job sent twice, nor does one wait for other users of the cluster."
+        )
+
+    def _trained(self, job: Job) -> float:
+        """Hours of a training that is counted; no time for any other job."""
+        name = job.name.split(" ")[0]
+        run = {"pretrain_alignment": f"stage 1 {name}", "train_variant": name}.get(job.rule)
+        return sum(self.hours(found) for found in self.runs if found.name == run)
+
+    def _asked(self, job: Job) -> float:
+        """Hours that a job asks the queue for, at its first attempt."""
+        return self.sizes.of(job.size or job.rule).runtime / 60
+
+    def _download(self) -> Iterator[str]:
+        artifacts = files_needed(self.profile)
+        roots = {"weights": self.profile.score.weights, "data": RAW}
+        fetched = [a for a in artifacts if a.package is None]
+        missing = [a for a in fetched if not _is_here(a, roots[a.root])]
+        size, left = (sum(a.megabytes for a in some) for some in (fetched, missing))
+        yield (
+            f"\n## Download\n\n{len(fetched)} files of config/artifacts.yaml, {size:,.0f} MB; "
+            f"{len(missing)} of them are not here yet, {left:,.0f} MB: "
+            f"{', '.join(a.name for a in missing) or 'none'}"
+        )
+        states = [(a, _installed(a, roots[a.root])) for a in artifacts if a.package]
+        if states:
+            lacks = lacking(states, "")
+            yield (
+                f"\n{sum(found == 'ok' for _, found in states)} of {len(states)} files come with "
+                f"installed packages{f'; the study {lacks}' if lacks else ''}"
+            )
+
+
+ACTIVATIONS = "activations of a micro-batch, estimated"
+
+
+def zero2(cost: Phase, processes: int) -> float:
+    """Bytes of weights, gradients and optimiser where DeepSpeed shards the last two (ZeRO-2)."""
+    return 2.0 * cost.parameters + 14.0 * cost.trained / processes
+
+
+def _is_here(artifact: Artifact, root: Path) -> bool:
+    folder = artifact.folder(root)
+    return artifact.file(root).is_file() or (folder is not None and folder.is_dir())
+
+
+def _installed(artifact: Artifact, root: Path) -> str:
+    """The state of a package's file by its size: a plan hashes nothing."""
+    found = quick_state(artifact, root)
+    if found in (artifact.sha256, "missing"):
+        return "missing" if found == "missing" else "ok"
+    return f"corrupt: {found}"
+
+
+def _images_in(dataset: Dataset) -> int | None:
+    """Images of a set, before they are cut; None for a folder that is not there yet."""
+    if isinstance(dataset, MixtureSet):
+        parts = [_images_in(part) for part in dataset.parts.values()]
+        return None if None in parts else sum(part or 0 for part in parts)
+    if not isinstance(dataset, FolderSet):
+        return dataset.count
+    if not dataset.path.is_dir():
+        return None
+    return len(scan(dataset.path, dataset.recursive).by_name())
+
+
+def _measure(device: str, dtype: torch.dtype) -> tuple[str, float]:
+    """Operations per second of a large matrix product."""
+    from faithdiff.study.provenance import hardware
+
+    torch.set_num_threads(1)
+    side = SIDE if device == "cuda" else SIDE // 4
+    matrix = torch.ones(side, side, device=device, dtype=dtype)
+    rates = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        for _ in range(products := 20 if device == "cuda" else 1):
+            matrix @ matrix
+        if device == "cuda":
+            torch.cuda.synchronize()
+        rates.append(products * 2 * side**3 / (time.perf_counter() - begun))
+    machine = hardware()
+    used = machine["gpus"][0] if device == "cuda" else f"one core of {machine['processor']}"
+    return f"{used}, measured", max(rates)
+
+
+def write_plan(
+    file: Path, tflops: float | None, utilisation: float, gpus: int | None = None
+) -> str:
+    """The plan of a profile as Markdown; counts only, starts nothing.
+
+    Raises:
+        UserError: The study needs more GPUs at once than `gpus`, or none at all.
+    """
+    study = Study.load(file)
+    check_study(study)
+    return "\n".join(Plan(study, tflops, utilisation, gpus).lines()) + "\n"

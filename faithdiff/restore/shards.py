@@ -1,0 +1,79 @@
+"""Shares of the images of a method and seed, for machines that work side by side.
+
+A share is a job of its own that leaves its images, or their values, in the store and then a
+record of what it did and where. The job that follows finds everything made and only collects it,
+so a study is the same bytes however many shares there were.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from faithdiff.errors import RunError, UserError
+from faithdiff.study.files import write_text_atomic
+from faithdiff.study.layout import Layout
+from faithdiff.study.provenance import hardware, packages
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Number `number` of `of` shares, from 1."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read ``K/N``.
+
+        Raises:
+            UserError: It is not that, or K is not one of 1..N.
+        """
+        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        shard = cls(int(found[1]), int(found[2])) if found else None
+        if shard is None or not 1 <= shard.number <= shard.of:
+            raise UserError(f"--shard {text}: is not K/N with 1 <= K <= N, such as 2/7")
+        return shard
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """Every n-th item; the shares of all shards are all items."""
+        return list(items[self.number - 1 :: self.of])
+
+
+def write_record(file: Path, places: dict[str, dict[str, Any]]) -> None:
+    """Record a finished share.
+
+    Args:
+        places: ``{"<dataset>/<level>": {"made": images, "seconds": ...}}``.
+    """
+    record = {"places": places, "hardware": hardware(), "packages": packages()}
+    write_text_atomic(json.dumps(record, indent=1) + "\n", file)
+
+
+def read_records(layout: Layout, job: str, method: str, seed: int, of: int) -> list[dict[str, Any]]:
+    """Records of all shares of a job, in their order; none if there is one share only.
+
+    Raises:
+        RunError: One is missing or corrupted.
+    """
+    if of == 1:
+        return []
+    records = []
+    for number in range(1, of + 1):
+        file = layout.shard(job, method, seed, number, of)
+        verb = "restore-sets" if job == "restore" else job
+        try:
+            records.append(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            raise RunError(
+                f"{file}: is missing or corrupted; make it again with: faithdiff {verb} "
+                f"--method {method} --seed {seed} --shard {number}/{of}"
+            ) from None
+    return records
