@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from faithdiff.claims.schema import load_claims
+from faithdiff.methods.method import Study
+from faithdiff.train.cost import last_stage
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -63,6 +65,20 @@ def test_numbers_of_the_guide_are_those_of_the_claims() -> None:
     tables = set(re.findall(r"\(\.\./(results/[\w/-]+/curve-[\w-]+\.md)\)", curves))
     in_tables = {text for file in tables for text in differences(committed(file))}
     assert len(tables) >= 6 and differences(curves) and differences(curves) <= in_tables
+    means = re.findall(r"(?<![\d.])\.\d{4}\b", curves)
+    text = " ".join(map(committed, tables))
+    assert len(means) > 10 and [mean for mean in means if f" 0{mean}" not in text] == []
+
+
+def test_operations_that_the_guide_compares_are_the_counted_ones() -> None:
+    guide = " ".join((ROOT / "docs" / "reading-the-results.md").read_text("utf-8").split())
+    study = Study.load(Path("config/mini-curves.yaml"))
+    counts = {name: last_stage(study, name) for name in ("faithdiff", "frozen", "supir")}
+    frozen, supir = (round(100 * counts[n] / counts["faithdiff"]) for n in ("frozen", "supir"))
+    assert (
+        f"an update of the frozen prior costs {frozen} % of one of FaithDiff, "
+        f"one of SUPIR (controlled) {supir} %" in guide
+    )
 
 
 def differences(page: str) -> set[str]:
