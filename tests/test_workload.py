@@ -125,9 +125,9 @@ def test_a_time_limit_reaches_a_training(
     assert "FAITHDIFF_TIME_LIMIT" in said and "valid number" in said
 
 
-def test_on_one_machine_no_two_jobs_share_a_gpu() -> None:
-    # profiles/default has one GPU: a training of two processes asks for as many as there are
-    assert "gpu=1" in resources_of(dry_run("paper"), "train_variant")
+def test_on_one_machine_a_training_asks_for_a_gpu_for_each_process() -> None:
+    # Which cards they are is tests/test_gpus.py.
+    assert "gpu=2" in resources_of(dry_run("paper"), "train_variant")
 
 
 def resources_of(said: str, rule: str) -> set[str]:
@@ -264,7 +264,7 @@ def test_only_commands_are_prepared(
 
 def test_plan_of_a_cluster() -> None:
     page = write_plan(Path("config/paper.yaml"), 312, 0.4, gpus=8)
-    assert re.search(r"^69 jobs, 53 of them on GPUs: .*7 train_variant", page, re.MULTILINE)
+    assert re.search(r"^69 jobs, 52 of them on GPUs: .*7 train_variant", page, re.MULTILINE)
     together = float(re.search(r"Together ([\d.]+) hours on 2 x", page)[1])  # type: ignore[index]
     gpu_hours = int(
         re.search(r"GPU-hours of the trainings counted above \| ([\d,]+)", page)[1].replace(",", "")  # type: ignore[index]

@@ -6,12 +6,14 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from faithdiff.planning import workload
+from faithdiff.planning.workload import most_gpus
 from faithdiff.claims.schema import CLAIMS
 from faithdiff.study.checkpoints import RUN
 from faithdiff.config import REAL, digest
 from faithdiff.data.datasets import source_hashes
 from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
+from faithdiff.study.gpus import shown, visible
 from faithdiff.study.locks import forget_killed_runs
 from faithdiff.methods.method import ExternalMethod
 from faithdiff.data.outside import contents, files_in
@@ -50,12 +52,21 @@ if request.note and workflow.is_main_process:
 
 # Not in a dry run, which writes nothing.
 onstart:
+    if LOCAL_GPUS and len(found := visible()) < (most := most_gpus(study)):
+        raise WorkflowError(
+            f"{study.file}: device: cuda: a job needs {most} GPUs (training.processes), and "
+            f"{shown(found)}; set fewer processes, or device: cpu"
+        )
     request.write()
 
 
 profile, layout = study.profile, study.layout
 LOGS = Path("logs", profile.profile)
 GPU = int(profile.device == "cuda")
+# Jobs on this machine share its GPUs; a queue, whose jobs go to nodes, counts its own.
+LOCAL_GPUS = GPU and workflow.global_resources["_nodes"].value is None
+if LOCAL_GPUS and workflow.global_resources.get("gpu") is None:
+    workflow.register_resource("gpu", max(len(visible()), most_gpus(study)))
 SPARE = 10  # minutes that a queue is asked for beyond a time limit
 VERSIONED_CONFIG = [
     Path("dvc.yaml"),

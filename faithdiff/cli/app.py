@@ -14,6 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from faithdiff.errors import UserError
+from faithdiff.methods.method import Study
+from faithdiff.study.gpus import lease
 
 SECTIONS = ("study", "results", "models", "pictures", "external")  # modules beside this one
 
@@ -89,6 +91,12 @@ def one_of(name: str, allowed: list[str], flag: str) -> str:
     if name not in allowed:
         raise UserError(f"{flag}: {name!r} is not one of {', '.join(allowed)}")
     return name
+
+
+def use_gpus(study: Study, count: int = 1) -> None:
+    """Take GPUs for what follows, where the profile computes on them."""
+    if study.profile.device == "cuda":
+        lease(count)
 
 
 def say(files: list[Path]) -> None:

@@ -15,6 +15,7 @@ from faithdiff.cli.app import (
     TimeLimit,
     app,
     one_of,
+    use_gpus,
 )
 from faithdiff.errors import UserError
 from faithdiff.methods.method import Study
@@ -54,6 +55,7 @@ def prepare(
     chosen = sets[one_of(dataset, list(sets), "--dataset")]
     # Test images are captioned by what a user would have: the LQ image (faithdiff caption).
     ask = chosen.asks and dataset not in study.profile.data.test
+    use_gpus(study, int(ask))
     captioner = captioning.captioner(study.profile, study.layout) if ask else None
     folder = study.layout.dataset(dataset)
     multiple = study.profile.data.multiple_of(dataset)
@@ -106,6 +108,7 @@ def caption(
     study = Study.load(config)
     data = study.profile.data
     asked = [name for name, chosen in data.test.items() if chosen.asks]
+    use_gpus(study)
     if not asked:
         raise UserError(f"{config}: no test set says `captions: llava`")
     known = data.levels_of(one_of(dataset, asked, "--dataset"))
@@ -121,6 +124,7 @@ def train_prior(config: Config = MINI, time_limit: TimeLimit = None) -> None:
     from faithdiff.train.run import run_job
 
     study = Study.load(config)
+    use_gpus(study)
     run_job(
         study,
         "prior",
@@ -141,6 +145,7 @@ def cache(config: Config = MINI) -> None:
 
     study = Study.load(config)
     pairs = find_pairs(study.layout, study.profile.data.train_level)
+    use_gpus(study)
     prior = load_prior(study.prior_folder).to(study.profile.device)
     write_cache(pairs, prior, study.layout.train_cache, folder_digest(study.prior_folder))
 
@@ -159,6 +164,7 @@ def pretrain(
     study = Study.load(config)
     folder = study.layout.stage1(one_of(recipe, list(study.profile.recipes), "--recipe"), seed)
     name = f"stage1-{recipe}"
+    use_gpus(study, study.profile.training.processes)
     if launch.needed(study):
         verb = ["pretrain", "--recipe", recipe, "--seed", str(seed)]
         launch.launch(study, name, seed, verb, time_limit)
@@ -185,6 +191,8 @@ def train(
     study = Study.load(config)
     found = find_method(study, one_of(method, study.profile.trained, "--method"))
     variant = study.profile.variants.get(method)
+    if variant is None or variant.weights is None:
+        use_gpus(study, 1 if variant is None else study.profile.training.processes)
     if variant is not None and variant.weights is None and launch.needed(study):
         verb = ["train", "--method", method, "--seed", str(seed)]
         launch.launch(study, method, seed, verb, time_limit)
@@ -214,6 +222,7 @@ def restore_sets(
 
     study = Study.load(config)
     found = find_method(study, method)
+    use_gpus(study, study.profile.gpus_of(method))
     if shard is not None:
         restore_shard(study, found, method, seed, Shard.parse(shard))
         return
@@ -230,6 +239,7 @@ def heldout(method: Method, seed: Seed = 0, config: Config = MINI) -> None:
 
     study = Study.load(config)
     found = find_method(study, one_of(method, study.profile.denoisers, "--method"))
+    use_gpus(study)
     heldout_job(study, found, method, seed)
 
 
@@ -241,6 +251,7 @@ def score(method: Method, seed: Seed = 0, config: Config = MINI, shard: ShardOpt
 
     study = Study.load(config)
     known = one_of(method, list(study.profile.methods), "--method")
+    use_gpus(study)
     if shard is not None:
         score_shard(study.profile, study.layout, known, seed, Shard.parse(shard))
         return

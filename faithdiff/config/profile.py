@@ -9,7 +9,15 @@ from pydantic import Field, model_validator
 
 from faithdiff.config.curves import expanded
 from faithdiff.config.data import Data, Dataset
-from faithdiff.config.methods import AnyBaseline, Baseline, Curve, Restore, Sampling, Variant
+from faithdiff.config.methods import (
+    AnyBaseline,
+    Baseline,
+    Curve,
+    OwnOutputs,
+    Restore,
+    Sampling,
+    Variant,
+)
 from faithdiff.config.models import Alignment, Captioner, Prior, Stage1
 from faithdiff.config.section import Name, Natural, Positive, Section
 from faithdiff.config.training import Training
@@ -133,6 +141,14 @@ class Profile(Section):
         """Updates of the last stage of a controlled diffusion baseline."""
         budget = self.baselines[baseline].settings.get("budget", 1.0)
         return round(budget * self.training.stage2_steps)
+
+    def gpus_of(self, method: str) -> int:
+        """GPUs that restoring with a method takes: none for given images and interpolation."""
+        baseline = self.baselines.get(method)
+        computes = not isinstance(baseline, OwnOutputs)
+        if isinstance(baseline, Baseline):
+            computes = bool(baseline.published or baseline.trained or baseline.checkpoint_of)
+        return int(computes and self.device == "cuda")
 
     @property
     def published(self) -> list[str]:

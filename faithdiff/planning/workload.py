@@ -68,6 +68,11 @@ def counts(jobs: Iterable[Job]) -> Counter[str]:
     return Counter(job.rule for job in jobs)
 
 
+def most_gpus(study: Study) -> int:
+    """GPUs of the job that asks for most."""
+    return max(job.gpus for job in jobs_of(study))
+
+
 def _data(profile: Profile, gpu: int) -> Iterator[Job]:
     sets = dict.fromkeys(profile.data.test, False)
     if profile.learns:
@@ -128,9 +133,9 @@ def _results(study: Study, gpu: int) -> Iterator[Job]:
             restored, numbers = f"{rule} {name} {seed}", _shards(study, name)
             before = (*lq, *captions, *own)
             for number in numbers:
-                yield Job("restore_shard", f"{name} {seed} {number}", before, gpu)
+                yield Job("restore_shard", f"{name} {seed} {number}", before, profile.gpus_of(name))
             shares = [f"restore_shard {name} {seed} {number}" for number in numbers]
-            yield Job(rule, f"{name} {seed}", (*before, *shares), gpu)
+            yield Job(rule, f"{name} {seed}", (*before, *shares), profile.gpus_of(name))
             for number in numbers:
                 yield Job("score_shard", f"{name} {seed} {number}", (restored,), gpu)
             shares = [f"score_shard {name} {seed} {number}" for number in numbers]
