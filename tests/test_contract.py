@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
 from faithdiff import cli
@@ -156,12 +157,12 @@ def test_given_outputs_are_checked_against_the_test_sets(
 def test_the_command_exits_by_what_it_found(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(cli.typer.Exit) as good:
+    with pytest.raises(typer.Exit) as good:
         cli.method_check("bicubic")
     assert good.value.exit_code == 0
     assert "bicubic: keeps the contract" in capsys.readouterr().out
     findings_of("big = image")
-    with pytest.raises(cli.typer.Exit) as bad:
+    with pytest.raises(typer.Exit) as bad:
         cli.method_check("mine", Path("config/mine.yaml"))
     assert bad.value.exit_code == 1
     said = capsys.readouterr().out

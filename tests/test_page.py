@@ -308,7 +308,7 @@ def test_an_edit_of_the_page_is_an_edit_of_its_rule(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     before = page_digest()
-    shutil.copytree(ROOT / "faithdiff/report/page", tmp_path / "page")
+    shutil.copytree(ROOT / "faithdiff/page", tmp_path / "page")
     monkeypatch.setattr("faithdiff.page.build.HERE", tmp_path / "page")
     assert page_digest() == before
     (tmp_path / "page" / "page.css").write_text("body { color: red }", encoding="utf-8")
