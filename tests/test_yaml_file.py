@@ -133,6 +133,12 @@ def test_what_is_written_is_read_again(data: Any) -> None:
     assert read_yaml(dump_yaml({"a": data}), "") == {"a": data}
 
 
+@pytest.mark.parametrize("text", ["\x85", "a\u2028b", "\u2029 c", "\x85\n"])
+def test_line_breaks_beyond_ascii_are_kept(text: str) -> None:
+    for data in ([text], {text: text}):
+        assert read_yaml(dump_yaml(data), "") == data
+
+
 @pytest.mark.parametrize("text", ["1e3", "no", "010", "2024-01-31", "1:30", "null", "0o7"])
 def test_texts_that_look_like_values_are_written_in_quotes(text: str) -> None:
     for read in (yaml.safe_load(dump_yaml([text])), read_yaml(dump_yaml([text]), "")):

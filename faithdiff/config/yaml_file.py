@@ -113,6 +113,13 @@ def plain_value(text: str, where: str) -> Any:
 class _Dumper(yaml.SafeDumper):
     """Writes for readers of YAML 1.1 and 1.2: what either takes for a number is quoted."""
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Escape line breaks beyond ASCII: unescaped, a reader folds them into a space."""
+        style = '"' if any(mark in data for mark in "\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 for _tag, _pattern in _PLAIN.items():
     _Dumper.add_implicit_resolver(_tag, _pattern, None)
