@@ -138,7 +138,7 @@ def test_a_machine_without_a_driver_shows_none(node: Path, monkeypatch: pytest.M
 def test_interpolation_takes_no_gpu() -> None:
     lab = load_profile(ROOT / "config/lab.yaml")
     assert lab.device == "cuda"
-    asked = {name: lab.gpus_of(name) for name in lab.methods}
+    asked = {name: lab.gpus_to_restore(name) for name in lab.methods}
     assert [name for name, count in asked.items() if not count] == ["bicubic"]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from faithdiff.cli.app import app
@@ -55,6 +57,7 @@ __all__ = [
     "collect",
     "degrade",
     "deviations",
+    "errors_as_messages",
     "explain",
     "export",
     "fetch",
@@ -74,7 +77,6 @@ __all__ = [
     "restore_sets",
     "score",
     "ship_prior",
-    "stop",
     "table",
     "tables",
     "train",
@@ -86,9 +88,16 @@ __all__ = [
 
 def main() -> None:
     """Run the command line; a user's error exits with 2, a failed run with 1, a pause with 75."""
+    with errors_as_messages():
+        app()
+
+
+@contextmanager
+def errors_as_messages() -> Iterator[None]:
+    """Print on any terminal, and end with a message instead of a traceback."""
     write_on_any_terminal(sys.stdout, sys.stderr)
     try:
-        app()
+        yield
     except FaithDiffError as error:
         stop(error)
     except OSError as error:

@@ -222,7 +222,7 @@ def restore_sets(
 
     study = Study.load(config)
     found = find_method(study, method)
-    use_gpus(study, study.profile.gpus_of(method))
+    use_gpus(study, study.profile.gpus_to_restore(method))
     if shard is not None:
         restore_shard(study, found, method, seed, Shard.parse(shard))
         return

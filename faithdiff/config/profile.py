@@ -142,7 +142,7 @@ class Profile(Section):
         budget = self.baselines[baseline].settings.get("budget", 1.0)
         return round(budget * self.training.stage2_steps)
 
-    def gpus_of(self, method: str) -> int:
+    def gpus_to_restore(self, method: str) -> int:
         """GPUs that restoring with a method takes: none for given images and interpolation."""
         baseline = self.baselines.get(method)
         computes = not isinstance(baseline, OwnOutputs)

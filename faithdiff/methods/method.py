@@ -141,7 +141,7 @@ class Method(ABC):
         raise NotImplementedError(f"{type(self).__name__} does not denoise latents of the prior")
 
     def untrained(self, study: Study, prior: Prior) -> Denoiser | None:
-        """Build the model on a prior as its last stage finds it; None if nothing trains it so.
+        """Build the model on a prior as its last stage finds it; None if there is none to count.
 
         Only what that stage trains asks for gradients. The prior may be without memory (PyTorch's
         meta device): operations are counted that way.

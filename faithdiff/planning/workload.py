@@ -131,11 +131,16 @@ def _results(study: Study, gpu: int) -> Iterator[Job]:
             own = [f"{train} {weights} {seed}" for weights in read for train in trains]
             own.append(f"prepare_baseline {name}")
             restored, numbers = f"{rule} {name} {seed}", _shards(study, name)
-            before = (*lq, *captions, *own)
+            before, on = (*lq, *captions, *own), profile.gpus_to_restore(name)
             for number in numbers:
-                yield Job("restore_shard", f"{name} {seed} {number}", before, profile.gpus_of(name))
+                yield Job(
+                    "restore_shard",
+                    f"{name} {seed} {number}",
+                    before,
+                    profile.gpus_to_restore(name),
+                )
             shares = [f"restore_shard {name} {seed} {number}" for number in numbers]
-            yield Job(rule, f"{name} {seed}", (*before, *shares), profile.gpus_of(name))
+            yield Job(rule, f"{name} {seed}", (*before, *shares), on)
             for number in numbers:
                 yield Job("score_shard", f"{name} {seed} {number}", (restored,), gpu)
             shares = [f"score_shard {name} {seed} {number}" for number in numbers]

@@ -17,7 +17,7 @@ rule restore_baseline:
         outside=lambda w: outside_state(w.method),
     threads: 1
     resources:
-        gpu=lambda w: profile.gpus_of(w.method),
+        gpu=lambda w: profile.gpus_to_restore(w.method),
         mem_mb=needs("mem_mb", "restore_baseline"),
         runtime=needs("runtime", "restore_baseline"),
     shell:
@@ -45,7 +45,7 @@ rule restore_denoiser:
         config=decides_restoration,
     threads: 1
     resources:
-        gpu=lambda w: profile.gpus_of(w.method),
+        gpu=lambda w: profile.gpus_to_restore(w.method),
         mem_mb=needs("mem_mb", "restore_denoiser"),
         runtime=needs("runtime", "restore_denoiser"),
     shell:
@@ -71,7 +71,7 @@ rule restore_shard:
         share=lambda w: f"{w.shard}/{profile.shards}",
     threads: 1
     resources:
-        gpu=lambda w: profile.gpus_of(w.method),
+        gpu=lambda w: profile.gpus_to_restore(w.method),
         mem_mb=needs("mem_mb", "restore_denoiser"),
         runtime=needs("runtime", "restore_denoiser"),
     shell:
