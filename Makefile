@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && { echo "$$p"; exit; }; \
 	done; echo python3)
 VENV ?= .venv
-# Handed on to snakemake or pytest: make reproduce ARGS='--dry-run', make test ARGS='tests/test_score.py'
+# Handed on to snakemake or pytest: make reproduce ARGS='--dry-run', make test ARGS='tests/score/test_score.py'
 ARGS ?=
 
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input

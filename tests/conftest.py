@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from whole import copy_suite, run
+from shared import CONFIG, ROOT
+from shared.whole import copy_suite, run
 
 from faithdiff import cli
 from faithdiff import compat as compat  # before torchvision, which the metrics import
 from faithdiff.methods.method import Study
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / "config"
 PROFILE = Path("config/test.yaml")
 torch.set_num_threads(1)
 
@@ -69,5 +68,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``pytest --method NAME``: the contract test-suite on a method of a profile."""
-    parser.addoption("--method", help="method whose contract to test (tests/test_contract.py)")
+    parser.addoption("--method", help="method whose contract tests/methods/test_contract.py tests")
     parser.addoption("--profile", default="config/mini.yaml", help="profile that has it")

@@ -7,7 +7,7 @@ source of chance, crossed with pictures.
 - Interval over pictures: of Student's t and the studentised bootstrap, the wider on each side. The
   bootstrap follows skewed differences, which t misses (coverage .90 at 10 pictures with exponential
   differences); t holds where half of the differences are zero, which the bootstrap misses (.89).
-  tests/test_statistics.py checks the coverage of both together by simulation.
+  tests/report/test_statistics.py checks the coverage of both together by simulation.
 - Test over pictures: sign flips, all patterns up to 20 pictures, drawn ones beyond.
 - Trainings: the analysis of variance of the crossed layout says whether they differ by more than
   pictures and noise explain; if so, their spread widens the interval with Student's t of trainings

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from shared import ROOT
+from shared.corrupt import call
 
 from faithdiff.methods.method import Study
-from faults.corrupt import call
 
 PROFILE = Path("config/test.yaml")
 METHODS = ("bicubic", "faithdiff")
@@ -20,7 +21,7 @@ def finished(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a study from data to manifest; not to be changed."""
     root = tmp_path_factory.mktemp("finished") / "study"
     shutil.copytree(built, root)
-    shutil.copytree(Path(__file__).parents[2] / "results/paper", root / "results/paper")
+    shutil.copytree(ROOT / "results/paper", root / "results/paper")
     smaller(root / PROFILE)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)

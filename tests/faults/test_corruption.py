@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shared.corrupt import call, cut, flip, named_command, tree
 
 from faithdiff.errors import FaithDiffError
 from faithdiff.methods.method import Study
 from faithdiff.score.cache import Cache
 from faithdiff.study.checksums import read_checked
 from faithdiff.tracking.verify import repair, verify
-from faults.corrupt import call, cut, flip, named_command, tree
 
 CONFIG = ("--config", "config/test.yaml")
 SHARED = [HealthCheck.function_scoped_fixture]  # each example puts back what it changed

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from shared.corrupt import call, litter, tree
 
 from faithdiff.data.images import read_image, write_png
 from faithdiff.errors import FaithDiffError
 from faithdiff.study.checksums import append_row, read_rows, write_summed
 from faithdiff.study.files import write_text_atomic
-from faults.corrupt import call, litter, tree
 
 CONFIG = ("--config", "config/test.yaml")
 MB = 10**6

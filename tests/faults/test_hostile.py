@@ -16,6 +16,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from shared import ROOT
+from shared.corrupt import call, named_command, tree
 
 from faithdiff.audit.command import run_audit, run_explain
 from faithdiff.audit.report import Request
@@ -28,9 +30,7 @@ from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import ConfigError, FaithDiffError, ImageError, UserError
 from faithdiff.methods.method import Study
 from faithdiff.report.scores import load_scores
-from faults.corrupt import call, named_command, tree
 
-ROOT = Path(__file__).parents[2]
 CONFIG = ("--config", "config/test.yaml")
 SHARED = [HealthCheck.function_scoped_fixture]  # each example writes its own file anew
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")

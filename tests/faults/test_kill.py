@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from whole import IMAGES, SCORES, copy_suite, run, start
+from shared.whole import IMAGES, SCORES, copy_suite, run, start
 
 SEEDS = [int(seed) for seed in os.environ.get("KILL_SEEDS", "0").split(",")]
 EVENT = re.compile(

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from shared import ROOT
+from shared.corrupt import tree
 
-from faults.corrupt import tree
-
-ROOT = Path(__file__).parents[2]
 # One process: starting takes longer than the work.
 SCRIPT = """
 import os, sys

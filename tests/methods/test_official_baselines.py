@@ -1,0 +1,446 @@
+"""Official baselines: their command lines against the scripts', and whole runs on stand-ins."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from baselines.official.definition import FOLDER, load_definition
+from baselines.official.realesrgan import ARCHITECTURE
+from baselines.official.runner import Official
+from faithdiff import cli
+from faithdiff import compat as compat
+
+# isort: split
+from basicsr.archs.rrdbnet_arch import RRDBNet
+from shared import ROOT
+from shared.pictures import picture, save
+
+from faithdiff.data.artifacts import load_artifacts
+from faithdiff.data.images import read_image
+from faithdiff.errors import CheckpointError, ConfigError, RunError, UserError
+from faithdiff.methods.external.command import Task
+from faithdiff.methods.method import Item, Study
+from faithdiff.methods.registry import find_method
+from faithdiff.restore.run import restore_job
+from faithdiff.study.files import write_text_atomic
+
+TABLE = yaml.safe_load((ROOT / "tests/shared/official_arguments.yaml").read_text(encoding="utf-8"))
+CLASSES = {
+    "diffbir": "baselines.official.diffbir:DiffBIR",
+    "seesr": "baselines.official.seesr:SeeSR",
+    "supir": "baselines.official.supir:SUPIR",
+    "realesrgan": "baselines.official.realesrgan:RealESRGAN",
+}
+# How each script names its folders, its scale and its outputs.
+IO = {
+    "diffbir": ("input", "output", "upscale", "", ""),
+    "seesr": ("image_path", "output_dir", "upscale", "sample00", ""),
+    "supir": ("img_dir", "save_dir", "upscale", "", "_0"),
+    "realesrgan": ("input", "output", "outscale", "", ""),
+}
+NAMES = ("one", "three", "two.dots")
+SIDE, SCALE = 12, 4
+
+
+# --- Definitions and arguments --------------------------------------------------------------------
+
+
+def adapter(method: str, **settings: Any) -> Official:
+    module, _, name = CLASSES[method].partition(":")
+    made = getattr(__import__(module, fromlist=[name]), name)(settings, f"x: baselines.{method}")
+    assert isinstance(made, Official)
+    return made
+
+
+def task(tmp: Path = Path("work")) -> Task:
+    item = Item("one", Path("one.png"), "", "a cat", 2**62, "key")
+    return Task(tmp, [item], item.seed, SCALE)
+
+
+def fits(arguments: list[str], table: dict[str, Any]) -> str:
+    """Why a command line is none of the script's; empty if it is."""
+    left = list(arguments)
+    while left:
+        name = left.pop(0).removeprefix("--")
+        if name not in table:
+            return f"no argument {name}"
+        if table[name]["type"] == "flag":
+            continue
+        value = left.pop(0)
+        try:
+            {"int": int, "float": float, "str": str}[table[name]["type"]](value)
+        except ValueError:
+            return f"{name}: {value} is no {table[name]['type']}"
+        if "choices" in table[name] and value not in table[name]["choices"]:
+            return f"{name}: {value} is none of its choices"
+    return ""
+
+
+@pytest.mark.parametrize("method", CLASSES)
+def test_every_argument_is_one_of_the_script(method: str) -> None:
+    assert fits(adapter(method).arguments(task()), TABLE[method]) == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--g_start", "1"], "no argument g_start"),
+        (["--steps", "4.5"], "steps: 4.5 is no int"),
+        (["--sampler", "euler"], "sampler: euler is none of its choices"),
+    ],
+)
+def test_the_table_refuses(arguments: list[str], problem: str) -> None:
+    assert fits(arguments, TABLE["diffbir"]) == problem
+
+
+@pytest.mark.parametrize("method", CLASSES)
+def test_every_setting_can_be_passed_and_a_misspelt_one_is_refused(method: str) -> None:
+    definition, _ = load_definition(method, None)
+    with pytest.raises(ConfigError, match="unknown key"):
+        adapter(method, stepz=3)
+    assert adapter(method).per in ("image", "folder")
+    assert definition.method == method
+
+
+@pytest.mark.parametrize("method", CLASSES)
+def test_definitions_name_known_weights_and_exact_versions(method: str) -> None:
+    definition, file = load_definition(method, None)
+    artifacts = load_artifacts(ROOT / "config" / "artifacts.yaml")
+    found = definition.weights(artifacts)
+    for wanted in definition.artifacts:
+        assert any(name == wanted or name.startswith(f"{wanted}/") for name in found), wanted
+    lines = (file.parent / definition.requirements).read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert pins
+    assert all(line.count("==") == 1 for line in pins)
+
+
+def test_seeds_fit_every_script_and_can_be_fixed() -> None:
+    line = adapter("diffbir").arguments(task())
+    assert 0 <= int(line[line.index("--seed") + 1]) < 2**31
+    line = adapter("diffbir", fixed_seed=231).arguments(task())
+    assert line[line.index("--seed") + 1] == "231"
+
+
+def test_supir_takes_the_captions_of_the_study() -> None:
+    line = adapter("supir").arguments(task())
+    assert line[line.index("--a_prompt") + 1].startswith("a catCinematic")
+    assert "--no_llava" in line
+    asked = adapter("supir", captions="llava")
+    assert "--no_llava" not in asked.arguments(task())
+    assert asked.per == "folder"
+    assert "llava: give its folder" in asked.more_needs()[0]
+    assert "cannot go with captions: given" in adapter("supir", per="folder").more_needs()[0]
+
+
+# --- Whole runs on a stand-in ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first test that needs one makes the environment, which takes seconds."""
+    return tmp_path_factory.mktemp("environments")
+
+
+@pytest.fixture
+def place(tmp_path: Path, environments: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("official").mkdir()
+    Path("official/environments").symlink_to(environments)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the suite; it must not reach a script
+    shutil.copytree(ROOT / "config", "config")
+    return tmp_path
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
+    command = ["git", *who, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def serve(method: str) -> dict[str, Any]:
+    """A git repository with the stand-in, and the definition of the method that points to it."""
+    definition = yaml.safe_load((FOLDER / f"{method}.yaml").read_text(encoding="utf-8"))
+    weights = {"realesrgan-x4plus": "weights/model.pth"}
+    source = Path("served")
+    source.mkdir()
+    keys = dict(zip(("input", "output", "scale", "folder", "suffix"), IO[method], strict=True))
+    about = {"arguments": TABLE[method], "weights": [*weights.values()], **keys}
+    write_text_atomic(json.dumps(about), source / "arguments.json")
+    shutil.copy(ROOT / "tests/shared/official_repository.py", source / definition["entry"])
+    if method == "supir":
+        options = "SDXL_CKPT: /a\nSUPIR_CKPT_F: /b\nSUPIR_CKPT_Q: /c\nSUPIR_CKPT: ~\n"
+        write_text_atomic(options, source / "options/SUPIR_v0.yaml")
+        names = ("LLAVA_CLIP_PATH", "LLAVA_MODEL_PATH", "SDXL_CLIP1_PATH", "SDXL_CLIP2_CKPT_PTH")
+        write_text_atomic("".join(f"{n} = '/x'\n" for n in names), source / "CKPT_PTH.py")
+    if method == "realesrgan":
+        write_text_atomic("", source / "realesrgan/__init__.py")
+    git(source, "init", "--quiet")
+    git(source, "add", ".")
+    git(source, "commit", "--quiet", "-m", "served")
+    commit = git(source, "rev-parse", "HEAD")
+    write_text_atomic("later\n", source / "later.txt")  # the pin is not the head
+    git(source, "add", ".")
+    git(source, "commit", "--quiet", "-m", "later")
+    write_text_atomic("# nothing but Python\n", Path("nothing.txt"))
+    return definition | {
+        "repository": source.absolute().as_uri(),
+        "commit": commit,
+        "python": "",
+        "requirements": str(Path("nothing.txt").absolute()),
+        "gpu_gb": 0,
+        "artifacts": weights,
+    }
+
+
+def study_of(method: str, definition: dict[str, Any], **settings: Any) -> Study:
+    write_text_atomic(yaml.safe_dump(definition), Path("definition.yaml"))
+    profile = {
+        "extends": "mini.yaml",
+        "profile": "official",
+        "data": {
+            "scale": SCALE,
+            "levels": ["II"],
+            "test": {"Photos": None, "Scenes": None, "Set": {"source": "folder", "path": "raw"}},
+        },
+        "baselines": {
+            "realesrgan": None,
+            "theirs": {
+                "label": "Theirs",
+                "implementation": CLASSES[method],
+                "settings": {"definition": "definition.yaml", **settings},
+            },
+        },
+        "score": {"weights": "weights"},
+        "report": {"main": ["bicubic", "theirs"]},
+    }
+    write_text_atomic(yaml.safe_dump(profile), Path("config/official.yaml"))
+    study = Study.load(Path("config/official.yaml"))
+    for number, name in enumerate(NAMES):
+        save(picture(number, SIDE), study.layout.lq("Set", "II") / f"{name}.png")
+    rows = "".join(f"{name},of {name}\n" for name in NAMES)
+    write_text_atomic(f"name,caption\n{rows}", study.layout.dataset("Set") / "index.csv")
+    return study
+
+
+def ready(method: str, **settings: Any) -> Study:
+    """Served, cloned, with its environment and something in place of its weights."""
+    if method == "supir":
+        settings["accept_licence"] = True
+    study = study_of(method, serve(method), **settings)
+    write_text_atomic("weights", Path("weights/realesrgan/RealESRGAN_x4plus.pth"))
+    cli.baseline_prepare("theirs", study.file)
+    return study
+
+
+def restore(study: Study) -> dict[str, Any]:
+    restore_job(study, find_method(study, "theirs"), "theirs", 0)
+    file = study.layout.restoration("theirs", 0, "Set", "II") / "manifest.json"
+    manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return manifest
+
+
+def failed(manifest: dict[str, Any]) -> dict[str, str]:
+    return {n: i["failed"] for n, i in manifest["images"].items() if "failed" in i}
+
+
+def plan(text: str) -> None:
+    write_text_atomic(text, Path("official/checkouts/plan.txt"))
+
+
+def seen() -> list[dict[str, Any]]:
+    file = Path("official/checkouts/seen.txt")
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("method", CLASSES)
+def test_clone_environment_run_and_outputs_under_our_names(
+    place: Path, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = ready(method)
+    cli.baseline_check("theirs", study.file)
+    assert "theirs: ready" in capsys.readouterr().out
+    manifest = restore(study)
+    assert set(manifest["images"]) == set(NAMES)
+    assert failed(manifest) == {}
+    folder = study.layout.restoration("theirs", 0, "Set", "II")
+    for name in NAMES:
+        assert read_image(folder / f"{name}.png").shape == (SCALE * SIDE, SCALE * SIDE, 3)
+    assert manifest["settings"]["commit"] == find_method(study, "theirs").definition.commit  # type: ignore[attr-defined]
+    assert "pip" in manifest["packages"]
+    assert manifest["memory_gib"] > 0
+    assert not list(Path("official/checkouts").glob("*/later.txt"))
+    assert len(seen()) == (1 if method == "realesrgan" else 3)
+    assert restore(study)["made"] == 0
+
+
+def test_supir_finds_its_weights_in_files_that_are_mended_each_time(place: Path) -> None:
+    study = ready("supir")
+    restore(study)
+    (folder,) = Path("official/checkouts").glob("supir-*")
+    options = (folder / "options/SUPIR_v0.yaml").read_text(encoding="utf-8")
+    assert f"SUPIR_CKPT_Q: {folder.absolute()}/weights/SUPIR-v0Q.ckpt" in options
+    assert "SUPIR_CKPT: ~" in options
+    paths = (folder / "CKPT_PTH.py").read_text(encoding="utf-8")
+    assert "LLAVA_MODEL_PATH = None" in paths
+    prompts = {call["images"][0]: call["a_prompt"] for call in seen()}
+    assert prompts["one"].startswith("of oneCinematic")
+
+
+@pytest.mark.parametrize("method", ["realesrgan", "diffbir"])
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("skip", "no image, exit code 0: Error CUDA out of memory"),
+        ("size", "size 5x7, not 48x48"),
+    ],
+)
+def test_an_image_that_fails_is_a_failed_image(
+    place: Path, method: str, what: str, why: str
+) -> None:
+    study = ready(method)
+    plan(f"three: {what}\n")
+    assert failed(restore(study)) == {"three": why}
+    plan("")
+    manifest = restore(study)
+    assert (failed(manifest), manifest["made"]) == ({}, 1)
+
+
+def test_a_script_that_dies_fails_the_rest_of_a_folder_and_goes_on_later(place: Path) -> None:
+    study = ready("realesrgan")
+    plan("three: fail\n")
+    why = "no image, exit code 1: RuntimeError: cannot restore this one"
+    assert failed(restore(study)) == {"three": why, "two.dots": why}
+    plan("")
+    assert failed(restore(study)) == {}
+    assert [call["images"] for call in seen()] == [[*NAMES], ["three", "two.dots"]]
+
+
+@pytest.mark.parametrize("method", ["realesrgan", "diffbir"])
+def test_a_run_killed_at_an_image_resumes_there_and_leaves_no_orphan(
+    place: Path, method: str
+) -> None:
+    study = ready(method)
+    plan("three: wait\n")
+    command = [sys.executable, "-m", "faithdiff.cli", "restore-sets", "--method", "theirs"]
+    process = subprocess.Popen([*command, "--config", str(study.file)], start_new_session=True)
+    waiting = Path("official/checkouts/waiting")
+    deadline = time.monotonic() + 120
+    while not waiting.exists() or not waiting.read_text(encoding="utf-8"):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    script = int(waiting.read_text(encoding="utf-8"))
+    while alive(script):
+        assert time.monotonic() < deadline, "the script outlived the suite"
+        time.sleep(0.05)
+    plan("")
+    before = len(seen())
+    manifest = restore(study)
+    assert failed(manifest) == {}
+    asked = [name for call in seen()[before:] for name in call["images"]]
+    # Of a folder the finished image of the killed call counts; of a single image it may be half.
+    assert asked == (["two.dots"] if method == "realesrgan" else ["three", "two.dots"])
+
+
+def alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_what_is_missing_is_said_before_a_run(place: Path) -> None:
+    write_text_atomic("# another\n", Path("other.txt"))
+    changes = {"gpu_gb": 4000, "requirements": str(Path("other.txt").absolute())}
+    study = study_of("supir", serve("supir") | changes)
+    with pytest.raises(UserError) as stop:
+        cli.baseline_check("theirs", study.file)
+    said = str(stop.value)
+    for part in (
+        "non-commercial use only",
+        "accept_licence: true",
+        "its code is not here",
+        "its environment (other.txt) is not made",
+        "faithdiff baseline prepare theirs --config config/official.yaml",
+        "weights are missing (0.07 GB): realesrgan-x4plus",
+        "faithdiff fetch --baseline theirs",
+        "a GPU with 4000 GB",
+    ):
+        assert part in said, part
+    with pytest.raises(UserError, match="non-commercial"):
+        cli.baseline_prepare("theirs", study.file)
+    assert not Path("official/checkouts").exists()
+    with pytest.raises(UserError, match="its code is not here"):
+        restore(study)
+
+
+def test_a_commit_that_is_not_there(place: Path) -> None:
+    study = study_of("diffbir", serve("diffbir") | {"commit": "0" * 40})
+    with pytest.raises(RunError, match="git "):
+        cli.baseline_prepare("theirs", study.file)
+
+
+def test_a_checkout_of_another_commit_is_not_used(place: Path) -> None:
+    study = ready("diffbir")
+    (folder,) = Path("official/checkouts").glob("diffbir-*")
+    git(folder, "fetch", "--quiet", "origin")
+    git(folder, "checkout", "--quiet", "FETCH_HEAD")
+    with pytest.raises(UserError, match=r"is at \w{12}, not \w{12}"):
+        restore(study)
+
+
+def test_an_inside_method_needs_nothing(place: Path) -> None:
+    with pytest.raises(UserError, match="runs inside the suite"):
+        cli.baseline_check("bicubic")
+
+
+# --- Real-ESRGAN in process -----------------------------------------------------------------------
+
+
+def inside(place: Path) -> Study:
+    study = study_of("realesrgan", serve("realesrgan"))
+    profile = yaml.safe_load(study.file.read_text(encoding="utf-8"))
+    named = {"label": "x", "implementation": "baselines.official.realesrgan:Inside"}
+    profile["baselines"]["theirs"] = named
+    write_text_atomic(yaml.safe_dump(profile), study.file)
+    return Study.load(study.file)
+
+
+def test_published_weights_run_in_process(place: Path) -> None:
+    study = inside(place)
+    file = Path("weights/realesrgan/RealESRGAN_x4plus.pth")
+    with pytest.raises(CheckpointError, match="faithdiff fetch --profile released"):
+        restore(study)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = RRDBNet(3, 3, **ARCHITECTURE)
+    file.parent.mkdir(parents=True)
+    torch.save({"params_ema": generator.state_dict()}, file)
+    restorer = find_method(study, "theirs").load(study, Path())
+    lq = picture(0, SIDE)
+    with torch.inference_mode():
+        expected = generator.eval()(lq).clamp(0, 1)
+    assert torch.equal(restorer.restore(lq, [""], [0]), expected)
+    torch.save({"params_ema": {"conv_first.weight": torch.zeros(1)}}, file)
+    with pytest.raises(CheckpointError, match=r"bias: shape None found, \(32,\) expected"):
+        restore(study)
+    torch.save([1], file)
+    with pytest.raises(CheckpointError, match="neither `params_ema` nor `params`"):
+        restore(study)
+    file.write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        restore(study)
