@@ -58,10 +58,10 @@ reproduce: .venv ## Run the miniature of the study: snakemake --cores all $(ARGS
 	@$(WITH_VENV) snakemake --cores all $(ARGS)
 
 test: .venv ## Run the tests, without the slow ones
-	@$(WITH_VENV) $(ONE_THREAD) pytest $(IN_PARALLEL) $(ARGS)
+	@$(WITH_VENV) $(ONE_THREAD) pytest --durations=25 $(IN_PARALLEL) $(ARGS)
 
 test-slow: .venv ## Run the tests marked slow
-	@$(WITH_VENV) $(ONE_THREAD) pytest -m slow $(IN_PARALLEL) $(ARGS)
+	@$(WITH_VENV) $(ONE_THREAD) pytest -m slow --durations=25 $(IN_PARALLEL) $(ARGS)
 
 lint: .venv ## Check style and types
 	@$(WITH_VENV) ruff check .

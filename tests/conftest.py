@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from shared import CONFIG, ROOT
-from shared.whole import copy_suite, run
+from shared.whole import copy_suite, made_once, run
 
 from faithdiff import cli
 from faithdiff import compat as compat  # before torchvision, which the metrics import
@@ -27,7 +27,11 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a study up to the checkpoint of the method `faithdiff`; not to be changed."""
-    root = tmp_path_factory.mktemp("study")
+    return made_once(tmp_path_factory, "built", build)
+
+
+def build(root: Path) -> None:
+    """Run the steps of the study one after the other, in this process."""
     shutil.copytree(CONFIG, root / "config")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -41,7 +45,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cli.cache(PROFILE)
         cli.pretrain("released", config=PROFILE)
         cli.train("faithdiff", config=PROFILE)
-    return root
 
 
 @pytest.fixture
@@ -56,14 +59,13 @@ def study(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a finished run of the profile `test` by the workflow; change nothing for good."""
-    folder = copy_suite(tmp_path_factory.mktemp("study with space"))
-    run(folder)
-    return folder
+    return made_once(tmp_path_factory, "study with space", lambda root: run(copy_suite(root)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The whole study first: it is the longest, and other files are tested beside it."""
-    items.sort(key=lambda item: item.path.name != "test_study.py")
+    """The longest files first: workers test the others beside them, and end at the same time."""
+    longest = ("test_kill.py", "test_study.py", "test_corruption.py")
+    items.sort(key=lambda item: item.path.name not in longest)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

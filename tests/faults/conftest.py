@@ -9,6 +9,7 @@ import pytest
 import yaml
 from shared import ROOT
 from shared.corrupt import call
+from shared.whole import made_once
 
 from faithdiff.methods.method import Study
 
@@ -19,7 +20,11 @@ METHODS = ("bicubic", "faithdiff")
 @pytest.fixture(scope="session")
 def finished(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a study from data to manifest; not to be changed."""
-    root = tmp_path_factory.mktemp("finished") / "study"
+    return made_once(tmp_path_factory, "finished", lambda root: finish(built, root))
+
+
+def finish(built: Path, root: Path) -> None:
+    """Run the steps after the training, on a copy of the built study."""
     shutil.copytree(built, root)
     shutil.copytree(ROOT / "results/paper", root / "results/paper")
     smaller(root / PROFILE)
@@ -30,7 +35,6 @@ def finished(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             run("score", "--method", method)
         for verb in ("collect", "tables", "figures", "claims", "manifest"):
             run(verb)
-    return root
 
 
 def smaller(file: Path) -> None:

@@ -6,15 +6,32 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
+
+import pytest
+from filelock import FileLock
 
 from shared import ROOT
 
 PARTS = ("Snakefile", "workflow", "profiles", "config", "faithdiff", "baselines", "results/paper")
 SCORES = Path("results/test/scores.csv")
 IMAGES = "restored/test/.store/*/*.png"
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills once in a run of pytest, by the worker that first asks for it."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # of all workers
+    folder, done = base / name, base / f"{name}.done"
+    with FileLock(base / f"{name}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            done.touch()
+    return folder
 
 
 def copy_suite(folder: Path, parts: Sequence[str] = PARTS) -> Path:
