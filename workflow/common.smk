@@ -6,24 +6,23 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from faithdiff.planning import workload
-from faithdiff.planning.workload import most_gpus
+from faithdiff.planning.digests import Digests, describes
+from faithdiff.planning.workload import most_gpus, shard_numbers
 from faithdiff.claims.schema import CLAIMS
 from faithdiff.study.checkpoints import RUN
 from faithdiff.config import REAL, digest
 from faithdiff.data.datasets import source_hashes
-from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import FaithDiffError
 from faithdiff.study.gpus import shown, visible
 from faithdiff.study.locks import forget_killed_runs
-from faithdiff.methods.method import ExternalMethod
 from faithdiff.data.outside import contents, files_in
 from faithdiff.planning.overrides import asked_for
 from faithdiff.planning.checks import check_study
-from faithdiff.study.provenance import code_digest, folder_digest
+from faithdiff.study.rules import BY_NAME
 from faithdiff.page.build import PAGE, page_digest
 from faithdiff.report.published import PAPER
 from faithdiff.planning.resources import Sizes
-from faithdiff.score.protocols import definitions_of, weights_state
+from faithdiff.score.protocols import weights_state
 
 # One thread for each process: two of them use two cores better than one that shares both.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -33,7 +32,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 try:
     request = asked_for(workflow.config_settings.config, workflow.configfiles)
     study = request.study
-    levels = load_choices(study.profile.data.levels_file)
+    digests = Digests(study)
     sizes = Sizes(request.base)
     # After `kill -9` of a run the same command goes on; jobs parse this file, too, and stay out of it.
     if workflow.is_main_process:
@@ -97,7 +96,8 @@ def needs(what, job):
     """Memory or minutes that a job asks a queue for: its size, once more with each attempt."""
 
     def asked(wildcards, attempt):
-        size = sizes.of(job(wildcards) if callable(job) else job)
+        name = job(wildcards) if callable(job) else job
+        size = sizes.of(BY_NAME[name].resources or name)
         amount = attempt * getattr(size, what)
         if what == "runtime" and request.time_limit is not None:
             return min(amount, int(request.time_limit) + SPARE)
@@ -107,8 +107,21 @@ def needs(what, job):
 
 
 def preparation(wildcards):
-    """The size of a data set's preparation, which a captioner decides where there is one."""
-    return "caption" if captioner_of(wildcards.dataset) else "prepare_dataset"
+    """The rule whose size a data set's preparation has: a captioner decides it where there is one."""
+    return "caption" if describes(study, wildcards.dataset) else "prepare_dataset"
+
+
+def code_of(name):
+    """Digest of the code that a job of a rule runs, by the table in faithdiff/study/rules.py."""
+    return lambda wildcards: digests.code(name, wildcards.get("method"))
+
+
+def settings_of(name, **more):
+    """Digest of the settings that a job of a rule reads, by the same table.
+
+    `more` says what the job is about beside its wildcards.
+    """
+    return lambda wildcards: digests.settings(name, {**dict(wildcards.items()), **more})
 
 
 def processes_of(variant):
@@ -134,7 +147,7 @@ def read_outside(*paths):
 
 def sources_of(dataset):
     """What a data set is made from: a person's folder, or files of packages; and the captioner."""
-    asked = captioner_files(clean=False) if captioner_of(dataset) else None
+    asked = captioner_files(clean=False) if describes(study, dataset) else None
     return digest(source_hashes(DATASETS[dataset]), asked)
 
 
@@ -143,32 +156,9 @@ def captioner_files(clean):
     return read_outside(profile.captioner.path, *([profile.captioner.clean] if clean else []))
 
 
-def preparation_digest(w):
-    """What decides the images of a set, beside the code."""
-    multiple = profile.data.multiple_of(w.dataset)
-    return digest(DATASETS[w.dataset], profile.seed, multiple, *captioner_of(w.dataset))
-
-
-def degradation_digest(dataset, *chosen):
-    """What decides the LQ images of these levels, beside the HQ images and the code."""
-    scale = profile.data.scale_of(dataset)
-    return digest([levels[name] for name in chosen], scale, profile.seed)
-
-
-def scales():
-    """The scale of each test set."""
-    return [profile.data.scale_of(dataset) for dataset in profile.data.test]
-
-
 def level_options(*chosen):
     """Options of a command that name these levels."""
     return " ".join(f"--level {name}" for name in chosen)
-
-
-def captioner_of(dataset):
-    """The captioner, if it describes the HQ images of a set while that is prepared."""
-    asked = dataset not in profile.data.test and DATASETS[dataset].asks
-    return [profile.captioner] if asked else []
 
 
 def one_of(names):
@@ -181,24 +171,6 @@ def prior_files():
     return [layout.trained_prior / RUN] if profile.prior.source == "train" else []
 
 
-def prior_digest():
-    """Identity of the prior that the study starts from."""
-    if profile.prior.source == "train":
-        return digest(profile.prior, profile.seed)
-    files = contents(files_in(profile.prior.path))
-    return folder_digest(profile.prior.path, files.get)
-
-
-def computed_metrics():
-    """How the metrics of the profile are computed."""
-    return digest([[*key, each.computation()] for key, each in definitions_of(profile).items()])
-
-
-def printed_metrics():
-    """The same, with their labels, units and decimals."""
-    return digest([[*key, each] for key, each in definitions_of(profile).items()])
-
-
 def validation_images():
     """Test images that a training draws on its way: none, unless the profile asks for them."""
     if not profile.training.validation_every:
@@ -207,13 +179,8 @@ def validation_images():
     return [layout.dataset(dataset) / "index.csv", layout.lq(dataset, level) / "degradation.jsonl"]
 
 
-def method_module(method):
-    """The module that defines a method; what it imports decides when the method is run again."""
-    return profile.methods[method].implementation.partition(":")[0]
-
-
 def restoring(w):
-    """What a restoration reads, whoever does it: a whole method or a share of its images."""
+    """What a restoration reads, whoever does it: all images of a method or one shard of them."""
     return {
         "data": [layout.dataset(d) / "index.csv" for d in profile.data.test],
         "lq": test_sets(lambda d, lv: layout.lq(d, lv) / "degradation.jsonl"),
@@ -241,37 +208,14 @@ def captioner_read(method, seed):
     return layout.checkpoint(name, seed) / RUN if name else []
 
 
-def decides_restoration(w):
-    """Digest of the settings that a restoration follows."""
-    if w.method not in profile.on_prior:
-        return digest(scales(), profile.seed)
-    heldout, loss = profile.training.heldout, profile.training.loss
-    return digest(
-        *(settings_of(w.method), profile.restore, heldout, loss, scales(), profile.seed),
-        prior_digest(),
-    )
-
-
 def shards(job):
-    """What a job over all images of a method waits for, where others make its shares first."""
+    """What a job over all images of a method waits for, where others make its shards first."""
 
     def records(w):
-        if profile.shards == 1 or isinstance(
-            workload.external_method(study, w.method), ExternalMethod
-        ):
-            return []
-        numbers = range(1, profile.shards + 1)
+        numbers = shard_numbers(study, w.method)
         return [layout.shard(job, w.method, w.seed, number, profile.shards) for number in numbers]
 
     return records
-
-
-def settings_of(method, training=False):
-    """Settings of a baseline, without the switches of its sampler where it is trained."""
-    if method in profile.variants:
-        return None
-    settings = profile.settings_of(method)
-    return {k: v for k, v in settings.items() if k != "sampling"} if training else settings
 
 
 def needs_preparation(method):

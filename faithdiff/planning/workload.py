@@ -1,20 +1,23 @@
 """The jobs of a study: what waits for what, on how many GPUs, and how long it takes on n of them.
 
-The rules of ``workflow/`` decide what is run; this is their count for `faithdiff plan`, which
-starts nothing, and a test holds the two against each other.
+Which rule waits for which is in the table of rules; which jobs of it, each with its wildcards, is
+worked out here for `faithdiff plan`, which starts nothing. A test compares the result with
+Snakemake's own graph of jobs, for which this would have to start Snakemake and read every file.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from faithdiff.config import Profile
 from faithdiff.errors import UserError
 from faithdiff.methods.method import ExternalMethod, Method, Study
 from faithdiff.methods.registry import find_method
+from faithdiff.planning.digests import describes
+from faithdiff.study.rules import BY_NAME
 
 # Modules of methods whose code, weights or outputs come from elsewhere.
 OUTSIDE = ("faithdiff.methods.external.", "baselines.official.", "baselines.realesrgan_published")
@@ -51,16 +54,55 @@ def needs_preparation(study: Study, name: str) -> bool:
     return not hasattr(study.profile.baselines[name], "outputs")
 
 
+def shard_numbers(study: Study, name: str) -> range:
+    """Numbers of the jobs that share the images of a method; none where one job does all."""
+    # An external method restores a set at a time, and may look at all of it.
+    whole = isinstance(external_method(study, name), ExternalMethod)
+    several = study.profile.shards if study.profile.shards > 1 and not whole else 0
+    return range(1, several + 1)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A job before its place in the graph.
+
+    Attributes:
+        wildcards: What it is about; what follows it takes it by these.
+        takes: Which jobs of the rules before it concern it, by their wildcards, where that is
+            not said by its own: a wildcard that is neither here nor there takes all.
+        skips: Rules before it whose outputs this job does not read.
+    """
+
+    rule: str
+    wildcards: Mapping[str, str] = field(default_factory=dict)
+    takes: Mapping[str, Iterable[str]] = field(default_factory=dict)
+    skips: tuple[str, ...] = ()
+    gpus: int = 0
+    size: str | None = None
+
+    @property
+    def name(self) -> str:
+        return " ".join(self.wildcards.values())
+
+    def concerns(self, earlier: _Step) -> bool:
+        """Whether it waits for a job of a rule before it."""
+        taken = {key: (value,) for key, value in self.wildcards.items()} | dict(self.takes)
+        return all(value in taken.get(key, (value,)) for key, value in earlier.wildcards.items())
+
+
 def jobs_of(study: Study) -> list[Job]:
     """Every job of a study from nothing, each after those that it waits for."""
-    profile = study.profile
-    gpu = int(profile.device == "cuda")
-    jobs = [*_data(profile, gpu), *_trainings(profile, gpu), *_results(study, gpu)]
-    known = {job.key for job in jobs}
-    return [
-        Job(j.rule, j.name, tuple(key for key in j.after if key in known), j.gpus, j.size)
-        for j in jobs
-    ]
+    gpu = int(study.profile.device == "cuda")
+    placed: dict[str, list[tuple[_Step, Job]]] = defaultdict(list)
+    jobs: list[Job] = []
+    for step in (*_data(study, gpu), *_trainings(study.profile, gpu), *_results(study, gpu)):
+        rule = BY_NAME[step.rule]
+        before = [each for name in rule.after if name not in step.skips for each in placed[name]]
+        after = tuple(job.key for earlier, job in before if step.concerns(earlier))
+        job = Job(step.rule, step.name, after, step.gpus, step.size or rule.resources or None)
+        placed[step.rule].append((step, job))
+        jobs.append(job)
+    return jobs
 
 
 def counts(jobs: Iterable[Job]) -> Counter[str]:
@@ -73,93 +115,76 @@ def most_gpus(study: Study) -> int:
     return max(job.gpus for job in jobs_of(study))
 
 
-def _data(profile: Profile, gpu: int) -> Iterator[Job]:
-    sets = dict.fromkeys(profile.data.test, False)
-    if profile.learns:
-        sets["train"] = profile.data.train.asks
-    if profile.prior.source == "train":
-        sets["prior"] = profile.prior.training.data.asks
-    for name, asks in sets.items():
+def _data(study: Study, gpu: int) -> Iterator[_Step]:
+    profile = study.profile
+    sets = [*profile.data.test]
+    sets += ["train"] if profile.learns else []
+    sets += ["prior"] if profile.prior.source == "train" else []
+    for name in sets:
+        # A captioner is what such a job needs memory and hours for.
+        asks = describes(study, name)
         size = "caption" if asks else None
-        yield Job("prepare_dataset", name, gpus=gpu if asks else 0, size=size)
+        yield _Step("prepare_dataset", {"dataset": name}, gpus=gpu if asks else 0, size=size)
     for name in profile.data.test:
-        rule = "take_real" if profile.data.is_real(name) else "degrade"
-        yield Job(rule, name, (f"prepare_dataset {name}",))
+        yield _Step("take_real" if profile.data.is_real(name) else "degrade", {"dataset": name})
     for name, level in profile.data.places:
         if profile.data.test[name].asks:
-            after = (f"degrade {name}", f"take_real {name}")
-            yield Job("caption", f"{name} {level}", after, gpu)
+            yield _Step("caption", {"dataset": name, "level": level}, gpus=gpu)
     if profile.learns:
-        yield Job("degrade_train", after=("prepare_dataset train",))
+        yield _Step("degrade_train", takes={"dataset": ["train"]})
 
 
-def _trainings(profile: Profile, gpu: int) -> Iterator[Job]:
+def _trainings(profile: Profile, gpu: int) -> Iterator[_Step]:
     if profile.prior.source == "train":
-        yield Job("train_prior", after=("prepare_dataset prior",), gpus=gpu)
+        yield _Step("train_prior", takes={"dataset": ["prior"]}, gpus=gpu)
     denoisers = [n for n in profile.trained if n in profile.denoisers]
     if any(n not in profile.variants or not profile.variants[n].weights for n in denoisers):
-        yield Job("cache_latents", after=("degrade_train", "train_prior"), gpus=gpu)
+        yield _Step("cache_latents", takes={"dataset": ["train"]}, gpus=gpu)
+    # Pictures that are drawn on the way are of the first test set.
+    pictures = {"dataset": [next(iter(profile.data.test))]}
+    blind = () if profile.training.validation_every else ("prepare_dataset", "degrade")
     both = gpu * profile.training.processes
-    for seed in profile.seeds:
+    for seed in map(str, profile.seeds):
         for recipe in profile.pretrained:
-            yield Job("pretrain_alignment", f"{recipe} {seed}", ("cache_latents",), both)
+            about = {"recipe": recipe, "seed": seed}
+            yield _Step("pretrain_alignment", about, pictures, blind, both)
+        # Called `checkpoint` and not `method`: a restoration takes it by the checkpoints it reads.
         for name, variant in profile.variants.items():
+            about = {"checkpoint": name, "seed": seed}
+            skips = (*blind, *(() if variant.pretrain else ("pretrain_alignment",)))
             if variant.weights:
-                yield Job("train_variant", f"{name} {seed}", ("train_prior",))
-                continue
-            stage1 = (f"pretrain_alignment {variant.recipe} {seed}",) if variant.pretrain else ()
-            yield Job("train_variant", f"{name} {seed}", ("cache_latents", *stage1), both)
+                skips = (*skips, "cache_latents", "pretrain_alignment")
+            takes = {**pictures, "recipe": [variant.recipe]}
+            yield _Step("train_variant", about, takes, skips, 0 if variant.weights else both)
         for name, baseline in profile.baselines.items():
             if baseline.trained:
-                cache = ("cache_latents",) if baseline.denoises else ()
-                after = ("degrade_train", "train_prior", *cache)
-                yield Job("train_baseline", f"{name} {seed}", after, gpu)
+                about = {"checkpoint": name, "seed": seed}
+                skips = () if baseline.denoises else ("cache_latents",)
+                yield _Step("train_baseline", about, skips=skips, gpus=gpu)
 
 
-def _results(study: Study, gpu: int) -> Iterator[Job]:
+def _results(study: Study, gpu: int) -> Iterator[_Step]:
     profile = study.profile
-    lq = [f"{rule} {name}" for rule in ("degrade", "take_real") for name in profile.data.test]
-    captions = [f"caption {name} {level}" for name, level in profile.data.places]
+    tested = {"dataset": [*profile.data.test]}
     for name in profile.baselines:
         if needs_preparation(study, name):
-            yield Job("prepare_baseline", name)
+            yield _Step("prepare_baseline", {"method": name})
     for name in profile.methods:
         rule = "restore_denoiser" if name in profile.denoisers else "restore_baseline"
-        for seed in profile.seeds:
-            read = filter(None, (profile.checkpoint_of(name), profile.captioner_of(name)))
-            trains = ("train_variant", "train_baseline")
-            own = [f"{train} {weights} {seed}" for weights in read for train in trains]
-            own.append(f"prepare_baseline {name}")
-            restored, numbers = f"{rule} {name} {seed}", _shards(study, name)
-            before, on = (*lq, *captions, *own), profile.gpus_to_restore(name)
-            for number in numbers:
-                yield Job(
-                    "restore_shard",
-                    f"{name} {seed} {number}",
-                    before,
-                    profile.gpus_to_restore(name),
-                )
-            shares = [f"restore_shard {name} {seed} {number}" for number in numbers]
-            yield Job(rule, f"{name} {seed}", (*before, *shares), on)
-            for number in numbers:
-                yield Job("score_shard", f"{name} {seed} {number}", (restored,), gpu)
-            shares = [f"score_shard {name} {seed} {number}" for number in numbers]
-            yield Job("score", f"{name} {seed}", (restored, *shares), gpu)
-    scored = [f"score {name} {seed}" for name in profile.methods for seed in profile.seeds]
-    yield Job("collect", after=tuple(scored))
-    for rule in ("tables", "figures", "claims"):
-        yield Job(rule, after=("collect",))
-    yield Job("manifest", after=("tables", "figures", "claims"))
-    yield Job("report", after=("manifest",))
-    yield Job("version", after=("report",))
-
-
-def _shards(study: Study, name: str) -> range:
-    """Numbers of the jobs that share the images of a method; none where one job does all."""
-    several = study.profile.shards if study.profile.shards > 1 else 0
-    return range(
-        1, 1 + (0 if isinstance(external_method(study, name), ExternalMethod) else several)
-    )
+        read = [*filter(None, (profile.checkpoint_of(name), profile.captioner_of(name)))]
+        takes = {**tested, "checkpoint": read}
+        skips = () if name in profile.on_prior else ("train_prior",)
+        gpus, numbers = profile.gpus_to_restore(name), shard_numbers(study, name)
+        for seed in map(str, profile.seeds):
+            about = {"method": name, "seed": seed}
+            for number in map(str, numbers):
+                yield _Step("restore_shard", {**about, "shard": number}, takes, skips, gpus)
+            yield _Step(rule, about, takes, skips, gpus)
+            for number in map(str, numbers):
+                yield _Step("score_shard", {**about, "shard": number}, tested, gpus=gpu)
+            yield _Step("score", about, tested, gpus=gpu)
+    for rule in ("collect", "tables", "figures", "claims", "manifest", "report", "version"):
+        yield _Step(rule)
 
 
 def wall_hours(jobs: list[Job], hours: Callable[[Job], float], gpus: int) -> float:

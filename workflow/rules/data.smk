@@ -7,12 +7,12 @@ rule prepare_dataset:
     benchmark:
         LOGS / "benchmarks" / "prepare_dataset" / "{dataset}.tsv"
     params:
-        code=code_digest("faithdiff.data.datasets"),
-        config=preparation_digest,
+        code=code_of("prepare_dataset"),
+        config=settings_of("prepare_dataset"),
         outside=lambda w: sources_of(w.dataset),
     threads: 1
     resources:
-        gpu=lambda w: GPU if captioner_of(w.dataset) else 0,
+        gpu=lambda w: GPU if describes(study, w.dataset) else 0,
         mem_mb=needs("mem_mb", preparation),
         runtime=needs("runtime", preparation),
     shell:
@@ -32,8 +32,8 @@ rule degrade:
     wildcard_constraints:
         dataset=one_of(profile.data.with_hq),
     params:
-        code=code_digest("faithdiff.degrade.dataset"),
-        config=lambda w: degradation_digest(w.dataset, *profile.data.levels),
+        code=code_of("degrade"),
+        config=settings_of("degrade"),
     threads: 1
     resources:
         mem_mb=needs("mem_mb", "degrade"),
@@ -55,7 +55,7 @@ rule take_real:
     wildcard_constraints:
         dataset=one_of(profile.data.real),
     params:
-        code=code_digest("faithdiff.degrade.dataset"),
+        code=code_of("take_real"),
     threads: 1
     resources:
         mem_mb=needs("mem_mb", "take_real"),
@@ -77,8 +77,8 @@ rule caption:
     wildcard_constraints:
         dataset=one_of(CAPTIONED),
     params:
-        code=code_digest("faithdiff.models.captioning"),
-        config=digest(profile.captioner, profile.seed),
+        code=code_of("caption"),
+        config=settings_of("caption"),
         outside=lambda w: captioner_files(clean=True),
     threads: 1
     resources:
@@ -99,8 +99,8 @@ rule degrade_train:
     benchmark:
         LOGS / "benchmarks" / "degrade" / "train.tsv"
     params:
-        code=code_digest("faithdiff.degrade.dataset"),
-        config=degradation_digest("train", profile.data.train_level),
+        code=code_of("degrade_train"),
+        config=settings_of("degrade_train", dataset="train"),
     threads: 1
     resources:
         mem_mb=needs("mem_mb", "degrade_train"),

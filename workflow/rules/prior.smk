@@ -10,8 +10,8 @@ rule train_prior:
     benchmark:
         LOGS / "benchmarks" / "train_prior" / "prior.tsv"
     params:
-        code=code_digest("faithdiff.train.prior"),
-        config=digest(profile.prior, profile.seed),
+        code=code_of("train_prior"),
+        config=settings_of("train_prior"),
     threads: 1
     resources:
         gpu=GPU,
@@ -33,8 +33,8 @@ rule cache_latents:
     benchmark:
         LOGS / "benchmarks" / "cache_latents" / "train.tsv"
     params:
-        code=code_digest("faithdiff.train.encode"),
-        prior=prior_digest(),
+        code=code_of("cache_latents"),
+        config=settings_of("cache_latents"),
     threads: 1
     resources:
         gpu=GPU,

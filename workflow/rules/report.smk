@@ -14,15 +14,8 @@ rule tables:
     benchmark:
         LOGS / "benchmarks" / "tables" / "study.tsv"
     params:
-        code=code_digest("faithdiff.report.tables"),
-        config=digest(
-            profile.report,
-            profile.curves,
-            {n: [m.label, m.published, profile.updates_of(n)] for n, m in profile.methods.items()},
-            # GPU-hours are of every GPU.
-            [profile.device, profile.training.processes],
-            printed_metrics(),
-        ),
+        code=code_of("tables"),
+        config=settings_of("tables"),
         published=read_outside(PAPER),
     threads: 1
     resources:
@@ -43,15 +36,8 @@ rule figures:
     benchmark:
         LOGS / "benchmarks" / "figures" / "study.tsv"
     params:
-        code=code_digest("faithdiff.report.figures"),
-        config=digest(
-            profile.report,
-            profile.curves,
-            {n: [m.label, m.published, profile.updates_of(n)] for n, m in profile.methods.items()},
-            # The timesteps that the sampler visits are marked.
-            profile.restore,
-            printed_metrics(),
-        ),
+        code=code_of("figures"),
+        config=settings_of("figures"),
         published=read_outside(PAPER),
     threads: 1
     resources:
@@ -73,12 +59,8 @@ rule claims:
     benchmark:
         LOGS / "benchmarks" / "claims" / "study.tsv"
     params:
-        code=code_digest("faithdiff.claims.command"),
-        config=digest(
-            profile.report,
-            {n: (m.label, profile.updates_of(n)) for n, m in profile.methods.items()},
-            printed_metrics(),
-        ),
+        code=code_of("claims"),
+        config=settings_of("claims"),
     threads: 1
     resources:
         mem_mb=needs("mem_mb", "claims"),
@@ -100,8 +82,8 @@ rule manifest:
     log:
         LOGS / "manifest.log",
     params:
-        code=code_digest("faithdiff.report.manifest", "faithdiff.report.figures"),
-        config=digest(profile, printed_metrics()),
+        code=code_of("manifest"),
+        config=settings_of("manifest"),
     threads: 1
     resources:
         mem_mb=needs("mem_mb", "manifest"),
@@ -125,13 +107,9 @@ rule report:
     benchmark:
         LOGS / "benchmarks" / "report" / "study.tsv"
     params:
-        code=code_digest("faithdiff.page.build"),
+        code=code_of("report"),
+        config=settings_of("report"),
         page=page_digest(),
-        config=digest(
-            profile.data.places,
-            {n: m.label for n, m in profile.methods.items()},
-            printed_metrics(),
-        ),
     threads: 1
     resources:
         mem_mb=needs("mem_mb", "report"),

@@ -12,8 +12,8 @@ rule restore_baseline:
     wildcard_constraints:
         method=one_of(set(profile.methods) - set(profile.denoisers)),
     params:
-        code=lambda w: code_digest("faithdiff.restore.run", method_module(w.method)),
-        config=decides_restoration,
+        code=code_of("restore_baseline"),
+        config=settings_of("restore_baseline"),
         outside=lambda w: outside_state(w.method),
     threads: 1
     resources:
@@ -39,10 +39,8 @@ rule restore_denoiser:
     wildcard_constraints:
         method=one_of(profile.denoisers),
     params:
-        code=lambda w: code_digest(
-            "faithdiff.restore.run", "faithdiff.score.heldout", method_module(w.method)
-        ),
-        config=decides_restoration,
+        code=code_of("restore_denoiser"),
+        config=settings_of("restore_denoiser"),
     threads: 1
     resources:
         gpu=lambda w: profile.gpus_to_restore(w.method),
@@ -52,7 +50,7 @@ rule restore_denoiser:
         verb("restore-sets --method {wildcards.method} --seed {wildcards.seed}")
 
 
-# A share of the images of a method, where `shards` in the profile is more than 1.
+# One shard of the images of a method, where `shards` in the profile is more than 1.
 rule restore_shard:
     input:
         unpack(restoring),
@@ -65,16 +63,16 @@ rule restore_shard:
     wildcard_constraints:
         method=one_of(profile.methods),
     params:
-        code=lambda w: code_digest("faithdiff.restore.run", method_module(w.method)),
-        config=decides_restoration,
+        code=code_of("restore_shard"),
+        config=settings_of("restore_shard"),
         outside=lambda w: outside_state(w.method),
-        share=lambda w: f"{w.shard}/{profile.shards}",
+        shard=lambda w: f"{w.shard}/{profile.shards}",
     threads: 1
     resources:
         gpu=lambda w: profile.gpus_to_restore(w.method),
-        mem_mb=needs("mem_mb", "restore_denoiser"),
-        runtime=needs("runtime", "restore_denoiser"),
+        mem_mb=needs("mem_mb", "restore_shard"),
+        runtime=needs("runtime", "restore_shard"),
     shell:
         verb(
-            "restore-sets --method {wildcards.method} --seed {wildcards.seed} --shard {params.share}"
+            "restore-sets --method {wildcards.method} --seed {wildcards.seed} --shard {params.shard}"
         )

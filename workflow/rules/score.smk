@@ -13,8 +13,8 @@ rule score:
     benchmark:
         LOGS / "benchmarks" / "score" / "{method}-seed{seed}.tsv"
     params:
-        code=code_digest("faithdiff.score.run"),
-        config=computed_metrics(),
+        code=code_of("score"),
+        config=settings_of("score"),
         weights=weights_state(profile),
     threads: 1
     resources:
@@ -25,7 +25,7 @@ rule score:
         verb("score --method {wildcards.method} --seed {wildcards.seed}")
 
 
-# A share of the images, where `shards` in the profile is more than 1.
+# One shard of the images, where `shards` in the profile is more than 1.
 rule score_shard:
     input:
         data=rules.score.input.data,
@@ -37,17 +37,17 @@ rule score_shard:
     benchmark:
         LOGS / "benchmarks" / "score_shard" / "{method}-seed{seed}-{shard}.tsv"
     params:
-        code=code_digest("faithdiff.score.run"),
-        config=computed_metrics(),
+        code=code_of("score_shard"),
+        config=settings_of("score_shard"),
         weights=weights_state(profile),
-        share=lambda w: f"{w.shard}/{profile.shards}",
+        shard=lambda w: f"{w.shard}/{profile.shards}",
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=needs("mem_mb", "score"),
-        runtime=needs("runtime", "score"),
+        mem_mb=needs("mem_mb", "score_shard"),
+        runtime=needs("runtime", "score_shard"),
     shell:
-        verb("score --method {wildcards.method} --seed {wildcards.seed} --shard {params.share}")
+        verb("score --method {wildcards.method} --seed {wildcards.seed} --shard {params.shard}")
 
 
 rule collect:
@@ -72,7 +72,7 @@ rule collect:
     benchmark:
         LOGS / "benchmarks" / "collect" / "study.tsv"
     params:
-        code=code_digest("faithdiff.score.collect"),
+        code=code_of("collect"),
     threads: 1
     resources:
         mem_mb=needs("mem_mb", "collect"),

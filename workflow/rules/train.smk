@@ -14,14 +14,8 @@ rule pretrain_alignment:
     # What follows a training is long, too: trainings that start last leave cores idle at the end.
     priority: 2
     params:
-        code=code_digest("faithdiff.train.run", "faithdiff.train.variants"),
-        config=lambda w: digest(
-            profile.recipes[w.recipe],
-            profile.alignment,
-            profile.training.decisive(),
-            profile.seed,
-        ),
-        prior=prior_digest(),
+        code=code_of("pretrain_alignment"),
+        config=settings_of("pretrain_alignment"),
     threads: profile.training.processes
     resources:
         gpu=GPU * profile.training.processes,
@@ -52,17 +46,10 @@ rule train_variant:
         method=one_of(profile.variants),
     priority: 1
     params:
-        code=code_digest("faithdiff.train.run", "faithdiff.train.variants"),
-        config=lambda w: digest(
-            profile.variants[w.method].model_dump(mode="json", exclude={"label"}),
-            profile.recipes[profile.variants[w.method].recipe],
-            profile.alignment,
-            profile.training.decisive(),
-            profile.seed,
-        ),
+        code=code_of("train_variant"),
+        config=settings_of("train_variant"),
         # Not an input: a plan must not fail before they are fetched.
         weights=lambda w: read_outside(profile.variants[w.method].weights),
-        prior=prior_digest(),
     threads: lambda w: processes_of(w.method)
     resources:
         gpu=lambda w: gpus_of(w.method),
@@ -88,18 +75,8 @@ rule train_baseline:
         method=one_of(profile.baselines),
     priority: 1
     params:
-        code=lambda w: code_digest("faithdiff.train.run", method_module(w.method)),
-        config=lambda w: digest(
-            settings_of(w.method, training=True),
-            (
-                profile.training.decisive()
-                if w.method in profile.denoisers
-                else profile.training.optimiser
-            ),
-            profile.data.scale,
-            profile.seed,
-        ),
-        prior=prior_digest(),
+        code=code_of("train_baseline"),
+        config=settings_of("train_baseline", dataset="train"),
     threads: 1
     resources:
         gpu=GPU,

@@ -10,7 +10,7 @@ rule version:
     log:
         LOGS / "version.log",
     params:
-        code=code_digest("faithdiff.tracking.dvc"),
+        code=code_of("version"),
     threads: 1
     resources:
         mem_mb=needs("mem_mb", "version"),
