@@ -5,6 +5,9 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/prior.smk"
@@ -24,3 +27,4 @@ rule all:
         # results/ is in git: without these a fresh clone would have nothing to train.
         rules.collect.input,
         LOGS / "version.json",
+    localrule: True

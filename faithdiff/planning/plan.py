@@ -25,6 +25,7 @@ from faithdiff.planning.checks import check_study
 from faithdiff.planning.resources import Sizes
 from faithdiff.planning.workload import Job, counts, critical_path, jobs_of, wall_hours
 from faithdiff.score.protocols import files_needed
+from faithdiff.study.rules import BY_NAME
 from faithdiff.train.cost import Costs, Phase
 
 GIB, GB = 2**30, 1e9
@@ -286,10 +287,12 @@ class Plan:
     # --- A cluster --------------------------------------------------------------------------
 
     def _cluster(self) -> Iterator[str]:
-        counted = ", ".join(f"{number} {rule}" for rule, number in counts(self.jobs).items())
         on_gpus = sum(job.gpus > 0 for job in self.jobs)
-        yield f"\n## Jobs\n\n{len(self.jobs)} jobs, {on_gpus} of them on GPUs: {counted}."
-        yield f"`snakemake -n --config profile={self.study.file.stem}` says which are left."
+        yield f"\n## Jobs\n\n{len(self.jobs)} jobs, {on_gpus} of them on GPUs.\n"
+        yield "| rule | jobs | what one does |\n|---|--:|---|"
+        for rule, number in counts(self.jobs).items():
+            yield f"| {rule} | {number} | {BY_NAME[rule].purpose} |"
+        yield f"\n`snakemake -n --config profile={self.study.file.stem}` says which are left."
         if self.gpus is None:
             return
         if on_gpus == 0:

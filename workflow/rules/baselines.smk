@@ -7,6 +7,7 @@ rule prepare_baseline:
         LOGS / "prepare_baseline" / "{method}.log",
     wildcard_constraints:
         method=one_of(m for m in profile.baselines if needs_preparation(m)),
+    localrule: True  # git and pip need the network, which nodes of a cluster often lack
     params:
         outside=lambda w: outside_state(w.method),
     threads: 1

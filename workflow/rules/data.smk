@@ -54,6 +54,7 @@ rule take_real:
         LOGS / "benchmarks" / "degrade" / "{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(profile.data.real),
+    localrule: True  # seconds: it hashes the images and writes a line for each
     params:
         code=code_of("take_real"),
     threads: 1

@@ -7,7 +7,13 @@ rule tables:
         expand(
             layout.results / "tables" / "{table}.{kind}",
             table=profile.tables,
-            kind=["md", "tex", "csv", "cells.json"],
+            kind=["md", "tex", "cells.json"],
+        ),
+        # Of the four kinds it is this one that `snakemake --report` can show as a table.
+        shown=report(
+            expand(layout.results / "tables" / "{table}.csv", table=profile.tables),
+            caption="../report/tables.rst",
+            category="Tables",
         ),
     log:
         LOGS / "tables.log",
@@ -30,7 +36,12 @@ rule figures:
         scores=layout.results / "scores.csv",
         training=layout.results / "training.csv",
     output:
-        folder=directory(layout.results / "figures"),
+        folder=report(
+            directory(layout.results / "figures"),
+            patterns=["{figure}.png"],
+            caption="../report/figures.rst",
+            category="Figures",
+        ),
     log:
         LOGS / "figures.log",
     benchmark:
@@ -58,6 +69,7 @@ rule claims:
         LOGS / "claims.log",
     benchmark:
         LOGS / "benchmarks" / "claims" / "study.tsv"
+    localrule: True  # seconds, as `collect`
     params:
         code=code_of("claims"),
         config=settings_of("claims"),

@@ -71,6 +71,7 @@ rule collect:
         LOGS / "collect.log",
     benchmark:
         LOGS / "benchmarks" / "collect" / "study.tsv"
+    localrule: True  # seconds: less than its way through a queue
     params:
         code=code_of("collect"),
     threads: 1
