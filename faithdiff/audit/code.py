@@ -1,27 +1,23 @@
 """Which code a result hangs on: the import closures of the workflow's rules, at a revision.
 
-Rules name the modules they run in ``code_digest(...)`` of their `params`; closures and digests are
-those of :mod:`faithdiff.study.provenance`, computed on the files of a commit instead of the disk.
+Rules and their modules are those of the table of that revision; closures and digests are those of
+:mod:`faithdiff.study.provenance`, computed on the files of a commit instead of the disk.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from faithdiff.audit.git import Commit, Git
+from faithdiff.study import rules
 from faithdiff.study.provenance import PACKAGES, imported, stripped
+from faithdiff.study.rules import RULES, Rule, read_rules
 
-WORKFLOW = "workflow"
-# Rules after the scores: they print numbers and make none.
-AFTER_SCORES = {"tables", "figures", "claims", "manifest", "report", "version"}
+TABLE = f"{rules.__name__.replace('.', '/')}.py"
 Methods = Mapping[str, Mapping[str, str]]  # rule -> method -> module
-_RULE = re.compile(r"(?m)^rule (\w+):\n((?:[ \t].*\n|\n)*)")
-_DIGEST = re.compile(r"code_digest\(([^#]*?)\)(?:,|\n)", re.DOTALL)
-_MODULE = re.compile(r'"([\w.]+)"')
 
 
 @dataclass(frozen=True)
@@ -107,12 +103,14 @@ def code_change(git: Git, old: str, new: str, methods: Methods) -> CodeChange:
     Args:
         git: The repository.
         old: A commit, `new` likewise.
-        methods: Module of each method by its name, for each rule whose code depends on it.
+        methods: Module of each method by its name, for each rule whose code depends on it; a rule
+            whose table asks for one and that is not named here ran for none.
     """
     before, after = (_read(git, commit) for commit in (old, new))
     closures: dict[tuple[str, str], set[str]] = {}
-    for code, rules in (before, after):
-        for key, modules in _by_method(rules, methods).items():
+    # What either table names: a rule, or a module of it, may be new or gone.
+    for code, table in (before, after):
+        for key, modules in _by_method(table, methods).items():
             closures.setdefault(key, set()).update(code.closure(modules))
     changed = {
         name
@@ -129,34 +127,23 @@ def code_change(git: Git, old: str, new: str, methods: Methods) -> CodeChange:
     return CodeChange(found, commits)
 
 
-def _read(git: Git, commit: str) -> tuple[Code, dict[str, tuple[set[str], bool]]]:
-    files = git.read_all(commit, *PACKAGES, WORKFLOW)
-    text = "\n".join(
-        content.decode(errors="replace")
-        for path, content in sorted(files.items())
-        if path.endswith(".smk")
-    )
-    return Code({path: c for path, c in files.items() if path.endswith(".py")}), rule_modules(text)
+def _read(git: Git, commit: str) -> tuple[Code, tuple[Rule, ...]]:
+    """The modules of a commit and its table of rules."""
+    files = git.read_all(commit, *PACKAGES)
+    code = Code({path: content for path, content in files.items() if path.endswith(".py")})
+    # Before there was a table, the workflow named modules in the middle of Snakemake's syntax. To
+    # guess them from there is worse than today's: a module that the commit lacks is left out of
+    # its closure, and counts as changed where the other commit has it.
+    source = code.sources.get(TABLE)
+    return code, (read_rules(source) if source is not None else None) or RULES
 
 
-def rule_modules(text: str) -> dict[str, tuple[set[str], bool]]:
-    """Read from the workflow which modules each rule runs: ``rule -> (modules, by method)``."""
-    found = {}
-    for rule, body in _RULE.findall(text + "\n"):
-        if match := _DIGEST.search(body):
-            inside = match.group(1)
-            found[rule] = set(_MODULE.findall(inside)), "method_module(" in inside
-    return found
-
-
-def _by_method(
-    rules: Mapping[str, tuple[set[str], bool]], methods: Methods
-) -> dict[tuple[str, str], set[str]]:
+def _by_method(table: Iterable[Rule], methods: Methods) -> dict[tuple[str, str], set[str]]:
+    """The modules that each rule names, for each method where they depend on it."""
     found: dict[tuple[str, str], set[str]] = {}
-    for rule, (modules, per_method) in rules.items():
-        if per_method:
-            chosen = methods.get(rule, {})
-            found |= {(rule, name): modules | {module} for name, module in chosen.items()}
-        else:
-            found[rule, ""] = modules
+    for rule in table:
+        if not rule.by_method:
+            found[rule.name, ""] = {*rule.modules}
+        for name, module in methods.get(rule.name, {}).items() if rule.by_method else ():
+            found[rule.name, name] = {*rule.modules, module}
     return found

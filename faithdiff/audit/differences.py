@@ -9,6 +9,7 @@ from typing import Any
 
 from faithdiff.audit.results import Results
 from faithdiff.config import OPERATIONAL
+from faithdiff.study.rules import BY_NAME, MACHINE, NAMING, RULES, Rule, covers, makes_scores
 
 # Packages that compute something; the others carry files, parse arguments, draw.
 COMPUTING = {
@@ -16,13 +17,13 @@ COMPUTING = {
     "pyiqa", "safetensors", "scikit-image", "scikit-learn", "scipy", "timm", "tokenizers",
     "torch", "torchvision", "transformers",
 }  # fmt: skip
-# Settings that change no score: what is printed and logged, where a training runs and how fast, and
-# why a setting is as it is.
+# Settings that change no score though they stand in a section that does, or in none that the table
+# of rules knows: how a training logs, where it runs and how fast, and why a setting is as it is.
+# What is printed alone is not listed: the table says that no rule before the scores reads it.
 WITHOUT_EFFECT = (
-    *("report", "deviations", "training.log_every", "training.checkpoint_every"),
+    *("deviations", "shards", "training.log_every", "training.checkpoint_every"),
     *sorted(f"training.{name}" for name in OPERATIONAL),
 )
-NAMING = ("label", "published")  # of a method: how it is printed
 _SHOWN = 60  # characters of a value
 
 
@@ -123,7 +124,7 @@ def _trained(manifest: dict[str, Any]) -> list[str]:
 def _weights(old: Results, new: Results) -> Iterator[Difference]:
     before, after = (side.manifest for side in (old, new))
     for what, a, b in _pairs(before.get("prior"), after.get("prior")):
-        yield Difference("weights", f"prior: {what}", a, b, _on_prior(old, new))
+        yield Difference("weights", f"prior: {what}", a, b, _from_prior(old, new))
     published = [side.get("published", {}) for side in (before, after)]
     for method in published[0].keys() & published[1].keys():
         for what, a, b in _pairs(published[0][method], published[1][method]):
@@ -151,8 +152,8 @@ def samples_from_prior(config: dict[str, Any], method: str) -> bool:
     return method in config.get("variants", {}) or bool(mine)
 
 
-def _on_prior(old: Results, new: Results) -> frozenset[str]:
-    configs = [side.manifest.get("config", {}) for side in (old, new)]
+def _on_prior(*sides: Results) -> frozenset[str]:
+    configs = [side.manifest.get("config", {}) for side in sides]
     return frozenset(
         name
         for config in configs
@@ -161,21 +162,34 @@ def _on_prior(old: Results, new: Results) -> frozenset[str]:
     )
 
 
-def _variants(old: Results, new: Results) -> frozenset[str]:
-    return frozenset(
-        name for side in (old, new) for name in side.manifest.get("config", {}).get("variants", {})
-    )
+def methods_of(rule: Rule, *sides: Results) -> frozenset[str]:
+    """The methods of a study that a rule works for, by their config on either side."""
+    found: set[str] = set()
+    for config in (side.manifest.get("config", {}) for side in sides):
+        variants, baselines = config.get("variants", {}), config.get("baselines", {})
+        trained = {name for name, each in baselines.items() if each.get("trained")}
+        denoisers = {name for name, each in baselines.items() if each.get("denoises")}
+        chosen = {
+            "variants": {*variants},
+            "trained": {*variants, *trained},
+            "trained baselines": trained,
+            "denoisers": {*variants, *denoisers},
+            "others": {*baselines} - denoisers,
+            "all": {*variants, *baselines},
+        }
+        found |= chosen[rule.methods]
+    return frozenset(found)
 
 
 def _users(old: Results, new: Results, owner: str) -> frozenset[str]:
     """Methods behind a checkpoint: itself and its other samplers, or the variants of a stage 1."""
     if not owner.startswith("stage1-"):
-        return _with_its_samplers(old, new, owner)
+        return _with_its_samplers(old, new, method=owner)
     return _of_recipe(old, new, owner.removeprefix("stage1-"))
 
 
-def _with_its_samplers(old: Results, new: Results, method: str) -> frozenset[str]:
-    configs = [side.manifest.get("config", {}) for side in (old, new)]
+def _with_its_samplers(*sides: Results, method: str) -> frozenset[str]:
+    configs = [side.manifest.get("config", {}) for side in sides]
     others = {
         name
         for config in configs
@@ -196,22 +210,70 @@ def _of_recipe(old: Results, new: Results, recipe: str) -> frozenset[str]:
 
 def _config(old: Results, new: Results) -> Iterator[Difference]:
     for path, a, b in _pairs(old.manifest.get("config"), new.manifest.get("config")):
-        silent = path.split(".")[-1] in NAMING or any(
-            path == part or path.startswith(f"{part}.") for part in WITHOUT_EFFECT
-        )
-        methods = _touched(old, new, path.split("."))
+        silent = _is_silent(path)
+        methods = _touched(old, new, path)
         yield Difference("config", path, a, b, methods, not silent, "no score" if silent else "")
 
 
-def _touched(old: Results, new: Results, path: list[str]) -> frozenset[str] | None:
-    section = path[0]
-    if section in ("variants", "baselines") and len(path) > 1:
-        return _with_its_samplers(old, new, path[1])
-    if section == "recipes" and len(path) > 1:
+def _is_silent(path: str) -> bool:
+    """Whether a setting can change no score."""
+    if path.split(".")[-1] in NAMING:
+        return True
+    if any(path == part or path.startswith(f"{part}.") for part in WITHOUT_EFFECT):
+        return True
+    readers = [rule for rule in RULES if _reads(rule, path)]
+    # What no rule is known to read may yet matter: to be called harmless takes a reader that is.
+    used = any(makes_scores(rule.name) for rule in readers) or path in MACHINE
+    return bool(readers) and not used
+
+
+def _reads(rule: Rule, path: str) -> list[str]:
+    """The settings of a rule that hold the one at a path."""
+    return [setting for setting in rule.settings(on_prior=True) if covers(setting, path)]
+
+
+def _touched(old: Results, new: Results, path: str) -> frozenset[str] | None:
+    """Methods that a setting can touch, by the rules that read it; None for all."""
+    found: set[str] = set()
+    readers = [rule for rule in RULES if makes_scores(rule.name) and _reads(rule, path)]
+    for rule in readers:
+        for setting in _reads(rule, path):
+            reached = _reached(old, new, rule, setting, path.split("."))
+            if reached is None:
+                return None
+            found |= reached
+    return frozenset(found) if readers else None
+
+
+def _reached(
+    old: Results, new: Results, rule: Rule, setting: str, path: list[str]
+) -> frozenset[str] | None:
+    """Methods that a setting touches through one rule; None for all."""
+    section, own = setting.partition(".*")[0], setting.count(".*") and len(path) > 1
+    if own and section in ("variants", "baselines"):
+        return _with_its_samplers(old, new, method=path[1])
+    if own and section == "recipes":
         return _of_recipe(old, new, path[1])
-    if section == "alignment":
-        return _variants(old, new)
-    return _on_prior(old, new) if section == "restore" else None
+    methods = None if rule.methods == "all" else methods_of(rule, old, new)
+    if setting in rule.reads_on_prior:
+        on_prior = _on_prior(old, new)
+        methods = on_prior if methods is None else methods & on_prior
+    if methods is None:
+        return None
+    return reach(rule, methods, old, new)
+
+
+def reach(rule: Rule, methods: frozenset[str], *sides: Results) -> frozenset[str]:
+    """Methods that a rule reaches by working for some: a checkpoint has other samplers, too."""
+    if "trained" not in rule.methods and rule.methods != "variants":
+        return methods
+    return methods.union(*(_with_its_samplers(*sides, method=name) for name in methods))
+
+
+def _from_prior(*sides: Results) -> frozenset[str]:
+    """Methods that the prior decides: trained on it or sampling from it."""
+    rule = BY_NAME["train_prior"]
+    return reach(rule, methods_of(rule, *sides), *sides) | _on_prior(*sides)
 
 
 def _definitions(old: Results, new: Results) -> Iterator[Difference]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypeVar
 
 import pandas as pd
 
-from faithdiff.audit.code import AFTER_SCORES, ChangedRule, code_change
-from faithdiff.audit.differences import Difference, manifest_differences
+from faithdiff.audit.code import ChangedRule, code_change
+from faithdiff.audit.differences import Difference, manifest_differences, methods_of, reach
 from faithdiff.audit.git import Commit, Git
 from faithdiff.audit.results import Results
+from faithdiff.study.rules import BY_NAME, RULES, makes_scores
 
 VARIANTS = "variants"  # all of FaithDiff's, which run the same code
 KINDS = ("data", "degradation", "weights", "config", "code", "packages", "hardware", "seeds")
+VARIANT_MODULE = "faithdiff.train.variants"
+T = TypeVar("T", int, tuple[int, int])
 
 
 @dataclass(frozen=True)
@@ -100,21 +103,21 @@ def _sentences(both: pd.DataFrame, moved: pd.Series, picture: pd.Series) -> Iter
     pictures = both.loc[seen & picture, image].drop_duplicates()
     remade = pictures["method"].astype(str).value_counts().to_dict()
     rescored = both.loc[seen & moved & ~picture, "method"].astype(str).value_counts().to_dict()
-    for (count, of), names in _alike({name: (n, total[name]) for name, n in remade.items()}):
+    for (count, of), names in _alike({str(name): (n, total[name]) for name, n in remade.items()}):
         yield (
             f"{names}: {count} of {of} restored images{_each(names)} are other files, so the "
             "change enters before scoring."
         )
-    for count, names in _alike(rescored):
+    for count, names in _alike({str(name): n for name, n in rescored.items()}):
         yield (
             f"{names}: {count} values{_each(names)} changed although the restored image is the "
             "same file, so scoring changed."
         )
 
 
-def _alike(values: dict[Any, Any]) -> Iterator[tuple[Any, str]]:
+def _alike(values: dict[str, T]) -> Iterator[tuple[T, str]]:
     """Values with the names that share them."""
-    names: dict[Any, list[str]] = {}
+    names: dict[T, list[str]] = {}
     for name in sorted(values):
         names.setdefault(values[name], []).append(str(name))
     for value, sharing in names.items():
@@ -156,23 +159,30 @@ def _code(old: Results, new: Results, git: Git) -> tuple[list[Difference], list[
 
 def _methods(*sides: Results) -> dict[str, dict[str, str]]:
     """Which module each method adds to the rules that run methods."""
-    found: dict[str, dict[str, str]] = {
-        "train_baseline": {},
-        "restore_baseline": {},
-        "restore_denoiser": {VARIANTS: "faithdiff.train.variants"},
-    }
+    sharded = any(side.manifest.get("config", {}).get("shards", 1) > 1 for side in sides)
+    found: dict[str, dict[str, str]] = {}
+    for rule in RULES:
+        # Without shards such a rule never ran, and with them it runs the code of the whole rule.
+        if rule.by_method and (sharded or not rule.name.endswith("_shard")):
+            found[rule.name] = _modules(methods_of(rule, *sides), sides)
+    return found
+
+
+def _modules(methods: Iterable[str], sides: Iterable[Results]) -> dict[str, str]:
+    """The module of each method; all variants have one, and are named together."""
+    found: dict[str, str] = {}
+    variants, names = {*_names(sides, "variants")}, {*methods}
+    if names & variants:
+        found[VARIANTS] = VARIANT_MODULE
     for side in sides:
         for name, baseline in side.manifest.get("config", {}).get("baselines", {}).items():
-            module = str(baseline.get("implementation", "")).partition(":")[0]
-            if baseline.get("trained"):
-                found["train_baseline"][name] = module
-            restoring = "restore_denoiser" if baseline.get("denoises") else "restore_baseline"
-            found[restoring][name] = module
+            if name in names:
+                found[name] = str(baseline.get("implementation", "")).partition(":")[0]
     return found
 
 
 def _rule(rule: ChangedRule, commits: list[str], old: Results, new: Results) -> Difference:
-    silent = rule.rule in AFTER_SCORES or (rule.rule == "train_prior" and _shipped(old, new))
+    silent = not makes_scores(rule.rule) or (rule.rule == "train_prior" and _shipped(old, new))
     return Difference(
         "code",
         f"rule {rule.name}",
@@ -186,13 +196,18 @@ def _rule(rule: ChangedRule, commits: list[str], old: Results, new: Results) -> 
 
 def _runs(rule: ChangedRule, *sides: Results) -> frozenset[str] | None:
     """Methods that a rule runs for; None for all."""
-    if rule.method and rule.method != VARIANTS:
-        return frozenset([rule.method])
-    if rule.method or rule.rule in ("train_variant", "pretrain_alignment"):
-        return frozenset(_names(sides, "variants"))
-    if rule.rule.endswith("_baseline"):
-        return frozenset(_names(sides, "baselines"))
-    return None
+    known = BY_NAME.get(rule.rule)
+    if known is None:  # an older or newer table has rules that this one has not
+        return None
+    if rule.method == VARIANTS:
+        names = frozenset(_names(sides, "variants"))
+    elif rule.method:
+        names = frozenset([rule.method])
+    elif known.methods == "all":
+        return None
+    else:
+        names = methods_of(known, *sides)
+    return reach(known, names, *sides)
 
 
 def _names(sides: Iterable[Results], section: str) -> list[str]:
@@ -200,7 +215,7 @@ def _names(sides: Iterable[Results], section: str) -> list[str]:
 
 
 def _shipped(*sides: Results) -> bool:
-    sources: list[Any] = [
-        side.manifest.get("config", {}).get("prior", {}).get("source") for side in sides
-    ]
-    return sources == ["shipped", "shipped"]
+    return all(
+        side.manifest.get("config", {}).get("prior", {}).get("source") == "shipped"
+        for side in sides
+    )

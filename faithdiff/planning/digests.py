@@ -58,7 +58,7 @@ class Digests:
         """Digest of the settings that decide the result of a job.
 
         Args:
-            wildcards: What the job is about: `dataset`, `method`, `recipe`; others say nothing here.
+            wildcards: What the job is about: `dataset`, `method` or `recipe`; others are ignored.
         """
         found = BY_NAME[rule]
         read = found.settings(wildcards.get("method") in self.profile.on_prior)
@@ -77,7 +77,7 @@ class Digests:
         profile, dataset, method = self.profile, job.get("dataset", ""), job.get("method")
         data = profile.data
         match setting:
-            case "data.test.*" | "data.train" | "prior.training.data":
+            case "data.test.*" | "data.train" | "prior.training.data" if dataset:
                 sets = {"data.train": "train", "prior.training.data": "prior"}
                 mine = dataset in data.test if setting not in sets else dataset == sets[setting]
                 return profile.datasets[dataset] if mine else None

@@ -1,7 +1,9 @@
 """Which command makes a file of the study again, told from its place (see `layout`).
 
 The command makes that file and those beside it, and nothing that depends on them: where the bytes
-come out as before, snakemake has nothing to do afterwards.
+come out as before, snakemake has nothing to do afterwards. Commands are named here and not taken
+from the table of rules: all that reads a file would import it, and an edit of the table would then
+make the whole study again.
 """
 
 from __future__ import annotations

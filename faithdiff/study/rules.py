@@ -1,8 +1,9 @@
-"""The rules of the workflow: one table, from which the workflow and all that talks about it take theirs.
+"""The rules of the workflow, in one table from which all that runs or explains them takes them.
 
 The ``.smk`` files take digests and resources from it, `faithdiff plan` its jobs, `faithdiff audit`
-what can explain a change, and error messages the command that makes a file again. To add a rule,
-add it here and to ``workflow/rules``; tests hold the two against each other.
+what can explain a change. To add a rule, add it here and to ``workflow/rules``; tests hold the two
+against each other. Nothing that a rule runs before the scores may import this module: then an edit
+of the table would make the whole study again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Literal
 
-Methods = Literal["all", "variants", "trained baselines", "denoisers", "others"]
+Methods = Literal["all", "variants", "trained", "trained baselines", "denoisers", "others"]
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,11 @@ class Rule:
 
     Attributes:
         purpose: What its jobs do, in a sentence.
-        command: The command of `faithdiff` that a job runs.
         after: Rules whose outputs it reads; a job waits for those that concern it.
         modules: Modules whose import closure decides what it does.
         by_method: Whether the module of the method that a job is about decides, too.
-        methods: The methods that it works for; `others` are those without a held-out loss.
+        methods: The methods that it works for; `trained` are the variants and the trained
+            baselines, `others` those without a held-out loss.
         reads: Settings that decide its result.
         reads_on_prior: Settings that decide it, too, where the method samples from the prior.
         resources: Whose entry of ``config/resources.yaml`` it takes; empty: its own.
@@ -37,7 +38,6 @@ class Rule:
 
     name: str
     purpose: str
-    command: str
     after: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     by_method: bool = False
@@ -57,7 +57,6 @@ RULES = (
     Rule(
         name="prepare_dataset",
         purpose="Write the HQ images of a data set and their index.",
-        command="prepare",
         modules=("faithdiff.data.datasets",),
         reads=(
             "data.test.*",
@@ -71,7 +70,6 @@ RULES = (
     Rule(
         name="degrade",
         purpose="Make the LQ images of a test set at every level.",
-        command="degrade",
         after=("prepare_dataset",),
         modules=("faithdiff.degrade.dataset",),
         reads=("data.levels", "data.scale", "seed"),
@@ -79,14 +77,12 @@ RULES = (
     Rule(
         name="take_real",
         purpose="Log the images of a real-world set, which came degraded, as its LQ images.",
-        command="degrade",
         after=("prepare_dataset",),
         modules=("faithdiff.degrade.dataset",),
     ),
     Rule(
         name="caption",
         purpose="Let a model describe the LQ images of a test set.",
-        command="caption",
         after=("degrade", "take_real"),
         modules=("faithdiff.models.captioning",),
         reads=("captioner", "seed"),
@@ -94,31 +90,30 @@ RULES = (
     Rule(
         name="degrade_train",
         purpose="Make the LQ images of the training set.",
-        command="degrade",
         after=("prepare_dataset",),
         modules=("faithdiff.degrade.dataset",),
+        methods="trained",
         reads=("data.train_level", "data.scale", "seed"),
     ),
     Rule(
         name="train_prior",
         purpose="Train the small prior, where the profile does not take the shipped one.",
-        command="train-prior",
         after=("prepare_dataset",),
         modules=("faithdiff.train.prior",),
+        methods="trained",
         reads=("prior", "seed"),
     ),
     Rule(
         name="cache_latents",
         purpose="Encode the training set once for all trainings.",
-        command="cache",
         after=("prepare_dataset", "degrade_train", "train_prior"),
         modules=("faithdiff.train.encode",),
+        methods="trained",
         reads=("prior",),
     ),
     Rule(
         name="pretrain_alignment",
         purpose="Stage 1: train the alignment of a recipe.",
-        command="pretrain",
         after=("cache_latents", "train_prior", "prepare_dataset", "degrade"),
         modules=("faithdiff.train.run", "faithdiff.train.variants"),
         methods="variants",
@@ -127,7 +122,6 @@ RULES = (
     Rule(
         name="train_variant",
         purpose="Stage 2: train FaithDiff or one of its variants, or import its weights.",
-        command="train",
         after=("cache_latents", "train_prior", "pretrain_alignment", "prepare_dataset", "degrade"),
         modules=("faithdiff.train.run", "faithdiff.train.variants"),
         methods="variants",
@@ -136,7 +130,6 @@ RULES = (
     Rule(
         name="train_baseline",
         purpose="Train a baseline.",
-        command="train",
         after=("degrade_train", "cache_latents", "train_prior"),
         modules=("faithdiff.train.run",),
         by_method=True,
@@ -148,13 +141,11 @@ RULES = (
     Rule(
         name="prepare_baseline",
         purpose="Get the code and the environment of an external method.",
-        command="baseline prepare",
         methods="others",
     ),
     Rule(
         name="restore_shard",
         purpose="Restore one shard of a method's images.",
-        command="restore-sets",
         after=(
             "prepare_dataset",
             "degrade",
@@ -174,7 +165,6 @@ RULES = (
     Rule(
         name="restore_baseline",
         purpose="Restore every test set and level with a method.",
-        command="restore-sets",
         after=(
             "prepare_dataset",
             "degrade",
@@ -195,7 +185,6 @@ RULES = (
     Rule(
         name="restore_denoiser",
         purpose="Restore every test set and level with a denoiser, and measure its held-out loss.",
-        command="restore-sets",
         after=(
             "prepare_dataset",
             "degrade",
@@ -215,7 +204,6 @@ RULES = (
     Rule(
         name="score_shard",
         purpose="Score one shard of a method's images.",
-        command="score",
         after=("prepare_dataset", "restore_baseline", "restore_denoiser"),
         modules=("faithdiff.score.run",),
         reads=("score",),
@@ -224,7 +212,6 @@ RULES = (
     Rule(
         name="score",
         purpose="Score the restored images of a method under every protocol.",
-        command="score",
         after=("prepare_dataset", "restore_baseline", "restore_denoiser", "score_shard"),
         modules=("faithdiff.score.run",),
         reads=("score",),
@@ -232,14 +219,12 @@ RULES = (
     Rule(
         name="collect",
         purpose="Collect all scores and held-out losses in one table.",
-        command="collect",
         after=("score", "restore_denoiser"),
         modules=("faithdiff.score.collect",),
     ),
     Rule(
         name="tables",
         purpose="Print the tables.",
-        command="tables",
         after=("collect",),
         modules=("faithdiff.report.tables",),
         # The processes and the device decide the GPU-hours.
@@ -257,7 +242,6 @@ RULES = (
     Rule(
         name="figures",
         purpose="Draw the figures.",
-        command="figures",
         after=("collect",),
         modules=("faithdiff.report.figures",),
         # The timesteps that the sampler visits are marked.
@@ -266,7 +250,6 @@ RULES = (
     Rule(
         name="claims",
         purpose="Hold what the paper says against the scores.",
-        command="claims",
         after=("collect",),
         modules=("faithdiff.claims.command",),
         reads=("report", "variants.*", "baselines.*", "training", "score"),
@@ -274,7 +257,6 @@ RULES = (
     Rule(
         name="manifest",
         purpose="Record what made the results: code, config, weights, packages, machines.",
-        command="manifest",
         after=("collect", "tables", "figures", "claims"),
         modules=("faithdiff.report.manifest", "faithdiff.report.figures"),
         reads=("*", "score"),
@@ -282,15 +264,13 @@ RULES = (
     Rule(
         name="report",
         purpose="Write the page that shows it all.",
-        command="report",
         after=("manifest", "tables", "figures", "claims"),
         modules=("faithdiff.page.build",),
-        reads=("data", "variants.*", "baselines.*", "score"),
+        reads=("data.test.*", "data.levels", "variants.*", "baselines.*", "score"),
     ),
     Rule(
         name="version",
         purpose="Let DVC record what the others made.",
-        command="version-study",
         after=("manifest", "report"),
         modules=("faithdiff.tracking.dvc",),
     ),
@@ -322,7 +302,7 @@ def makes_scores(rule: str) -> bool:
 
 
 def covers(setting: str, path: str) -> bool:
-    """Whether a setting of the table (``recipes.*``) holds the one at a path, or is a part of it."""
+    """Whether a setting of the table (``recipes.*``) holds the one at a path, or is part of it."""
     pairs = zip(setting.split("."), path.split("."), strict=False)
     return setting != "*" and all(wanted in ("*", found) for wanted, found in pairs)
 
