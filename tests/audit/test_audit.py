@@ -22,7 +22,7 @@ from shared import ROOT
 from typer.testing import CliRunner
 
 from faithdiff import cli
-from faithdiff.audit.code import AFTER_SCORES, rule_modules
+from faithdiff.audit.code import TABLE, code_change
 from faithdiff.audit.compare import Change
 from faithdiff.audit.crops import crops_of
 from faithdiff.audit.differences import Difference, manifest_differences
@@ -519,8 +519,6 @@ def test_a_comment_alone_explains_nothing(world: World) -> None:
     assert world.git("diff", "--stat", "HEAD~6", "HEAD~5", "--", "faithdiff")
     source = Git(world.root).read_all("HEAD~5", "faithdiff/restore")
     assert b"# why" in source["faithdiff/restore/colour.py"]
-    from faithdiff.audit.code import code_change
-
     assert code_change(Git(world.root), "HEAD~6", "HEAD~5", METHODS).rules == []
     changed = code_change(Git(world.root), "HEAD~5", "HEAD~4", METHODS).rules
     assert "restore_denoiser (variants)" in {rule.name for rule in changed}
@@ -550,14 +548,32 @@ def test_what_could_not_be_compared_is_not_called_the_same(other: World) -> None
     assert "weights (NEW has no manifest.json)" in found.why.statement
 
 
-def test_the_workflow_says_which_modules_a_rule_runs() -> None:
-    text = "\n".join(f.read_text("utf-8") for f in (ROOT / "workflow/rules").glob("*.smk"))
-    rules = rule_modules(text)
-    named = set(re.findall(r"(?m)^rule (\w+):", text))
-    assert set(rules) == named - {"prepare_baseline"}  # runs the code of others
-    assert rules["train_variant"] == ({"faithdiff.train.run", "faithdiff.train.variants"}, False)
-    assert rules["restore_baseline"] == ({"faithdiff.restore.run"}, True)
-    assert rules["restore_denoiser"][0] >= {"faithdiff.restore.run", "faithdiff.score.heldout"}
+def test_each_commit_is_read_by_its_own_table_of_rules(other: World) -> None:
+    # A rule that only this commit has, of a module that is not in today's table.
+    other.edit(TABLE, "RULES = (", 'RULES = (\n    Rule(name="odd", purpose="", modules=("odd",)),')
+    write(other.root / "faithdiff/odd.py", "ODD = 1\n")
+    other.edit(TABLE, '"odd",)', '"faithdiff.odd",)')
+    before = other.commit("A rule of its own")
+    write(other.root / "faithdiff/odd.py", "ODD = 2\n")
+    after = other.commit("The rule does something else")
+    changed = code_change(Git(other.root), before, after, METHODS).rules
+    assert [(rule.name, rule.modules) for rule in changed] == [("odd", ("faithdiff.odd",))]
+
+
+@pytest.mark.parametrize("table", [None, "RULES = tuple(range(3))\n"])
+def test_a_commit_without_a_table_is_read_by_the_one_of_today(
+    other: World, table: str | None
+) -> None:
+    file = other.root / TABLE
+    file.unlink() if table is None else file.write_text(table, "utf-8")
+    before = other.commit("Before there was a table")
+    other.edit("faithdiff/restore/colour.py", "STRENGTH = 2", "STRENGTH = 3")
+    after = other.commit("Stronger still")
+    changed = code_change(Git(other.root), before, after, METHODS).rules
+    # A training draws restored images on its way, so it imports the colour fix, too.
+    assert {rule.name for rule in changed} == {
+        *("pretrain_alignment", "train_variant", "restore_denoiser (variants)"),
+    }
 
 
 # --- history, bisect ----------------------------------------------------------------------------
@@ -871,19 +887,19 @@ def plain_git(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 # --- What can explain a change, asked of manifests alone ------------------------------------------
 
 
-def test_rules_after_the_scores_are_those_of_the_report_and_the_version() -> None:
-    files = [ROOT / "workflow/rules" / name for name in ("report.smk", "version.smk")]
-    after = re.findall(r"(?m)^rule (\w+):$", "\n".join(map(Path.read_text, files)))
-    assert set(after) == AFTER_SCORES
-
-
 CONFIG = {
     "profile": "mini",
     "restore": {"steps": 20},
-    "training": {"prefetch": 0, "loss": "mse"},
+    "training": {"prefetch": 0, "loss": "mse", "optimiser": {"eps": 0}},
+    "data": {"train_level": "mix"},
+    "seed": 0,
+    "device": "cpu",
+    "a": {"setting": {"of": {"tomorrow": 6}}},
+    "report": {"bootstrap": 6},
     "variants": {"faithdiff": {"label": "FaithDiff", "recipe": "released"}},
     "baselines": {
         "bicubic": {"label": "Bicubic"},
+        "gan": {"label": "Real-ESRGAN", "trained": True},
         "supir": {"label": "SUPIR", "trained": True, "denoises": True, "settings": {"a": 1}},
         "supir-own": {"label": "SUPIR, own", "checkpoint_of": "supir"},
     },
@@ -909,9 +925,15 @@ def changes(path: str, value: Any) -> list[Difference]:
     ("path", "value", "methods"),
     [
         ("config/restore/steps", 10, {"faithdiff", "supir", "supir-own"}),
-        ("prior/weights", "two", {"faithdiff", "supir", "supir-own"}),
+        # The perceptual loss of a Real-ESRGAN that is trained here is the prior's VAE.
+        ("prior/weights", "two", {"faithdiff", "supir", "supir-own", "gan"}),
         ("config/baselines/supir/settings", {"a": 2}, {"supir", "supir-own"}),
-        ("config/training/loss", "l1", None),
+        ("config/training/loss", "l1", {"faithdiff", "supir", "supir-own"}),
+        ("config/training/optimiser", {"eps": 1}, {"faithdiff", "supir", "supir-own", "gan"}),
+        ("config/data/train_level", "II", {"faithdiff", "supir", "supir-own", "gan"}),
+        ("config/seed", 7, None),
+        ("config/device", "cuda", None),
+        ("config/a/setting/of/tomorrow", 7, None),
     ],
 )
 def test_a_difference_names_the_methods_that_it_can_touch(
@@ -920,6 +942,15 @@ def test_a_difference_names_the_methods_that_it_can_touch(
     (found,) = changes(path, value)
     assert found.can_explain
     assert found.methods == (None if methods is None else frozenset(methods))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["report/bootstrap", "curves", "shards", "baselines/supir/label", "variants/faithdiff/label"],
+)
+def test_what_only_the_report_reads_explains_no_score(path: str) -> None:
+    (found,) = changes(f"config/{path}", 7)
+    assert not found.can_explain
 
 
 @pytest.mark.parametrize("setting", sorted(OPERATIONAL))

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,12 +15,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from shared import ROOT
-from shared.whole import copy_suite, run
 
 from faithdiff import cli
 from faithdiff.config import Baseline, OwnCommand, OwnOutputs
 from faithdiff.errors import ConfigError, UserError
 from faithdiff.methods.method import Study
+from faithdiff.planning.overrides import asked_for
 from faithdiff.planning.plan import write_plan
 from faithdiff.planning.resources import COMMON, OTHER, RESOURCES, Sizes
 from faithdiff.planning.workload import (
@@ -32,12 +32,7 @@ from faithdiff.planning.workload import (
     needs_preparation,
     wall_hours,
 )
-
-RULES = {
-    rule
-    for file in (ROOT / "workflow/rules").glob("*.smk")
-    for rule in re.findall(r"^rule (\w+):", file.read_text(encoding="utf-8"), re.MULTILINE)
-}
+from faithdiff.study.rules import BY_NAME
 
 
 @functools.cache
@@ -56,27 +51,41 @@ def dry_run(profile: str, *arguments: str, workflow_profile: str = "profiles/def
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("profile", ["test", "paper", "released"])
-def test_jobs_are_those_of_the_workflow(profile: str) -> None:
-    begun = time.monotonic()
-    table = dry_run(profile).partition("Job stats:")[2].partition("Reasons:")[0]
-    print(f"snakemake -n, profile {profile}: {time.monotonic() - begun:.1f} s")
-    planned = {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
-    jobs = jobs_of(Study.load(Path("config", f"{profile}.yaml")))
-    assert dict(counts(jobs)) == {r: n for r, n in planned.items() if r not in ("all", "total")}
-    assert len({job.key for job in jobs}) == len(jobs) == planned["total"] - 1
+def graph(*arguments: str) -> tuple[Counter[str], Counter[tuple[str, str]]]:
+    """Jobs by rule, and edges by the rules at their ends, as Snakemake draws its jobs."""
+    command = [sys.executable, "-m", "snakemake", "--dag", "dot", "--nolock", "--config"]
+    done = subprocess.run(
+        [*command, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    nodes = dict(re.findall(r'^\s*(\d+)\[label = "(\w+)', done.stdout, re.MULTILINE))
+    edges = re.findall(r"^\s*(\d+) -> (\d+)$", done.stdout, re.MULTILINE)
+    between = Counter((nodes[a], nodes[b]) for a, b in edges if nodes[b] != "all")
+    return Counter(rule for rule in nodes.values() if rule != "all"), between
 
 
-def test_shares_of_the_images_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = copy_suite(tmp_path / "shares")
-    with (folder / "config" / "test.yaml").open("a", encoding="utf-8") as file:
-        file.write("shards: 2\n")
-    table = run(folder, "--dry-run").partition("Job stats:")[2].partition("Reasons:")[0]
-    planned = {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
-    monkeypatch.chdir(folder)
-    jobs = jobs_of(Study.load(Path("config/test.yaml")))
-    assert dict(counts(jobs)) == {r: n for r, n in planned.items() if r not in ("all", "total")}
-    assert planned["restore_shard"] == planned["score_shard"] == 2 * planned["score"]
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("profile=test", "shards=2"),
+        ("profile=test", "training={validation_every: 2}"),
+        ("profile=paper",),
+        ("profile=released",),
+    ],
+    ids="-".join,
+)
+def test_jobs_are_those_of_the_workflow(arguments: tuple[str, ...]) -> None:
+    study = asked_for(dict(each.split("=") for each in arguments), []).study
+    jobs = jobs_of(study)
+    rule_of = {job.key: job.rule for job in jobs}
+    assert len(rule_of) == len(jobs)
+    found, edges = graph(*arguments)
+    assert counts(jobs) == found
+    assert Counter((rule_of[key], job.rule) for job in jobs for key in job.after) == edges
 
 
 def test_jobs_stand_after_those_that_they_wait_for() -> None:
@@ -105,6 +114,18 @@ def test_a_queue_is_asked_for_gpus_memory_and_time_that_grow() -> None:
         said, "train_variant"
     )
     assert "gpu=1" in resources_of(said, "score")
+
+
+def test_a_queue_is_asked_for_the_size_that_the_table_names() -> None:
+    said = dry_run("paper", "time_limit=1400", workflow_profile="profiles/slurm")
+    sizes = Sizes(Path("config/paper.yaml"))
+    asked = re.findall(r"^rule (\w+):$.*?\bmem_mb=(\d+)", said, re.MULTILINE | re.DOTALL)
+    plan = {(job.rule, str(sizes.of(job.size or job.rule).mem_mb)) for job in paper_jobs()}
+    assert {*asked} == plan
+
+
+def paper_jobs() -> list[Job]:
+    return jobs_of(Study.load(Path("config/paper.yaml")))
 
 
 def test_a_time_limit_is_no_part_of_a_command() -> None:
@@ -145,7 +166,7 @@ def test_sizes_name_rules_and_profiles_that_exist() -> None:
     assert OTHER in sections[COMMON]
     for name, rules in sections.items():
         assert Path("config", f"{name}.yaml").is_file()
-        assert set(rules) <= RULES | {OTHER}
+        assert set(rules) <= {*BY_NAME, OTHER}
 
 
 def test_a_profile_takes_the_sizes_of_what_it_extends(
@@ -264,7 +285,8 @@ def test_only_commands_are_prepared(
 
 def test_plan_of_a_cluster() -> None:
     page = write_plan(Path("config/paper.yaml"), 312, 0.4, gpus=8)
-    assert re.search(r"^69 jobs, 52 of them on GPUs: .*7 train_variant", page, re.MULTILINE)
+    assert re.search(r"^69 jobs, 52 of them on GPUs", page, re.MULTILINE)
+    assert re.search(r"^\| train_variant \| 7 \| Stage 2: \w", page, re.MULTILINE)
     together = float(re.search(r"Together ([\d.]+) hours on 2 x", page)[1])  # type: ignore[index]
     gpu_hours = int(
         re.search(r"GPU-hours of the trainings counted above \| ([\d,]+)", page)[1].replace(",", "")  # type: ignore[index]

@@ -1,0 +1,65 @@
+"""The workflow as Snakemake reads it, against the table of rules."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from shared import ROOT
+
+from faithdiff.study.rules import RULES, Rule
+
+# In a process of its own: the workflow sets variables of the environment, and holds a lock.
+LOAD = """
+import inspect, json, sys
+from pathlib import Path
+from snakemake.api import SnakemakeApi
+from snakemake.settings.types import ConfigSettings, ResourceSettings
+
+def table_name(value):
+    return inspect.getclosurevars(value).nonlocals.get("name") if callable(value) else None
+
+with SnakemakeApi() as api:
+    loaded = api.workflow(
+        resource_settings=ResourceSettings(cores=1),
+        config_settings=ConfigSettings(config={"profile": "test"}),
+        snakefile=Path("Snakefile"),
+    )
+    rules = {
+        rule.name: {key: table_name(value) for key, value in rule.params.items()}
+        for rule in loaded._workflow.rules
+    }
+json.dump(rules, sys.stdout)
+"""
+
+
+@functools.cache
+def loaded() -> dict[str, dict[str, str | None]]:
+    """Rules that Snakemake knows: params, with the name by which one asks the table."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, dict[str, str | None]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_the_rules_of_the_workflow_are_those_of_the_table() -> None:
+    assert {*loaded()} - {"all"} == {rule.name for rule in RULES}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_rule_asks_the_table_for_its_own_digests(rule: Rule) -> None:
+    wanted = {"code": bool(rule.modules), "config": bool(rule.settings(on_prior=True))}
+    params = loaded()[rule.name]
+    asked = {key: params[key] for key in ("code", "config") if key in params}
+    assert asked == {key: rule.name for key, there in wanted.items() if there}
