@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import pandas as pd
 import torch
@@ -220,7 +220,7 @@ def _startup(study: Study, folder: Path) -> Iterator[Row]:
         yield "start-up", verb, time.perf_counter() - begun, "s/job"
 
 
-def _rate(work: Callable[[], Any]) -> float:
+def _rate(work: Callable[[], object]) -> float:
     """Calls per second, after one that warms up."""
     with _quiet():
         work()

@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import BaseModel, JsonValue
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,6 +37,7 @@ from faithdiff.restore.tiling import tiles
 from faithdiff.study import seeds
 from faithdiff.study.provenance import hardware
 
+JsonObject = dict[str, JsonValue]
 # Dense half-precision peaks in TFLOP/s, from the makers' data sheets.
 PEAKS = {"H200": 989, "H100": 989, "A100": 312, "A800": 312, "L40S": 362, "RTX 4090": 165}
 UPSCALE = 4
@@ -215,21 +216,31 @@ def _flops(settings: Settings) -> int:
     return int(counter.get_total_flops())
 
 
-def _vocabulary(config: dict[str, Any]) -> TextEncoder:
+class _TextConfig(BaseModel):
+    """Of a text encoder's config, what decides its shapes."""
+
+    vocab_size: int
+    max_position_embeddings: int
+    hidden_size: int
+    num_attention_heads: int
+
+
+def _vocabulary(config: JsonObject) -> TextEncoder:
     """What :func:`build_tokenizer` reads; a few words are enough."""
+    sizes = _TextConfig.model_validate(config)
     return TextEncoder(
-        vocabulary=min(300, config["vocab_size"]),
-        length=config["max_position_embeddings"],
-        width=config["hidden_size"],
+        vocabulary=min(300, sizes.vocab_size),
+        length=sizes.max_position_embeddings,
+        width=sizes.hidden_size,
         layers=1,
-        heads=config["num_attention_heads"],
+        heads=sizes.num_attention_heads,
     )
 
 
-def _config(base: Path, part: str) -> dict[str, Any]:
+def _config(base: Path, part: str) -> JsonObject:
     file = base / part / "config.json"
     try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        config: JsonObject = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: cannot be read: {error}") from None
     return config

@@ -11,7 +11,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from faithdiff.config import Profile, digest, load_profile
 from faithdiff.config.yaml_file import Layer, Layers, dump_yaml, merge, plain_value, read_yaml
@@ -71,7 +72,7 @@ class Asked:
             write_text_atomic(self.text, self.study.file)
 
 
-def asked_for(command_line: Mapping[str, Any], files: Sequence[Path]) -> Asked:
+def asked_for(command_line: Mapping[str, JsonValue], files: Sequence[Path]) -> Asked:
     """Resolve the options of a call of snakemake.
 
     Args:
@@ -93,7 +94,7 @@ def asked_for(command_line: Mapping[str, Any], files: Sequence[Path]) -> Asked:
     plain = Study.load(base)
     if own["name"] is None and load_profile(base, *over) == plain.profile:
         return Asked(plain, base, limit)
-    changes: dict[str, Any] = {}
+    changes: dict[str, JsonValue] = {}
     for layer in reversed(over):
         changes = merge(changes, layer.data, keep_nulls=True)
     name = str(own["name"] or "-".join([base.stem, *sorted(changes)[:3], digest(changes)[:6]]))
@@ -102,7 +103,7 @@ def asked_for(command_line: Mapping[str, Any], files: Sequence[Path]) -> Asked:
     return Asked(study, base, limit, _to_write(study, base, changes))
 
 
-def profile_file(name: Any) -> Path:
+def profile_file(name: object) -> Path:
     """The file of a profile by name; None is the default profile.
 
     Raises:
@@ -119,7 +120,7 @@ def profile_file(name: Any) -> Path:
     )
 
 
-def _command_line(entries: Mapping[str, Any]) -> Layer:
+def _command_line(entries: Mapping[str, JsonValue]) -> Layer:
     """The entries of ``--config``."""
     for key, value in entries.items():
         if value is None:
@@ -127,13 +128,16 @@ def _command_line(entries: Mapping[str, Any]) -> Layer:
     return Layer(COMMAND_LINE, {key: _typed(value, key) for key, value in entries.items()})
 
 
-def _typed(value: Any, key: str) -> Any:
+def _typed(value: JsonValue, key: str) -> JsonValue:
     """A value of ``--config``: Snakemake leaves whatever stands in brackets a text."""
     if isinstance(value, Mapping):
         return {str(name): _typed(part, key) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [_typed(part, key) for part in value]
-    return plain_value(value, f"--config {key}") if isinstance(value, str) else value
+    if isinstance(value, str):
+        typed: JsonValue = plain_value(value, f"--config {key}")
+        return typed
+    return value
 
 
 def _config_file(file: Path) -> Layer:
@@ -153,7 +157,7 @@ def _config_file(file: Path) -> Layer:
     return content[0]
 
 
-def _first(key: str, layers: Sequence[Layer]) -> Any:
+def _first(key: str, layers: Sequence[Layer]) -> JsonValue:
     return next((layer.data[key] for layer in layers if key in layer.data), None)
 
 
@@ -171,18 +175,20 @@ def _hint(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _without_own(data: dict[str, Any]) -> dict[str, Any]:
+def _without_own(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {key: value for key, value in data.items() if key not in OWN}
 
 
-def _minutes(limit: Any) -> float | None:
-    number = isinstance(limit, int | float) and not isinstance(limit, bool)
-    if limit is None or (number and limit > 0):
+def _minutes(limit: JsonValue) -> float | None:
+    if limit is None:
+        return None
+    # `time_limit=true` is a number to Python, and a slip of the pen here.
+    if isinstance(limit, int | float) and not isinstance(limit, bool) and limit > 0:
         return limit
     raise ConfigError(f"--config time_limit={limit}: must be a number of minutes above 0")
 
 
-def _to_write(study: Study, base: Path, changes: dict[str, Any]) -> str | None:
+def _to_write(study: Study, base: Path, changes: dict[str, JsonValue]) -> str | None:
     """The text of the study's own profile, or None if it is there already.
 
     Raises:

@@ -14,7 +14,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def check_summed(file: Path) -> None:
 # --- JSON that holds its own hash -----------------------------------------------------------------
 
 
-def with_checksum(content: dict[str, Any]) -> dict[str, Any]:
+def with_checksum(content: Mapping[str, object]) -> dict[str, object]:
     """The content with a hash over it under ``checksum``, in the place of an older one."""
     rest = _content(content)
     return {**rest, CHECKSUM: _checksum(rest)}
@@ -109,17 +109,17 @@ def read_checked(file: Path) -> dict[str, Any]:
     return content
 
 
-def checksum_fits(content: dict[str, Any]) -> bool:
+def checksum_fits(content: Mapping[str, object]) -> bool:
     """Whether the content fits its checksum; True where it has none."""
     recorded = content.get(CHECKSUM, content.get(OLDER))
     return recorded is None or recorded == _checksum(_content(content))
 
 
-def _content(content: dict[str, Any]) -> dict[str, Any]:
+def _content(content: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in content.items() if key not in (CHECKSUM, OLDER)}
 
 
-def _checksum(content: dict[str, Any]) -> str:
+def _checksum(content: Mapping[str, object]) -> str:
     # Through JSON and back: a tuple reads as a list, a number as a key as text.
     plain = json.loads(json.dumps(content))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -16,7 +16,7 @@ import platform
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("faithdiff", "baselines")
@@ -120,7 +120,20 @@ def packages() -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 
-def hardware() -> dict[str, Any]:
+class Machine(TypedDict):
+    """A machine, as records of jobs have it."""
+
+    # A mapping, not an object with attributes: jobs write it into JSON as it is.
+    processor: str
+    cores: int | None
+    memory_gib: float
+    gpus: list[str]
+    system: str
+    python: str
+    torch: str
+
+
+def hardware() -> Machine:
     """The machine that does the work: processor, cores, memory, GPUs."""
     import torch
 
@@ -145,7 +158,14 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def commit() -> dict[str, Any]:
+class Checkout(TypedDict):
+    """The code that made a result: its commit, and whether it is all of it."""
+
+    commit: str | None  # None: this is no clone, or git is not there
+    dirty: bool | None
+
+
+def commit() -> Checkout:
     """The commit of the checkout and whether tracked files differ from it."""
     head = _git("rev-parse", "HEAD")
     if head is None:
