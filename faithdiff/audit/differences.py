@@ -53,6 +53,7 @@ def manifest_differences(old: Results, new: Results) -> list[Difference]:
 
     None where a side has no manifest: what nobody recorded is not called different.
     """
+    # What nobody recorded is unknown (`why` says so), and neither equal nor different.
     if not old.manifest or not new.manifest:
         return []
     kinds: tuple[Callable[[Results, Results], Iterable[Difference]], ...] = (
@@ -110,6 +111,7 @@ def _datasets(old: Results, new: Results) -> Iterator[tuple[str, dict[str, Any],
 
 def _readers(old: Results, new: Results, dataset: str) -> frozenset[str] | None:
     """Methods that a data set can touch: a training set reaches the trained ones alone."""
+    # A test set reaches all: each of them restores it.
     if dataset != "train":
         return None
     return frozenset(name for side in (old, new) for name in _trained(side.manifest))
@@ -129,6 +131,7 @@ def _weights(old: Results, new: Results) -> Iterator[Difference]:
     for method in published[0].keys() & published[1].keys():
         for what, a, b in _pairs(published[0][method], published[1][method]):
             yield Difference("weights", f"{method}: {what}", a, b, frozenset([method]))
+    # By weights, not by records: seconds and machines differ from run to run, weights must not.
     names = dict.fromkeys([*before.get("checkpoints", {}), *after.get("checkpoints", {})])
     for name in names:
         runs = [side.get("checkpoints", {}).get(name, {}) for side in (before, after)]
@@ -174,6 +177,7 @@ def methods_of(rule: Rule, *sides: Results) -> frozenset[str]:
             "trained": {*variants, *trained},
             "trained baselines": trained,
             "denoisers": {*variants, *denoisers},
+            # Another sampler of a checkpoint is among them: its held-out loss is the other's.
             "others": {*baselines} - denoisers,
             "all": {*variants, *baselines},
         }
@@ -249,7 +253,9 @@ def _reached(
     old: Results, new: Results, rule: Rule, setting: str, path: list[str]
 ) -> frozenset[str] | None:
     """Methods that a setting touches through one rule; None for all."""
+    # A difference of a whole section (`recipes` is there on one side alone) names no one of it.
     section, own = setting.partition(".*")[0], setting.count(".*") and len(path) > 1
+    # The setting of one method or recipe: only that one, though the rule works for many.
     if own and section in ("variants", "baselines"):
         return _with_its_samplers(old, new, method=path[1])
     if own and section == "recipes":
@@ -289,6 +295,7 @@ def _definitions(old: Results, new: Results) -> Iterator[Difference]:
 
 def _packages(old: Results, new: Results) -> Iterator[Difference]:
     before, after = (side.manifest.get("packages", {}) for side in (old, new))
+    # Those that compute nothing in one line: an update of the environment moves a hundred of them.
     others = []
     for name in sorted(before.keys() | after.keys(), key=str.lower):
         a, b = before.get(name, "absent"), after.get(name, "absent")
@@ -306,6 +313,7 @@ def _hardware(old: Results, new: Results) -> Iterator[Difference]:
         [machine.get("hardware") or {} for machine in side.manifest.get("machines", [])]
         for side in (old, new)
     ]
+    # Of several machines nobody can say which one became which.
     if len(machines[0]) == len(machines[1]) == 1:
         for what, a, b in _pairs(machines[0][0], machines[1][0]):
             yield Difference("hardware", what, a, b)

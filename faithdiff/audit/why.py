@@ -74,6 +74,7 @@ def explain_change(old: Results, new: Results, rows: pd.DataFrame, git: Git) -> 
         git: The repository whose history holds the code of both.
     """
     methods, entry = _entry(rows)
+    # Everything that differs, before anything is judged: a reader may know better what matters.
     found = manifest_differences(old, new)
     unknown = list(_unknown(old, new))
     rules, commits, code_unknown = _code(old, new, git)
@@ -87,16 +88,19 @@ def explain_change(old: Results, new: Results, rows: pd.DataFrame, git: Git) -> 
 def _entry(rows: pd.DataFrame) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Methods that changed, and whether their pictures did or only the scoring of them."""
     both = rows[rows["side"] == "both"]
+    # Two values that are both missing are equal, which NaN is not to itself.
     moved = (both["value_old"] != both["value_new"]) & ~(
         both["value_old"].isna() & both["value_new"].isna()
     )
     picture = both["restored_sha256_old"] != both["restored_sha256_new"]
+    # A restored image that is another file counts, even where every score of it came out equal.
     changed = both[moved | picture]
     methods = tuple(sorted(changed["method"].astype(str).unique()))
     return methods, tuple(_sentences(both, moved, picture))
 
 
 def _sentences(both: pd.DataFrame, moved: pd.Series, picture: pd.Series) -> Iterator[str]:
+    # Each image once: it has a row for every metric and protocol.
     image = ["method", "seed", "dataset", "level", "image"]
     seen = both["restored_sha256_new"] != ""
     total = both.loc[seen, image].drop_duplicates()["method"].astype(str).value_counts().to_dict()
@@ -140,6 +144,7 @@ def _unknown(old: Results, new: Results) -> Iterator[str]:
 
 def _code(old: Results, new: Results, git: Git) -> tuple[list[Difference], list[Commit], list[str]]:
     commits, unknown = [], []
+    # What cannot be compared is told apart from what is the same: silence would read as equal.
     for name, side in (("OLD", old), ("NEW", new)):
         sha = side.manifest.get("commit")
         if not sha:
@@ -150,6 +155,7 @@ def _code(old: Results, new: Results, git: Git) -> tuple[list[Difference], list[
             commits.append(sha)
         if side.manifest.get("dirty"):
             unknown.append(f"code ({name} was made with uncommitted changes on {str(sha)[:9]})")
+    # The same commit on both sides: equal code, unless a side had changes that git never saw.
     if len(set(commits)) < 2:
         return [], [], unknown
     changed = code_change(git, commits[0], commits[1], _methods(old, new))
@@ -182,6 +188,7 @@ def _modules(methods: Iterable[str], sides: Iterable[Results]) -> dict[str, str]
 
 
 def _rule(rule: ChangedRule, commits: list[str], old: Results, new: Results) -> Difference:
+    # A shipped prior was trained by nobody here, so the code that trains one made nothing.
     silent = not makes_scores(rule.rule) or (rule.rule == "train_prior" and _shipped(old, new))
     return Difference(
         "code",

@@ -81,6 +81,7 @@ class Digests:
                 sets = {"data.train": "train", "prior.training.data": "prior"}
                 mine = dataset in data.test if setting not in sets else dataset == sets[setting]
                 return profile.datasets[dataset] if mine else None
+            # HQ images are cut to a multiple of the scale only where LQ images are made of them.
             case "data.scale" if rule.name == "prepare_dataset":
                 return data.multiple_of(dataset)
             case "data.scale":

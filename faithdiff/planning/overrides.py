@@ -91,12 +91,14 @@ def asked_for(command_line: Mapping[str, JsonValue], files: Sequence[Path]) -> A
         _check_keys(layer)
     limit = _minutes(own["time_limit"])
     over = [Layer(layer.file, _without_own(layer.data)) for layer in layers]
+    # Overrides that change nothing make no study of their own: its results would be twice on disk.
     plain = Study.load(base)
     if own["name"] is None and load_profile(base, *over) == plain.profile:
         return Asked(plain, base, limit)
     changes: dict[str, JsonValue] = {}
     for layer in reversed(over):
         changes = merge(changes, layer.data, keep_nulls=True)
+    # A digest of the changes: the same call finds its study again, and no other call does.
     name = str(own["name"] or "-".join([base.stem, *sorted(changes)[:3], digest(changes)[:6]]))
     profile = load_profile(base, Layer(Path("--config name"), {"profile": name}), *over)
     study = Study(profile, CONFIG / f"{name}.yaml", Layout(name))
@@ -112,6 +114,7 @@ def profile_file(name: object) -> Path:
     file = CONFIG / f"{'mini' if name is None else name}.yaml"
     if file.is_file():
         return file
+    # Other YAML files in the folder are no profiles: those have the key `profile`.
     others = {other.stem: other.read_text(encoding="utf-8") for other in CONFIG.glob("*.yaml")}
     known = sorted(stem for stem, text in others.items() if "\nprofile:" in f"\n{text}")
     raise ConfigError(
@@ -148,6 +151,7 @@ def _config_file(file: Path) -> Layer:
     data = content[0].data
     if not isinstance(data, dict):
         raise ConfigError(f"{named}: must be a group of keys, not {data!r}")
+    # A file that extends another is a profile, and given here it would lose what it extends.
     home = CONFIG / f"{data.get('profile', named.stem)}.yaml"
     if len(content) > 1 and named.resolve() != home.resolve():
         raise ConfigError(
@@ -194,6 +198,7 @@ def _to_write(study: Study, base: Path, changes: dict[str, JsonValue]) -> str | 
     Raises:
         ConfigError: Another profile has this name.
     """
+    # Only what differs: the study goes on following the profile that it extends.
     content = {"extends": base.name, "profile": study.profile.profile, **changes}
     if not study.file.exists():
         return HEADER + dump_yaml(content)

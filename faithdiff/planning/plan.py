@@ -34,6 +34,7 @@ GIB, GB = 2**30, 1e9
 ABSENT = "A800, as published (no GPU is here)"
 ABSENT_PEAK = {"fp32": 19.5e12, "bf16": 312e12, "fp16": 312e12}
 UTILISATION = 0.4
+# Large enough that the product, not its start, takes the time.
 SIDE = 4096  # of the matrices that measure a GPU; a processor gets smaller ones
 
 
@@ -128,6 +129,7 @@ class Plan:
     def hours(self, run: Run) -> float:
         """Hours of one repetition at the assumed rate, over all processes."""
         training = self.profile.training
+        # What checkpointing computes a second time takes time, too.
         work = (run.cost.flops + run.cost.recomputed) * training.batch_size * run.updates
         return work / (self.peak[1] * self.utilisation * training.processes) / 3600
 
@@ -171,6 +173,7 @@ class Plan:
             return "a device as named", tflops * 1e12
         if self.profile.device == "cuda" and not torch.cuda.is_available():
             return ABSENT, ABSENT_PEAK[self.profile.training.precision]
+        # Measured in the precision of the passes: a card's rates differ by ten times and more.
         low = self.profile.device == "cuda" and self.profile.training.precision != "fp32"
         return _measure(self.profile.device, torch.bfloat16 if low else torch.float32)
 
@@ -178,6 +181,7 @@ class Plan:
 
     def _memory(self) -> Iterator[str]:
         training = self.profile.training
+        # The largest training decides which card the study needs.
         run = max(self.runs, key=lambda run: sum(self.memory(run.cost).values()), default=None)
         if run is None:
             return
@@ -216,6 +220,7 @@ class Plan:
         }
         if training.weights == "ema":
             parts["averaged weights, 4 B x parameters"] = 4.0 * cost.parameters
+        # The float32 weights stay beside them: AdamW's small updates would be lost in 16 bits.
         if training.precision != "fp32":
             parts[f"weights in {training.precision}, 2 B x parameters"] = 2.0 * cost.parameters
         parts[ACTIVATIONS] = cost.activations
@@ -266,6 +271,7 @@ class Plan:
     @property
     def _state(self) -> float:
         """Bytes of the largest resumable state."""
+        # Raw weights go on being trained, so both are kept where the averaged ones are the result.
         copies = 2 if self.profile.training.weights == "ema" else 1
         sizes = (4.0 * copies * r.cost.parameters + 8.0 * r.cost.trained for r in self.runs)
         return max(sizes, default=0.0)
@@ -300,6 +306,7 @@ class Plan:
                 f"--gpus {self.gpus}: {self.study.file}: device is cpu, no job needs one"
             )
         gpus = self.gpus
+        # Two answers: what trainings cost by their operations, and what a queue may be asked for.
         asked = sum(job.gpus * self._asked(job) for job in self.jobs)
         most = wall_hours(self.jobs, self._asked, gpus)
         yield f"\n### On a cluster of {gpus} GPUs\n\n| | |\n|---|--:|"
@@ -312,6 +319,7 @@ class Plan:
             yield f"| their longest chain, which no number of GPUs shortens | {chain:,.0f} hours |"
         yield f"| GPU-hours that all jobs may take (config/resources.yaml) | {asked:,.0f} |"
         yield f"| all jobs, if each takes all that it may | {most:,.0f} hours |"
+        # Each running training keeps states, so the disk grows with the cluster.
         at_once = max(1, gpus // self.profile.training.processes) if self.runs else 0
         states = at_once * self._states * self._state
         yield (
@@ -379,6 +387,7 @@ def _images_in(dataset: Dataset) -> int | None:
     if isinstance(dataset, MixtureSet):
         parts = [_images_in(part) for part in dataset.parts.values()]
         return None if None in parts else sum(part or 0 for part in parts)
+    # Drawn and shipped images are as many as the profile says; a folder has to be looked at.
     if not isinstance(dataset, FolderSet):
         return dataset.count
     if not dataset.path.is_dir():
@@ -390,12 +399,14 @@ def _measure(device: str, dtype: torch.dtype) -> tuple[str, float]:
     """Operations per second of a large matrix product."""
     from faithdiff.study.provenance import hardware
 
+    # One core, since a job of the workflow has one.
     torch.set_num_threads(1)
     side = SIDE if device == "cuda" else SIDE // 4
     matrix = torch.ones(side, side, device=device, dtype=dtype)
     rates = []
     for _ in range(5):
         begun = time.perf_counter()
+        # Several at a time on a GPU: one alone is over before the clock is read again.
         for _ in range(products := 20 if device == "cuda" else 1):
             matrix @ matrix
         if device == "cuda":
@@ -403,6 +414,7 @@ def _measure(device: str, dtype: torch.dtype) -> tuple[str, float]:
         rates.append(products * 2 * side**3 / (time.perf_counter() - begun))
     machine = hardware()
     used = machine["gpus"][0] if device == "cuda" else f"one core of {machine['processor']}"
+    # The fastest of five: what slows the others down is not this machine's rate.
     return f"{used}, measured", max(rates)
 
 

@@ -42,6 +42,8 @@ class Job:
 def external_method(study: Study, name: str) -> Method | None:
     """The method, if its code, weights or outputs come from elsewhere; cheap to look at."""
     config = study.profile.baselines.get(name)
+    # By the name of the module, before anything is imported: a plan asks this of every method, and
+    # most of them import torch.
     if config is None or not config.implementation.startswith(OUTSIDE):
         return None
     return find_method(study, name)
@@ -95,6 +97,7 @@ def jobs_of(study: Study) -> list[Job]:
     gpu = int(study.profile.device == "cuda")
     placed: dict[str, list[tuple[_Step, Job]]] = defaultdict(list)
     jobs: list[Job] = []
+    # Steps come after those that they read of, so that one pass finds all that a job waits for.
     for step in (*_data(study, gpu), *_trainings(study.profile, gpu), *_results(study, gpu)):
         rule = BY_NAME[step.rule]
         before = [each for name in rule.after if name not in step.skips for each in placed[name]]
@@ -212,6 +215,7 @@ def wall_hours(jobs: list[Job], hours: Callable[[Job], float], gpus: int) -> flo
     for job in jobs:
         for key in job.after:
             followers[key].append(job)
+    # Jobs without a GPU run as soon as they can: cores are taken for enough.
     ready = [job for job in jobs if not job.after]
     running: list[tuple[float, str, Job]] = []
     now, free = 0.0, gpus
@@ -239,6 +243,7 @@ def _chains(jobs: list[Job], hours: Callable[[Job], float]) -> dict[str, float]:
     """Hours from the start of each job to the end of all that waits for it."""
     alone = {job.key: hours(job) for job in jobs}
     way = dict(alone)
+    # Backwards, each job is complete before those that it waits for look at it.
     for job in reversed(jobs):
         for key in job.after:
             way[key] = max(way[key], alone[key] + way[job.key])

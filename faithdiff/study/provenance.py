@@ -37,6 +37,7 @@ def closure(*modules: str) -> set[str]:
     Raises:
         ModuleNotFoundError: A named module has no file in the suite.
     """
+    # By the sources, and nothing is imported: a plan asks for this often, and torch takes seconds.
     found: set[str] = set()
     queue = list(modules)
     while queue:
@@ -109,6 +110,7 @@ def folder_digest(folder: Path, digest_of: Callable[[Path], str | None] = file_d
     """Hash the weights and configs below a folder; logs beside them do not count."""
     sha = hashlib.sha256()
     for file in sorted(folder.rglob("*")):
+        # By relative path: the same weights in another folder are the same.
         if file.suffix == ".safetensors" or file.name in CONFIGS:
             sha.update(f"{file.relative_to(folder).as_posix()} {digest_of(file)}\n".encode())
     return sha.hexdigest()
@@ -116,6 +118,7 @@ def folder_digest(folder: Path, digest_of: Callable[[Path], str | None] = file_d
 
 def packages() -> dict[str, str]:
     """Versions of all installed packages."""
+    # All, not those of requirements.lock: what a person installed beside them may be what differs.
     found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
@@ -182,6 +185,7 @@ def _git(*arguments: str) -> str | None:
         done = subprocess.run(
             ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
         )
+    # A copy without git can run the study; its records then name no commit.
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

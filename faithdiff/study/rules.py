@@ -74,6 +74,7 @@ RULES = (
         modules=("faithdiff.degrade.dataset",),
         reads=("data.levels", "data.scale", "seed"),
     ),
+    # Not a case of `degrade`: nothing is drawn, so no setting decides it.
     Rule(
         name="take_real",
         purpose="Log the images of a real-world set, which came degraded, as its LQ images.",
@@ -125,6 +126,7 @@ RULES = (
         after=("cache_latents", "train_prior", "pretrain_alignment", "prepare_dataset", "degrade"),
         modules=("faithdiff.train.run", "faithdiff.train.variants"),
         methods="variants",
+        # Its stage 1 is an input, which changes with these; without one they must count here.
         reads=("variants.*", "recipes.*", "alignment", "training", "seed", "prior"),
     ),
     Rule(
@@ -138,6 +140,7 @@ RULES = (
         reads=("baselines.*.settings", "training.optimiser", "data.scale", "seed", "prior"),
         reads_on_prior=("training",),
     ),
+    # Without modules: what it fetches is pinned, and the pins are in its `outside` param.
     Rule(
         name="prepare_baseline",
         purpose="Get the code and the environment of an external method.",
@@ -160,6 +163,7 @@ RULES = (
         by_method=True,
         reads=("baselines.*", "data.scale", "seed"),
         reads_on_prior=("restore", "training.heldout", "training.loss", "prior"),
+        # It may be a denoiser's, and those need most.
         resources="restore_denoiser",
     ),
     Rule(
@@ -227,7 +231,7 @@ RULES = (
         purpose="Print the tables.",
         after=("collect",),
         modules=("faithdiff.report.tables",),
-        # The processes and the device decide the GPU-hours.
+        # `training` is without where it runs, yet processes and device decide the GPU-hours.
         reads=(
             "report",
             "curves",
@@ -244,7 +248,7 @@ RULES = (
         purpose="Draw the figures.",
         after=("collect",),
         modules=("faithdiff.report.figures",),
-        # The timesteps that the sampler visits are marked.
+        # Of `restore`, the timesteps that the sampler visits are marked.
         reads=("report", "curves", "variants.*", "baselines.*", "training", "restore", "score"),
     ),
     Rule(
@@ -264,6 +268,7 @@ RULES = (
     Rule(
         name="report",
         purpose="Write the page that shows it all.",
+        # It shows pictures of restorations, too: the manifest has the checksum of each.
         after=("manifest", "tables", "figures", "claims"),
         modules=("faithdiff.page.build",),
         reads=("data.test.*", "data.levels", "variants.*", "baselines.*", "score"),
@@ -286,6 +291,7 @@ MACHINE = ("device", "deterministic")
 
 @functools.cache
 def _before_scores() -> frozenset[str]:
+    # Followed from the scores backwards, not listed: a list would have to be kept up to date.
     found: set[str] = set()
     queue = [SCORES]
     while queue:
@@ -326,6 +332,7 @@ def _rules_in(tree: ast.Module) -> Iterator[Rule]:
         if isinstance(node, ast.Assign)
         and any(isinstance(target, ast.Name) and target.id == "RULES" for target in node.targets)
     ]
+    # Keywords only: what stands without a name means another thing once a field is added.
     known = {field.name for field in fields(Rule)}
     if len(tables) != 1 or not isinstance(tables[0], ast.Tuple):
         raise ValueError("no table of rules")
