@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from baselines.checkpoint import read_config, read_weights, save
 from baselines.design import Design
-from baselines.sampler import Sampler
-from faithdiff.config import Rate, Sampling, Section, digest, parse
+from faithdiff.config import Rate, Restore, Sampling, Section, digest, parse
 from faithdiff.errors import RunError
 from faithdiff.methods.method import Denoiser, Method, Restorer, Study
 from faithdiff.models.objective import prediction_target
 from faithdiff.models.prior import Prior, load_prior
 from faithdiff.models.repeatable import compute_repeatably
 from faithdiff.restore.captions import with_captions
+from faithdiff.restore.restorer import DTYPES, DiffusionRestorer
 from faithdiff.study import seeds
 from faithdiff.study.provenance import folder_digest
 from faithdiff.train.cache import Batch, Cache
@@ -208,14 +208,13 @@ class ControlledMethod(Method):
         Raises:
             CheckpointError: They are missing, corrupted, or of another shape.
         """
-        profile = study.profile
-        design, sampling = self._load(study, folder), self.config.sampling
-        restorer = Sampler(design, profile.restore, sampling, profile.data.scale)
+        profile, sampling = study.profile, self.config.sampling
+        design = self._load(study, folder, DTYPES[profile.restore.precision])
+        restorer = controlled_restorer(design, profile.restore, profile.data.scale, sampling)
         return with_captions(study, folder, sampling, restorer)
 
     def denoiser(self, study: Study, folder: Path) -> Denoiser:
-        design = self._load(study, folder)
-        return Denoiser(design.see, design, design.captions)
+        return self._load(study, folder).denoiser()
 
     def untrained(self, study: Study, prior: Prior) -> Denoiser | None:
         design = self.build(prior.freeze(), study, None).requires_grad_(False)
@@ -224,14 +223,17 @@ class ControlledMethod(Method):
         return Denoiser(torch.no_grad()(design.see), design)
 
     def settings(self, study: Study) -> dict[str, Any]:
-        restore = study.profile.restore.model_dump(mode="json", exclude={"batch_size"})
+        # Both change how fast an image is made, and not the image.
+        fast = {"batch_size", "tile_batch"}
+        restore = study.profile.restore.model_dump(mode="json", exclude=fast)
         own = self.config.model_dump(mode="json")
         return {"restore": restore, "own": own, "prior": folder_digest(study.prior_folder)}
 
-    def _load(self, study: Study, folder: Path) -> Design:
+    def _load(self, study: Study, folder: Path, dtype: torch.dtype = torch.float32) -> Design:
         name = folder.parent.name
-        prior = load_prior(study.prior_folder).to(study.profile.device)
+        prior = load_prior(study.prior_folder, dtype).to(study.profile.device)
         design = self._build(study, prior, 0, read_config(folder, name))
+        design.convert(dtype)
         design.load_state_dict(read_weights(folder, design.state_dict(), name))
         return design.eval().requires_grad_(False)
 
@@ -239,6 +241,21 @@ class ControlledMethod(Method):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.seed(study.profile.seed, self.name, "init", seed))
             return self.build(prior, study, about).to(study.profile.device)
+
+
+def controlled_restorer(
+    design: Design, config: Restore, scale: int, sampling: Sampling
+) -> DiffusionRestorer:
+    """A trained design in the sampler that FaithDiff and its variants go through.
+
+    What FaithDiff's released code does by accident is no part of another paper's design.
+    """
+    config = config.model_copy(update={"as_released": False})
+    if config.vae_tile:
+        design.tile_encoders(config.vae_tile)
+    if config.compile:
+        design.compile_control()
+    return DiffusionRestorer(design.prior, design.denoiser(), config, scale, sampling)
 
 
 def module_digest(*modules: nn.Module) -> str:

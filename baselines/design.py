@@ -8,8 +8,6 @@ is trained beforehand. Each is a method of :class:`Design`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,33 +17,10 @@ from faithdiff import compat as compat  # before diffusers
 # isort: split
 from diffusers import ControlNetModel, UNet2DConditionModel
 
+from faithdiff.methods.method import Denoiser, Guide
 from faithdiff.models.prior import Prior
+from faithdiff.models.seen import Seen
 from faithdiff.models.text import Prompt
-from faithdiff.restore.tiling import Tile
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a design takes from LQ images, once per image.
-
-    Attributes:
-        map: ``(B, K, h, w)`` at the size of the latents; tiles cut it.
-        tokens: ``(B, N, D)`` of the whole images.
-        image: What pre-stages made of the images, ``(B, 3, H, W)`` in [-1, 1].
-    """
-
-    map: Tensor
-    tokens: Tensor | None = None
-    image: Tensor | None = None
-
-    def cut(self, tile: Tile) -> Seen:
-        """What belongs to a tile."""
-        return Seen(tile.cut(self.map), self.tokens)
-
-    def repeated(self, copies: int) -> Seen:
-        """The same, `copies` times along the batch: for both halves of a guidance pair."""
-        tokens = None if self.tokens is None else torch.cat([self.tokens] * copies)
-        return Seen(torch.cat([self.map] * copies), tokens)
 
 
 class Design(nn.Module, ABC):
@@ -74,17 +49,29 @@ class Design(nn.Module, ABC):
         """The captions to denoise by; a design with a captioner of its own ignores `known`."""
         return known
 
-    def target(self, seen: Seen) -> Any:
-        """What restoration guidance pulls towards."""
+    def guidance(self, seen: Seen) -> Guide:
+        """Restoration guidance towards what the pre-stages made of these images."""
         raise NotImplementedError(f"{type(self).__name__} has no restoration guidance")
 
-    def guide(self, clean: Tensor, target: Any, strength: float, share: float) -> Tensor:
-        """Pull clean latents ``(B, C, h, w)`` towards `target`.
+    def denoiser(self) -> Denoiser:
+        """The design as the common sampler asks it."""
+        return Denoiser(self.see, self, self.captions, self.restored, self.guidance)
 
-        Args:
-            share: Noise level of the step / noise level of the first step.
+    def convert(self, dtype: torch.dtype) -> None:
+        """Let the control compute in a precision, as the prior's UNet that it stands beside.
+
+        The pre-stages stay in float32: they run once per image, not once per step, and SwinIR and
+        the copies of a VAE's encoder do not run in float16.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no restoration guidance")
+        self.front.float()
+        self.control.to(dtype)
+
+    def tile_encoders(self, size: int) -> None:
+        """Read images by tiles of `size` pixels, where a pre-stage has a VAE's encoder."""
+
+    def compile_control(self) -> None:
+        """Compile what runs in every step beside the prior's UNet."""
+        self.control["control_encoder"].compile()
 
     @abstractmethod
     def forward(

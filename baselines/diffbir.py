@@ -24,15 +24,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.controlled import ControlledMethod, Settings, Training
-from baselines.design import Design, Seen, control_encoder, latent_stem, zero
+from baselines.design import Design, control_encoder, latent_stem, zero
 from faithdiff import compat as compat  # before basicsr
 
 # isort: split
 from basicsr.archs.swinir_arch import SwinIR
 
 from faithdiff.config import Positive, Rate, Section
-from faithdiff.methods.method import Study
+from faithdiff.methods.method import Guide, Study
 from faithdiff.models.prior import Prior
+from faithdiff.models.seen import Seen
 from faithdiff.models.text import Prompt
 
 
@@ -104,19 +105,23 @@ class DiffBIRDesign(Design):
         down, middle = self.encode(noisy, timesteps, seen, prompt, time_ids)
         return self.denoise(noisy, timesteps, prompt, time_ids, down, middle)
 
-    def target(self, seen: Seen) -> tuple[Tensor, Tensor]:
-        """The restored image, and the weight of each pixel: near 1 in flat areas, 0 on edges."""
-        image = self.restored(seen)
-        return image, flatness(image)
+    def guidance(self, seen: Seen) -> Guide:
+        """A gradient step of ``sum(W (D(z) - I)²) / 2`` on the clean latent z.
 
-    def guide(self, clean: Tensor, target: Any, strength: float, share: float) -> Tensor:
-        """A gradient step of ``sum(W (D(z) - I)²) / 2`` on the clean latent z."""
-        image, weight = target
-        with torch.enable_grad():
-            latents = clean.detach().requires_grad_()
-            distance = (weight * (self.prior.decode(latents) - image).square()).sum() / 2
-            (gradient,) = torch.autograd.grad(distance, latents)
-        return clean - strength * gradient
+        W is near 1 in flat areas and 0 on edges: there the restoration module is over-smooth, and
+        the prior is to add detail.
+        """
+        image = self.restored(seen)
+        weight = flatness(image)
+
+        def guide(clean: Tensor, strength: float, share: float) -> Tensor:
+            with torch.enable_grad():
+                latents = clean.detach().requires_grad_()
+                distance = (weight * (self.prior.decode(latents) - image).square()).sum() / 2
+                (gradient,) = torch.autograd.grad(distance, latents)
+            return clean - strength * gradient
+
+        return guide
 
 
 class RestorationModule(nn.Module):

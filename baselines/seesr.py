@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.controlled import ControlledMethod, Settings, Training
-from baselines.design import Design, Seen, control_encoder, zero
+from baselines.design import Design, control_encoder, zero
 from faithdiff import compat as compat  # before diffusers
 
 # isort: split
@@ -44,6 +44,7 @@ from faithdiff.errors import ConfigError
 from faithdiff.methods.method import Study
 from faithdiff.models.lq_encoder import LQEncoder
 from faithdiff.models.prior import Prior
+from faithdiff.models.seen import Seen
 from faithdiff.models.text import Prompt
 from faithdiff.study import seeds
 from faithdiff.train.cache import Batch, to_signed

@@ -34,16 +34,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.controlled import ControlledMethod, Settings, Training
-from baselines.design import Design, Seen, control_encoder, latent_stem, zero
+from baselines.design import Design, control_encoder, latent_stem, zero
 from faithdiff import compat as compat  # before diffusers
 
 # isort: split
+from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import Attention
 
 from faithdiff.config import Positive, Probability, Rate
-from faithdiff.methods.method import Study
+from faithdiff.methods.method import Guide, Study
 from faithdiff.models.prior import Prior
+from faithdiff.models.seen import Seen
 from faithdiff.models.text import Prompt
+from faithdiff.models.vae import tile_vae
 from faithdiff.study import seeds
 from faithdiff.train.cache import Batch
 
@@ -79,9 +82,7 @@ class SUPIR(ControlledMethod):
             batch = training.batch("encoder", step, micro)
             with torch.no_grad():
                 target = prior.decode(mode(prior, prior.vae, batch.hq))
-            return F.mse_loss(
-                prior.decode(mode(prior, design.front["robust_encoder"], batch.lq)), target
-            )
+            return F.mse_loss(prior.decode(mode(prior, design.robust_encoder, batch.lq)), target)
 
         config = self.config
         training.run(
@@ -117,9 +118,9 @@ def with_negatives(prior: Prior, batch: Batch, chosen: Tensor, words: Prompt) ->
     return replace(batch, latents=torch.where(pick[..., None], bad, batch.latents), prompt=prompt)
 
 
-def mode(prior: Prior, encoder: Any, images: Tensor) -> Tensor:
+def mode(prior: Prior, encoder: AutoencoderKL, images: Tensor) -> Tensor:
     """Scaled latents ``(B, C, h, w)`` of images: the mean of the posterior."""
-    moments = encoder.encode(images).latent_dist.parameters
+    moments = encoder.encode(images.to(encoder.dtype)).latent_dist.parameters.float()
     return prior.sample_latents(moments, torch.zeros_like(moments[:, ::2]))
 
 
@@ -147,24 +148,33 @@ class SUPIRDesign(Design):
         self._attach()
 
     @property
+    def robust_encoder(self) -> AutoencoderKL:
+        found = self.front["robust_encoder"]
+        assert isinstance(found, AutoencoderKL)
+        return found
+
+    @property
     def connectors(self) -> Connectors:
         found = self.control["connectors"]
         assert isinstance(found, Connectors)
         return found
 
     def see(self, lq: Tensor) -> Seen:
-        return Seen(mode(self.prior, self.front["robust_encoder"], lq))
+        return Seen(mode(self.prior, self.robust_encoder, lq))
 
     def restored(self, seen: Seen) -> Tensor:
         return self.prior.decode(seen.map)
 
-    def target(self, seen: Seen) -> Tensor:
-        """The original encoder's latent of the restored image."""
-        return mode(self.prior, self.prior.vae, self.restored(seen))
+    def guidance(self, seen: Seen) -> Guide:
+        """``z - share^τ (z - z_c)`` with τ = `strength`: the smaller, the stronger the pull.
 
-    def guide(self, clean: Tensor, target: Any, strength: float, share: float) -> Tensor:
-        """``z - share^τ (z - z_c)`` with τ = `strength`: the smaller, the stronger the pull."""
-        return clean - share**strength * (clean - target)
+        z_c is the original encoder's latent of the restored image.
+        """
+        anchor = mode(self.prior, self.prior.vae, self.restored(seen))
+        return lambda clean, strength, share: clean - share**strength * (clean - anchor)
+
+    def tile_encoders(self, size: int) -> None:
+        tile_vae(self.robust_encoder, size)
 
     def forward(
         self, noisy: Tensor, timesteps: Tensor, seen: Seen, prompt: Prompt, time_ids: Tensor

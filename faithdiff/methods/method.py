@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from faithdiff.models.prior import Prior
+    from faithdiff.models.seen import Seen
     from faithdiff.models.text import Prompt
     from faithdiff.train.spent import Cost
 
@@ -99,20 +100,37 @@ class Restorer(ABC):
         return None
 
 
+#: Pulls clean latents ``(B, C, h, w)`` towards a restored image, by a strength and by the noise
+#: level of the step / that of the first step.
+Guide = Callable[["Tensor", float, float], "Tensor"]
+
+
+def _restores_nothing(seen: Seen) -> Tensor:
+    raise NotImplementedError("this design makes no restored image before it samples")
+
+
+def _guides_nowhere(seen: Seen) -> Guide:
+    raise NotImplementedError("this design has no restoration guidance")
+
+
 @dataclass(frozen=True)
 class Denoiser:
-    """A trained model on the study's prior, as the held-out denoising loss asks it.
+    """A trained model on the study's prior, as the sampler and the held-out loss ask it.
 
     Attributes:
         see: What the model takes from enlarged LQ images ``(B, 3, H, W)`` in [-1, 1].
         predict: Noise or velocity ``(B, C, h, w)`` from noisy latents, timesteps ``(B,)``, what
             `see` gave, prompt and time ids.
         captions: The captions by which the model denoises, from what `see` gave and those known.
+        restored: The image ``(B, 3, H, W)`` in [-1, 1] that pre-stages made of the LQ image.
+        guidance: What restoration guidance does for the images that were seen.
     """
 
-    see: Callable[[Tensor], Any]
-    predict: Callable[[Tensor, Tensor, Any, Prompt, Tensor], Tensor]
-    captions: Callable[[Any, list[str]], list[str]] = lambda _, known: known
+    see: Callable[[Tensor], Seen]
+    predict: Callable[[Tensor, Tensor, Seen, Prompt, Tensor], Tensor]
+    captions: Callable[[Seen, list[str]], list[str]] = lambda _, known: known
+    restored: Callable[[Seen], Tensor] = _restores_nothing
+    guidance: Callable[[Seen], Guide] = _guides_nowhere
 
 
 class Method(ABC):

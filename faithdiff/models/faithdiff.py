@@ -17,6 +17,7 @@ from faithdiff.config import Group, Stage1
 from faithdiff.models.alignment import Alignment
 from faithdiff.models.lq_encoder import LQEncoder
 from faithdiff.models.prior import Prior
+from faithdiff.models.seen import Seen
 from faithdiff.models.text import Prompt
 from faithdiff.models.weights import load_part
 
@@ -37,6 +38,21 @@ class FaithDiff(nn.Module):
         """The module of a parameter group of the config."""
         module: nn.Module = getattr(self, name)
         return module
+
+    def see(self, lq: Tensor, always_tile: bool = False) -> Seen:
+        """Take the LQ features from enlarged LQ images ``(B, 3, H, W)`` in [-1, 1].
+
+        Args:
+            always_tile: Tile as the released code does, see :meth:`LQEncoder.forward`.
+        """
+        return Seen(self.lq_encoder(lq.to(self.lq_encoder.dtype), always_tile))
+
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, seen: Seen, prompt: Prompt, time_ids: Tensor
+    ) -> Tensor:
+        """Predict noise or velocity from what :meth:`see` gave."""
+        prediction: Tensor = self(noisy, timesteps, seen.map, prompt, time_ids)
+        return prediction
 
     def forward(
         self, noisy: Tensor, timesteps: Tensor, features: Tensor, prompt: Prompt, time_ids: Tensor

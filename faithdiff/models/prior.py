@@ -84,8 +84,11 @@ class Prior:
         print(f'caption cut: "{caption[:40]}..." has {cut}{last}', flush=True)
 
     def encode_moments(self, images: Tensor) -> Tensor:
-        """Latent mean and log-variance ``(B, 2C, h, w)`` of images ``(B, 3, H, W)`` in [-1, 1]."""
-        return self.vae.encode(images).latent_dist.parameters
+        """Latent mean and log-variance ``(B, 2C, h, w)`` of images ``(B, 3, H, W)`` in [-1, 1].
+
+        The VAE computes in its own precision; moments and latents are float32 at any.
+        """
+        return self.vae.encode(images.to(self.vae.dtype)).latent_dist.parameters.float()
 
     def sample_latents(self, moments: Tensor, noise: Tensor) -> Tensor:
         """Scaled latents ``(B, C, h, w)`` from moments and standard normal noise."""
@@ -95,7 +98,8 @@ class Prior:
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images ``(B, 3, H, W)`` in about [-1, 1] from scaled latents ``(B, C, h, w)``."""
-        return self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        scaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
+        return self.vae.decode(scaled).sample.float()
 
     def save(self, folder: Path) -> None:
         """Write the diffusers folders; tokenizer and text encoder are numbered as SDXL does."""

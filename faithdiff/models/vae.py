@@ -60,6 +60,19 @@ class PatchAutoencoderKL(AutoencoderKL):
         return decoded
 
 
+def tile_vae(vae: AutoencoderKL, size: int) -> None:
+    """Let a VAE encode and decode by overlapping tiles of `size` pixels, to save memory.
+
+    diffusers counts an encoder's tiles in the pixels that its convolutions see, which are those of
+    the image only where they are not unshuffled first.
+    """
+    convolutions = 2 ** (len(vae.config.block_out_channels) - 1)
+    patch = getattr(vae.config, "patch_size", 1)
+    vae.enable_tiling()
+    vae.tile_latent_min_size = size // (patch * convolutions)
+    vae.tile_sample_min_size = vae.tile_latent_min_size * convolutions
+
+
 @torch.no_grad()
 def start_from_patches(vae: PatchAutoencoderKL, images: Tensor) -> None:
     """Make the VAE a linear codec of the leading principal components of image patches.

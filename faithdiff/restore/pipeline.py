@@ -1,8 +1,7 @@
 """FaithDiff as a diffusers pipeline: LQ image to restored image (paper's code: test.py, pipeline).
 
-Enlarge (Lanczos), encode, start from noise or from the noised LQ latent, denoise with text-only
-classifier-free guidance over latent tiles, decode, fix the colours, crop. ``as_released`` brings
-back what the released code does by accident; docs/as-released.md lists it.
+The interface of diffusers on the study's one sampling loop (faithdiff/restore/sampler.py).
+``as_released`` brings back what the released code does by accident; docs/as-released.md lists it.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ import functools
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Protocol, TypeAlias, TypeVar
 
 import diffusers
 import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -28,18 +27,26 @@ from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DCon
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 from diffusers.pipelines import ImagePipelineOutput
 
+from faithdiff.methods.method import Denoiser
 from faithdiff.models.alignment import Alignment
 from faithdiff.models.faithdiff import FaithDiff, load
 from faithdiff.models.lq_encoder import LQEncoder
-from faithdiff.models.objective import time_ids
 from faithdiff.models.prior import Prior, load_prior
-from faithdiff.models.text import Prompt, TextEncoder
-from faithdiff.restore.colour import fix_colour
-from faithdiff.restore.enlarge import enlarge
-from faithdiff.restore.schedule import add_noise_as_released, visited
-from faithdiff.restore.tiling import Tile, merged, tiles
+from faithdiff.models.text import TextEncoder
+from faithdiff.models.vae import tile_vae
+from faithdiff.restore.sampler import Hooks, Sampler, SamplerSettings, caption_encoder
+from faithdiff.restore.schedule import Scheduler
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
+Images: TypeAlias = list[Image.Image] | NDArray[np.float32] | Tensor
+T = TypeVar("T")
+
+
+class StepCallback(Protocol):
+    """What diffusers calls after a step, with the values that it may replace."""
+
+    def __call__(
+        self, pipeline: FaithDiffPipeline, step: int, timestep: Tensor, values: dict[str, Tensor], /
+    ) -> dict[str, Tensor]: ...
 
 
 class FaithDiffPipeline(DiffusionPipeline):
@@ -70,7 +77,7 @@ class FaithDiffPipeline(DiffusionPipeline):
         unet: UNet2DConditionModel,
         lq_encoder: LQEncoder,
         alignment: Alignment,
-        scheduler: Any,
+        scheduler: Scheduler,
         text_encoder_2: TextEncoder | None = None,
         tokenizer_2: PreTrainedTokenizerBase | None = None,
     ) -> None:
@@ -92,13 +99,15 @@ class FaithDiffPipeline(DiffusionPipeline):
         trained = DDPMScheduler.from_config(scheduler.config)
         self._prior = Prior(vae, unet, encoders, tokenizers, trained)
         self._model = FaithDiff(unet, lq_encoder, alignment)
-        self._encode_one = functools.lru_cache(maxsize=1024)(self._encode)
+        self._encode = caption_encoder(self._prior)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self._prior.factor)
         #: Called with (done, total) UNet passes of one call.
         self.on_pass: Callable[[int, int], None] | None = None
 
     @classmethod
-    def from_parts(cls, prior: Prior, model: FaithDiff, scheduler: Any = None) -> FaithDiffPipeline:
+    def from_parts(
+        cls, prior: Prior, model: FaithDiff, scheduler: Scheduler | None = None
+    ) -> FaithDiffPipeline:
         """Build the pipeline from a prior and a model in memory."""
         second = len(prior.text_encoders) > 1
         return cls(
@@ -118,7 +127,7 @@ class FaithDiffPipeline(DiffusionPipeline):
         cls,
         pretrained_model_name_or_path: str | Path,
         torch_dtype: torch.dtype = torch.float32,
-        **_: Any,
+        **_: object,
     ) -> FaithDiffPipeline:
         """Read a folder that :meth:`save_pretrained` wrote; every tensor must be there and fit.
 
@@ -137,108 +146,72 @@ class FaithDiffPipeline(DiffusionPipeline):
         self,
         image: PipelineImageInput,
         prompt: str | Sequence[str] = "",
-        negative_prompt: str = "",
+        *,
         upscale: int = 4,
-        num_inference_steps: int = 20,
-        guidance_scale: float = 5.0,
-        generator: Generators = None,
-        start_point: str = "lq",
-        start_timestep: int = 999,
-        tile_size: int = 128,
-        tile_stride: int = 64,
-        tile_batch_size: int = 1,
-        color_fix: str = "adain",
-        wavelet_levels: int = 5,
-        as_released: bool = False,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
+        callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> ImagePipelineOutput | tuple[Any]:
+        **settings: object,
+    ) -> ImagePipelineOutput | tuple[Images]:
         """Restore images.
 
         Args:
             image: LQ images of one size: PIL, arrays or tensors ``(B, 3, h, w)`` in [0, 1].
             prompt: A caption for all, or one for each image.
-            negative_prompt: Of the guidance pair.
             upscale: Side of the result / side of the LQ image.
-            num_inference_steps: Of the whole schedule.
-            guidance_scale: 1 is without guidance.
             generator: Source of all noise on the CPU: one for all images, or one for each.
-            start_point: ``lq`` (noised LQ latent) or ``noise``.
-            start_timestep: The highest timestep visited from the start point ``lq``.
-            tile_size: Side of a latent tile in latent pixels.
-            tile_stride: From tile to tile in latent pixels.
-            tile_batch_size: Tiles in one UNet pass; changes speed and memory, not the result.
-            color_fix: ``none``, ``adain`` or ``wavelet``.
-            wavelet_levels: Of the wavelet colour fix.
-            as_released: Do what the released code does by accident (docs/as-released.md).
             output_type: ``pil``, ``np``, ``pt`` or ``latent``.
             callback_on_step_end: Called as ``(pipeline, step, timestep, {"latents": ...})``; what
                 it returns replaces the latents.
+            settings: Fields of :class:`SamplerSettings`: steps, guidance, tiles, colours.
 
         Returns:
             Images of ``upscale`` times the size; ``pt`` is ``(B, 3, H, W)`` float32 in [0, 1].
 
         Raises:
             ConfigError: No timestep of the schedule is as low as `start_timestep`.
-            ValueError: Prompts or generators are neither one nor as many as images.
+            ValueError: Prompts or generators are neither one nor as many as images, or a setting
+                is unknown or of the wrong type.
         """
         self._refuse_unknown(callback_on_step_end_tensor_inputs)
-        lq = self._read(image)
+        chosen, lq = SamplerSettings.model_validate(settings), self._read(image)
         prompts = _one_for_each("prompt", [prompt] if isinstance(prompt, str) else prompt, len(lq))
-        height, width = (side * upscale for side in lq.shape[2:])
-        device = self._execution_device
-        enlarged = enlarge(lq, upscale).to(device) * 2 - 1
-        padded = self._pad(enlarged)
-        latents, timesteps = self._start(
-            padded, num_inference_steps, start_point, start_timestep, generator, as_released
-        )
-        features = self.lq_encoder(padded.to(self.lq_encoder.dtype), always_tile=as_released)
-        predict = functools.partial(
-            self._predict,
-            features=features,
-            prompt=self._prompts(prompts, negative_prompt, guidance_scale).to(device),
-            size=(padded.shape[2], padded.shape[3]) if as_released else (height, width),
-            guidance_scale=guidance_scale,
-            tile_size=tile_size if as_released else None,
-        )
-        parts = tiles(latents.shape[2], latents.shape[3], tile_size, tile_stride)
-        chunks = [parts[i : i + tile_batch_size] for i in range(0, len(parts), tile_batch_size)]
-        done, total = 0, len(timesteps) * len(parts)
-        for step, timestep in enumerate(self.progress_bar(timesteps)):
-            scaled = self.scheduler.scale_model_input(latents, timestep)
-            predictions: list[tuple[Tile, Tensor]] = []
-            for chunk in chunks:
-                predictions += zip(chunk, predict(scaled, timestep, chunk), strict=True)
-                done += len(chunk)
-                if self.on_pass is not None:
-                    self.on_pass(done, total)
-            noise = merged(predictions, latents)
-            latents = self.scheduler.step(noise, timestep, latents).prev_sample
-            if callback_on_step_end is not None:
-                changed = callback_on_step_end(self, step, timestep, {"latents": latents})
-                latents = changed.pop("latents", latents)
-        if output_type == "latent":
-            restored: Any = latents
-        else:
-            images = self._decode(latents)[:, :, :height, :width]
-            images = _finish(images, enlarged, color_fix, wavelet_levels, as_released)
+        sources = [*generator] if isinstance(generator, Sequence) else [generator]
+        generators = _one_for_each("generator", sources, len(lq))
+        see = functools.partial(self._model.see, always_tile=chosen.as_released)
+        denoiser = Denoiser(see, self._model.predict)
+        sampler = Sampler(self._prior, denoiser, self.scheduler, self._encode)
+        view = sampler.view(lq, upscale, self._execution_device)
+        hooks = self._hooks(callback_on_step_end)
+        latents = sampler.sample(view, prompts, generators, chosen, hooks)
+        restored: Images = latents
+        if output_type != "latent":
+            images = sampler.images(latents, view, chosen)
             restored = self.image_processor.postprocess(
                 images, output_type, do_denormalize=[False] * len(images)
             )
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=restored) if return_dict else (restored,)
 
+    def _hooks(self, callback: StepCallback | None) -> Hooks:
+        """Diffusers' progress bar and callback, and our own count of passes."""
+
+        def on_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor:
+            if callback is None:
+                return latents
+            return callback(self, step, timestep, {"latents": latents}).pop("latents", latents)
+
+        on_pass = self.on_pass or (lambda done, total: None)
+        return Hooks(bar=self.progress_bar, on_pass=on_pass, on_step=on_step)
+
     def enable_vae_tiling(self, size: int = 1024) -> None:
         """Encode and decode images by overlapping tiles of `size` pixels, to save memory.
 
         The VAE is diffusers' own; the LQ encoder blends its tiles in the same way.
         """
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)  # of the convolutions
-        self.vae.enable_tiling()
-        self.vae.tile_latent_min_size = size // self._prior.factor
-        self.vae.tile_sample_min_size = self.vae.tile_latent_min_size * factor
+        tile_vae(self.vae, size)
         self.lq_encoder.enable_tiling(size)
 
     def disable_vae_tiling(self) -> None:
@@ -268,102 +241,6 @@ class FaithDiffPipeline(DiffusionPipeline):
         ]
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
 
-    def _pad(self, image: Tensor) -> Tensor:
-        """Repeat the right and bottom border up to whole latent pixels."""
-        down, right = (-side % self._prior.factor for side in image.shape[2:])
-        return F.pad(image, (0, right, 0, down), mode="replicate")
-
-    def _start(
-        self,
-        enlarged: Tensor,
-        steps: int,
-        start_point: str,
-        start_timestep: int,
-        generator: Generators,
-        as_released: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """The first latents ``(B, C, h, w)`` in float32, and the timesteps to visit, descending."""
-        late = start_point == "lq" and not as_released
-        timesteps = visited(self.scheduler, steps, start_timestep if late else None)
-        moments = self._prior.encode_moments(enlarged.to(self.vae.dtype)).float()
-        shape = moments[:1, ::2].shape
-        generators = _one_for_each(
-            "generator", [generator] if not isinstance(generator, Sequence) else generator,
-            len(enlarged),
-        )  # fmt: skip
-        posterior, noise = (
-            torch.cat([torch.randn(shape, generator=g) for g in generators]).to(moments)
-            for _ in range(2)
-        )
-        if start_point == "noise":
-            return noise * self.scheduler.init_noise_sigma, timesteps
-        clean = self._prior.sample_latents(moments, posterior)
-        if as_released:
-            scaled = noise * self.scheduler.init_noise_sigma
-            return add_noise_as_released(self._prior.scheduler, clean, scaled), timesteps
-        return self.scheduler.add_noise(clean, noise, timesteps[:1]), timesteps
-
-    def _prompts(self, captions: Sequence[str], negative: str, guidance_scale: float) -> Prompt:
-        """Captions, preceded by as many negative prompts where guidance needs them."""
-        wanted = [*captions]
-        if guidance_scale != 1:
-            wanted = [negative] * len(captions) + wanted
-        rows = [self._encode_one(caption) for caption in wanted]
-        return Prompt(*(torch.cat([getattr(r, key) for r in rows]) for key in ("hidden", "pooled")))
-
-    def _encode(self, caption: str) -> Prompt:
-        """Encode one caption; whatever is encoded beside it can so not change it."""
-        return self._prior.encode_text([caption])
-
-    def _predict(
-        self,
-        latents: Tensor,
-        timestep: Tensor,
-        chunk: list[Tile],
-        *,
-        features: Tensor,
-        prompt: Prompt,
-        size: tuple[int, int],
-        guidance_scale: float,
-        tile_size: int | None,
-    ) -> tuple[Tensor, ...]:
-        """Guided predictions ``(B, C, h, w)``, one for each tile of a chunk, in one UNet pass.
-
-        Both halves of the guidance pair see the LQ features. `tile_size` is given where the time
-        ids are those of the released code: corner in latent pixels, nominal tile as target.
-        """
-        images, dtype = len(latents), self.unet.dtype
-        copies = len(prompt.hidden) // images
-        noisy, seen = (
-            torch.cat([tile.cut(tensor) for tile in chunk]) for tensor in (latents, features)
-        )
-        ids = torch.cat(
-            [self._time_ids(tile, size, tile_size).expand(images, -1) for tile in chunk]
-        )
-        rows = torch.arange(len(prompt.hidden)).view(copies, 1, images)
-        prediction = self._model(
-            torch.cat([noisy] * copies).to(dtype),
-            timestep.expand(copies * len(noisy)).to(noisy.device),
-            torch.cat([seen] * copies),
-            prompt[rows.expand(copies, len(chunk), images).flatten()],
-            torch.cat([ids] * copies).to(noisy.device, dtype),
-        ).float()
-        if copies == 2:
-            negative, positive = prediction.chunk(2)
-            prediction = negative + guidance_scale * (positive - negative)
-        return prediction.split(images)
-
-    def _time_ids(self, tile: Tile, size: tuple[int, int], tile_size: int | None) -> Tensor:
-        factor = self._prior.factor
-        if tile_size is not None:
-            return time_ids(size, torch.tensor([[tile.top, tile.left]]), (tile_size * factor,) * 2)
-        corner = torch.tensor([[tile.top * factor, tile.left * factor]])
-        return time_ids(size, corner, (tile.height * factor, tile.width * factor))
-
-    def _decode(self, latents: Tensor) -> Tensor:
-        """Images in about [-1, 1], float32."""
-        return self._prior.decode(latents.to(self.vae.dtype)).float()
-
 
 def save_pipeline(model: FaithDiff, prior_folder: Path, target: Path) -> None:
     """Write a model and the rest of its base model as one pipeline folder.
@@ -380,22 +257,12 @@ def save_pipeline(model: FaithDiff, prior_folder: Path, target: Path) -> None:
     pipeline.save_pretrained(target)
 
 
-def _finish(
-    images: Tensor, enlarged: Tensor, color_fix: str, levels: int, as_released: bool
-) -> Tensor:
-    """Fix the colours; from [-1, 1] to [0, 1]."""
-    if not as_released:
-        fixed = fix_colour(images, enlarged, color_fix, levels)
-        return (fixed / 2 + 0.5).clamp(0, 1)
-    # The released code fixes 8-bit images and cuts its result off to 8 bits, without rounding.
-    whole = ((images / 2 + 0.5).clamp(0, 1) * 255).round() / 255
-    if color_fix == "none":
-        return whole
-    fixed = fix_colour(whole, enlarged / 2 + 0.5, color_fix, levels).clamp(0, 1)
-    return (fixed * 255).floor() / 255
+def _one_for_each(name: str, given: Sequence[T], count: int) -> list[T]:
+    """One of `given` for each of `count` images; a single one is for all.
 
-
-def _one_for_each(name: str, given: Sequence[Any], count: int) -> list[Any]:
+    Raises:
+        ValueError: There are neither one nor `count`.
+    """
     if len(given) == 1:
         return [*given] * count
     if len(given) != count:

@@ -1,63 +1,77 @@
-"""The study's way to the pipeline: settings of a profile in, tensors out."""
+"""The study's way to the sampler: settings of a profile in, restored tensors out."""
 
 from __future__ import annotations
+
+import functools
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from faithdiff.config import Restore
-from faithdiff.methods.method import Restorer
+from faithdiff.config import Restore, Sampling
+from faithdiff.methods.method import Denoiser, Restorer
 from faithdiff.models.faithdiff import FaithDiff
 from faithdiff.models.prior import Prior
-from faithdiff.restore.pipeline import FaithDiffPipeline
+from faithdiff.models.vae import tile_vae
+from faithdiff.restore.sampler import Hooks, Sampler, SamplerSettings, caption_encoder
 from faithdiff.restore.schedule import make_scheduler
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class FaithDiffRestorer(Restorer):
-    """A trained FaithDiff model or variant, ready to restore images of any size."""
+class DiffusionRestorer(Restorer):
+    """A denoiser on its prior, ready to restore images of any size.
 
-    def __init__(self, model: FaithDiff, prior: Prior, config: Restore, scale: int) -> None:
-        scheduler = make_scheduler(config, prior.scheduler)
-        self._pipeline = FaithDiffPipeline.from_parts(prior, model, scheduler)
-        self._pipeline.set_progress_bar_config(disable=True)
+    Args:
+        prior: In the precision of `config`; its UNet is the one that the denoiser runs.
+        denoiser: What conditions that UNet.
+        config: Of the profile.
+        scale: Side of the result / side of the LQ image.
+        sampling: Where the method departs from `config`.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        denoiser: Denoiser,
+        config: Restore,
+        scale: int,
+        sampling: Sampling | None = None,
+    ) -> None:
         if config.vae_tile:
-            self._pipeline.enable_vae_tiling(config.vae_tile)
+            tile_vae(prior.vae, config.vae_tile)
         if config.compile:
-            model.unet.compile()
-        self._config = config
+            prior.unet.compile()
+        own = sampling.changed(config) if sampling is not None else config
+        scheduler = make_scheduler(own, prior.scheduler)
+        self._sampler = Sampler(prior, denoiser, scheduler, caption_encoder(prior))
+        self._settings = SamplerSettings.of(config, sampling)
         self._scale = scale
-        self._tile_batch = config.tile_batch
         self.batch_size = config.batch_size
 
     def save_memory(self) -> str | None:
-        if self._tile_batch == 1:
+        less = self._settings.tile_batch_size // 2
+        if less == 0:
             return None
-        self._tile_batch //= 2
-        return f"tiles in one UNet pass: {self._tile_batch} at most"
+        self._settings = self._settings.model_copy(update={"tile_batch_size": less})
+        return f"tiles in one UNet pass: {less} at most"
 
     def restore(self, lq: Tensor, captions: list[str], seeds: list[int]) -> Tensor:
-        config = self._config
-        self._pipeline.on_pass = self.progress
-        (restored,) = self._pipeline(
-            image=lq,
-            prompt=captions,
-            negative_prompt=config.negative_prompt,
-            upscale=self._scale,
-            num_inference_steps=config.steps,
-            guidance_scale=config.guidance_scale,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            start_point=config.start_point,
-            start_timestep=config.start_timestep,
-            tile_size=config.tile,
-            tile_stride=config.tile_stride,
-            tile_batch_size=self._tile_batch,
-            color_fix=config.color_fix,
-            wavelet_levels=config.wavelet_levels,
-            as_released=config.as_released,
-            output_type="pt",
-            return_dict=False,
+        sampler, settings = self._sampler, self._settings
+        view = sampler.view(lq, self._scale, sampler.prior.unet.device)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        hooks = Hooks() if self.progress is None else Hooks(on_pass=self.progress)
+        latents = sampler.sample(view, captions, generators, settings, hooks)
+        return sampler.images(latents, view, settings).cpu()
+
+
+class FaithDiffRestorer(DiffusionRestorer):
+    """A trained FaithDiff model or variant, ready to restore images of any size."""
+
+    def __init__(self, model: FaithDiff, prior: Prior, config: Restore, scale: int) -> None:
+        if config.vae_tile:
+            model.lq_encoder.enable_tiling(config.vae_tile)
+        see = functools.partial(model.see, always_tile=config.as_released)
+        super().__init__(
+            replace(prior, unet=model.unet), Denoiser(see, model.predict), config, scale
         )
-        assert isinstance(restored, Tensor)
-        return restored

@@ -81,7 +81,7 @@ class VariantMethod(Method):
 
     def denoiser(self, study: Study, folder: Path) -> Denoiser:
         model = load(folder).to(self._profile.device)
-        return Denoiser(model.lq_encoder, model)
+        return Denoiser(model.see, model.predict)
 
     def settings(self, study: Study) -> dict[str, Any]:
         return {
