@@ -16,10 +16,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from baselines.controlled import ControlledMethod, Training, module_digest
-from baselines.design import Design, Seen
+from baselines.controlled import ControlledMethod, Training, controlled_restorer, module_digest
+from baselines.design import Design
 from baselines.diffbir import DiffBIR, DiffBIRDesign, RestorationModule, flatness
-from baselines.sampler import Sampler, clean_latents, prediction_of
 from baselines.seesr import SeeSRDesign, words
 from baselines.supir import SUPIRDesign, with_negatives
 from faithdiff.config import Profile, Restore, Sampling, parse
@@ -27,12 +26,15 @@ from faithdiff.data.datasets import read_index
 from faithdiff.errors import CheckpointError, ConfigError, RunError
 from faithdiff.methods.method import Study
 from faithdiff.methods.registry import find_method
+from faithdiff.models.faithdiff import build as build_faithdiff
 from faithdiff.models.faithdiff import load as load_faithdiff
 from faithdiff.models.prior import load_prior
+from faithdiff.models.seen import Seen
 from faithdiff.models.text import Prompt
 from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.restorer import FaithDiffRestorer
 from faithdiff.restore.run import describe, restore_job
+from faithdiff.restore.schedule import clean_latents, prediction_of
 from faithdiff.score.costs import cost_table
 from faithdiff.score.heldout import heldout_job
 from faithdiff.study import seeds
@@ -42,6 +44,7 @@ from faithdiff.train.run import run_job
 
 METHODS = ["diffbir", "supir", "seesr"]
 SCALE = 4
+IDENTITY = {"identity_start": True}
 
 
 @pytest.fixture(scope="session")
@@ -465,10 +468,88 @@ def test_the_sampler_is_that_of_faithdiff_to_the_bit(
     config = parse({**study.profile.restore.model_dump(), **settings}, Restore, "restore")
     model = load_faithdiff(study.layout.checkpoint("faithdiff", 0))
     reference = FaithDiffRestorer(model, load_prior(study.prior_folder), config, SCALE)
-    ours = Sampler(AsDesign(study), config, Sampling(), SCALE)
+    ours = controlled_restorer(AsDesign(study), config, SCALE, Sampling())
     lq = random_images(2, 3, 18, 20)
     arguments = lq, ["a hill", ""], [1, 2]
     assert torch.equal(ours.restore(*arguments), reference.restore(*arguments))
+
+
+SCHEDULES: list[dict[str, Any]] = [
+    {},
+    {"scheduler": "euler", "guidance_scale": 3.0, "negative_prompt": "noise"},
+    {"start_point": "noise", "steps": 3, "tile": 16, "tile_stride": 8, "tile_batch": 3},
+]
+
+
+@pytest.mark.parametrize("settings", SCHEDULES)
+def test_designs_differ_by_their_conditioning_alone(study: Study, settings: dict[str, Any]) -> None:
+    """Where what they add is still zero, all of them restore the picture of the bare prior."""
+    config = parse({**study.profile.restore.model_dump(), **settings}, Restore, "restore")
+    prior = load_prior(study.prior_folder)
+    model = build_faithdiff(prior, study.profile.recipes["released"], study.profile.alignment)
+    restorers = [FaithDiffRestorer(model.eval(), prior, config, SCALE)]
+    for name, start in (("diffbir", {}), ("supir", IDENTITY), ("seesr", IDENTITY)):
+        design = untrained(study, name, **start)
+        given = Sampling(captions="given")  # SeeSR would read its own off the image
+        restorers.append(controlled_restorer(design, config, SCALE, given))
+    lq = random_images(2, 3, 18, 20)
+    first, *others = [each.restore(lq, ["a hill", ""], [1, 2]) for each in restorers]
+    assert all(torch.equal(each, first) for each in others)
+
+
+@pytest.mark.parametrize("setting", [{"precision": "bf16"}, {"vae_tile": 32}])
+@pytest.mark.parametrize("name", METHODS)
+def test_precision_and_vae_tiles_are_those_of_the_profile(
+    trained: Study, name: str, setting: dict[str, Any]
+) -> None:
+    lq = random_images(1, 3, 16, 16)
+    plain, other = (loaded(trained, name, each).restore(lq, ["a"], [1]) for each in ({}, setting))
+    assert other.dtype == torch.float32
+    assert 0 < (plain - other).abs().mean() < 0.1
+
+
+def test_networks_compute_in_the_precision_of_the_profile(trained: Study) -> None:
+    designs = [
+        method_of(trained, name)._load(
+            trained, trained.layout.checkpoint(name, 0), dtype=torch.bfloat16
+        )
+        for name in METHODS
+    ]
+    for design in designs:
+        low = [design.prior.unet, design.prior.vae, design.control]
+        assert {p.dtype for part in low for p in part.parameters()} == {torch.bfloat16}
+        assert {p.dtype for p in design.front.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_tiles_share_a_pass(trained: Study, name: str) -> None:
+    tiled = {"tile": 16, "tile_stride": 8}
+    lq, passes = random_images(1, 3, 20, 24), []
+    restored = []
+    for count in (1, 4):
+        restorer = loaded(trained, name, {**tiled, "tile_batch": count})
+        unet = restorer._sampler.prior.unet
+        unet.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
+        restored.append(restorer.restore(lq, ["a"], [1]))
+        if count == 4:
+            assert restorer.save_memory() == "tiles in one UNet pass: 2 at most"
+    assert torch.allclose(*restored, atol=1e-4)
+    assert max(passes) == 4 * min(passes)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_runs_in_every_step_is_compiled(
+    trained: Study, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module: compiled.append(type(module).__name__)
+    )
+    loaded(trained, name, {"compile": True})
+    assert sorted(compiled) == ["ControlNetModel", "UNet2DConditionModel"]
+    compiled.clear()
+    loaded(trained, name)
+    assert not compiled
 
 
 def test_switches_change_what_they_name(trained: Study) -> None:
@@ -516,11 +597,12 @@ def test_restoration_guidance_of_diffbir_nears_the_restored_image(trained: Study
     assert isinstance(design, DiffBIRDesign)
     with torch.no_grad():
         seen = design.see(random_images(1, 3, 32, 32) * 2 - 1)
-        image, weight = target = design.target(seen)
+        image, guide = design.restored(seen), design.guidance(seen)
+        weight = flatness(image)
         clean = torch.randn(seen.map.shape, generator=torch.Generator().manual_seed(0))
         distances = [
             float((weight * (design.prior.decode(guided) - image).square()).sum())
-            for guided in (clean, design.guide(clean, target, 0.01, 1.0))
+            for guided in (clean, guide(clean, 0.01, 1.0))
         ]
     assert distances[1] < distances[0]
 
