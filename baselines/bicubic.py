@@ -6,7 +6,6 @@ Keys' kernel with a = -0.5, as Pillow and MATLAB's ``imresize`` (the bicubic of 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,13 +25,13 @@ class Bicubic(Method):
         ConfigError: `settings` is not empty.
     """
 
-    def __init__(self, settings: dict[str, Any], where: str) -> None:
+    def __init__(self, settings: dict[str, object], where: str) -> None:
         parse(settings, Settings, where)
 
     def load(self, study: Study, folder: Path) -> Restorer:
         return _Bicubic(study.profile.data.scale)
 
-    def settings(self, study: Study) -> dict[str, Any]:
+    def settings(self, study: Study) -> dict[str, object]:
         return {"kernel": "keys", "a": -0.5}
 
 

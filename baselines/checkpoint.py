@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -18,6 +18,14 @@ from faithdiff.study.files import lfs_pointer, write_text_atomic
 from faithdiff.train.loop import write_log
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+class About(TypedDict, total=False):
+    """``config.json``: what must be known beside the settings to build a network again."""
+
+    format: str
+    architecture: dict[str, int]
+    tags: list[str]  # the vocabulary of SeeSR's tagger
 
 
 def save(
@@ -43,7 +51,7 @@ def _publish(write: Callable[[Path], None], file: Path) -> None:
         raise RunError(f"{file}: cannot be written: {error}") from None
 
 
-def read_config(folder: Path, method: str) -> dict[str, Any]:
+def read_config(folder: Path, method: str) -> About:
     """Read what :func:`save` was told about the weights.
 
     Raises:
@@ -53,7 +61,7 @@ def read_config(folder: Path, method: str) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(_missing(file, method))
     try:
-        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        about: About = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{file}: is corrupted: {error}; train it again") from None
     return about

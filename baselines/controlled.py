@@ -12,13 +12,13 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.checkpoint import read_config, read_weights, save
+from baselines.checkpoint import About, read_config, read_weights, save
 from baselines.design import Design
 from faithdiff.config import Rate, Restore, Sampling, Section, digest, parse
 from faithdiff.errors import RunError
@@ -35,6 +35,7 @@ from faithdiff.train.loop import Job, train
 from faithdiff.train.spent import Cost, measure
 
 Loss = Callable[[int, int], Tensor]
+AnyDesign = TypeVar("AnyDesign", bound=Design)
 CONTROL = "control"  # phase of the last stage
 
 
@@ -153,7 +154,7 @@ class Training:
         )  # fmt: skip
 
 
-class ControlledMethod(Method):
+class ControlledMethod(Method, Generic[AnyDesign]):
     """A conditioning design of another paper on the study's frozen prior.
 
     Raises:
@@ -164,28 +165,29 @@ class ControlledMethod(Method):
     denoises = True
     name: ClassVar[str]
     schema: ClassVar[type[Settings]]
+    config: Settings
 
-    def __init__(self, settings: dict[str, Any], where: str) -> None:
-        self.config: Any = parse(settings, self.schema, where)
+    def __init__(self, settings: dict[str, object], where: str) -> None:
+        self.config = parse(settings, self.schema, where)
         self.where = where
 
     @abstractmethod
-    def build(self, prior: Prior, study: Study, about: dict[str, Any] | None) -> Design:
+    def build(self, prior: Prior, study: Study, about: About | None) -> AnyDesign:
         """Build the untrained design; `about` is what :meth:`about` said when it was trained."""
 
     @abstractmethod
-    def pretrain(self, design: Any, training: Training) -> None:
+    def pretrain(self, design: AnyDesign, training: Training) -> None:
         """Run the pre-stages, which train ``design.front``."""
 
-    def train_control(self, design: Any, training: Training) -> None:
+    def train_control(self, design: AnyDesign, training: Training) -> None:
         """Run the last stage, which trains ``design.control``."""
         training.control(design)
 
-    def about(self, design: Any) -> dict[str, Any]:
+    def about(self, design: AnyDesign) -> About:
         """What must be known beside the settings to build the design again."""
         return {}
 
-    def parts(self, design: Any) -> dict[str, nn.Module]:
+    def parts(self, design: AnyDesign) -> dict[str, nn.Module]:
         """What is trained, by name."""
         return {**dict(design.front.named_children()), **dict(design.control.named_children())}
 
@@ -199,7 +201,7 @@ class ControlledMethod(Method):
         training.check_frozen()
         about = {"format": f"faithdiff.{self.name}/1", **self.about(design)}
         save(design.state_dict(), about, training.log, folder)
-        networks = [design, *training.prior.modules()]
+        networks: list[nn.Module] = [design, *training.prior.modules()]
         return measure(self.parts(design), networks, training.log, pre)
 
     def load(self, study: Study, folder: Path) -> Restorer:
@@ -222,14 +224,14 @@ class ControlledMethod(Method):
         design.to(prior.unet.device)
         return Denoiser(torch.no_grad()(design.see), design)
 
-    def settings(self, study: Study) -> dict[str, Any]:
+    def settings(self, study: Study) -> dict[str, object]:
         # Both change how fast an image is made, and not the image.
         fast = {"batch_size", "tile_batch"}
         restore = study.profile.restore.model_dump(mode="json", exclude=fast)
         own = self.config.model_dump(mode="json")
         return {"restore": restore, "own": own, "prior": folder_digest(study.prior_folder)}
 
-    def _load(self, study: Study, folder: Path, dtype: torch.dtype = torch.float32) -> Design:
+    def _load(self, study: Study, folder: Path, dtype: torch.dtype = torch.float32) -> AnyDesign:
         name = folder.parent.name
         prior = load_prior(study.prior_folder, dtype).to(study.profile.device)
         design = self._build(study, prior, 0, read_config(folder, name))
@@ -237,7 +239,7 @@ class ControlledMethod(Method):
         design.load_state_dict(read_weights(folder, design.state_dict(), name))
         return design.eval().requires_grad_(False)
 
-    def _build(self, study: Study, prior: Prior, seed: int, about: dict[str, Any] | None) -> Design:
+    def _build(self, study: Study, prior: Prior, seed: int, about: About | None) -> AnyDesign:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.seed(study.profile.seed, self.name, "init", seed))
             return self.build(prior, study, about).to(study.profile.device)

@@ -17,12 +17,12 @@ its prior. What differs from the published system, besides size and the study's 
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.checkpoint import About
 from baselines.controlled import ControlledMethod, Settings, Training
 from baselines.design import Design, control_encoder, latent_stem, zero
 from faithdiff import compat as compat  # before basicsr
@@ -56,13 +56,14 @@ class DiffBIRSettings(Settings):
     restoration_learning_rate: Rate  # [1e-4]
 
 
-class DiffBIR(ControlledMethod):
+class DiffBIR(ControlledMethod["DiffBIRDesign"]):
     """Trains and loads the controlled DiffBIR."""
 
     name = "diffbir"
     schema = DiffBIRSettings
+    config: DiffBIRSettings
 
-    def build(self, prior: Prior, study: Study, about: dict[str, Any] | None) -> Design:
+    def build(self, prior: Prior, study: Study, about: About | None) -> DiffBIRDesign:
         return DiffBIRDesign(prior, self.config.restoration)
 
     def pretrain(self, design: DiffBIRDesign, training: Training) -> None:

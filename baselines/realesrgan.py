@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,11 +48,11 @@ class RealESRGAN(Method):
 
     trained = True
 
-    def __init__(self, settings: dict[str, Any], where: str) -> None:
+    def __init__(self, settings: dict[str, object], where: str) -> None:
         self.config = parse(settings, Settings, where)
         self.where = where
 
-    def settings(self, study: Study) -> dict[str, Any]:
+    def settings(self, study: Study) -> dict[str, object]:
         return {"tile": TILE, "overlap": OVERLAP}
 
     def train(self, study: Study, seed: int, folder: Path, state: Path) -> Cost:

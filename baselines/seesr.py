@@ -24,13 +24,14 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.checkpoint import About
 from baselines.controlled import ControlledMethod, Settings, Training
 from baselines.design import Design, control_encoder, zero
 from faithdiff import compat as compat  # before diffusers
@@ -50,6 +51,7 @@ from faithdiff.study import seeds
 from faithdiff.train.cache import Batch, to_signed
 from faithdiff.train.pairs import Pairs, corners, crops, load_pairs, pick
 
+Hook = Callable[[nn.Module, object, tuple[Tensor, ...]], tuple[Tensor, ...]]
 STEM = (16, 32, 96, 256)  # widths of the stem as released, one for each halving and one more
 
 
@@ -66,19 +68,20 @@ class SeeSRSettings(Settings):
     identity_start: bool  # false is the published design
 
 
-class SeeSR(ControlledMethod):
+class SeeSR(ControlledMethod["SeeSRDesign"]):
     """Trains and loads the controlled SeeSR."""
 
     name = "seesr"
     schema = SeeSRSettings
+    config: SeeSRSettings
     tagger: Extractor  # the teacher: needed while training, not to restore
 
-    def build(self, prior: Prior, study: Study, about: dict[str, Any] | None) -> Design:
+    def build(self, prior: Prior, study: Study, about: About | None) -> SeeSRDesign:
         tags = about["tags"] if about else self._tags(study)
         extractor = Extractor(prior, tags, self.config.grid, study.profile.training.crop)
         return SeeSRDesign(prior, extractor, self.config.identity_start)
 
-    def about(self, design: SeeSRDesign) -> dict[str, Any]:
+    def about(self, design: SeeSRDesign) -> About:
         return {"tags": design.extractor.tags}
 
     def parts(self, design: SeeSRDesign) -> dict[str, nn.Module]:
@@ -278,19 +281,22 @@ class SeeSRDesign(Design):
         finally:
             self._tokens = None
 
-    def _attend(self, index: int) -> Any:
+    def _attend(self, index: int) -> Hook:
         # A function, not a bound method: copying the control (averaged weights) must not copy us.
-        def hook(_: nn.Module, __: Any, output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        def hook(_: nn.Module, __: object, output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             assert self._tokens is not None, "call the design, not its UNet"
             if not self.image_attention:
                 return output
-            second: Any = self.control["image_attention"]
-            return second[index](output[0], encoder_hidden_states=self._tokens, return_dict=False)
+            second = self.control["image_attention"].get_submodule(str(index))
+            attended: tuple[Tensor, ...] = second(
+                output[0], encoder_hidden_states=self._tokens, return_dict=False
+            )
+            return attended
 
         return hook
 
 
-def _attentions(network: Any) -> list[Transformer2DModel]:
+def _attentions(network: nn.Module) -> list[Transformer2DModel]:
     """The text cross-attention blocks of a UNet or ControlNet."""
     return [module for module in network.modules() if isinstance(module, Transformer2DModel)]
 

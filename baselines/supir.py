@@ -27,18 +27,18 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.checkpoint import About
 from baselines.controlled import ControlledMethod, Settings, Training
 from baselines.design import Design, control_encoder, latent_stem, zero
 from faithdiff import compat as compat  # before diffusers
 
 # isort: split
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 
 from faithdiff.config import Positive, Probability, Rate
@@ -51,7 +51,8 @@ from faithdiff.study import seeds
 from faithdiff.train.cache import Batch
 
 HIDDEN = 128  # channels between control and modulation, as released
-Hook = Callable[..., Any]
+Inputs = tuple[Tensor, *tuple[object, ...]]  # of a module: features, then the rest
+Hook = Callable[[nn.Module, Inputs], Inputs]
 
 
 class SUPIRSettings(Settings):
@@ -65,13 +66,14 @@ class SUPIRSettings(Settings):
     identity_start: bool  # false is the published design
 
 
-class SUPIR(ControlledMethod):
+class SUPIR(ControlledMethod["SUPIRDesign"]):
     """Trains and loads the controlled SUPIR."""
 
     name = "supir"
     schema = SUPIRSettings
+    config: SUPIRSettings
 
-    def build(self, prior: Prior, study: Study, about: dict[str, Any] | None) -> Design:
+    def build(self, prior: Prior, study: Study, about: About | None) -> SUPIRDesign:
         return SUPIRDesign(prior, self.config.head_dim, self.config.identity_start)
 
     def pretrain(self, design: SUPIRDesign, training: Training) -> None:
@@ -200,13 +202,13 @@ class SUPIRDesign(Design):
             for upsampler in block.upsamplers or ():
                 upsampler.register_forward_pre_hook(self._attend(level, index))
 
-    def _middle(self, _: nn.Module, __: Any, output: Tensor) -> Tensor:
+    def _middle(self, _: nn.Module, __: object, output: Tensor) -> Tensor:
         assert self._features is not None, "call the design, not its UNet"
         connected = self.connectors.middle(output, None, self._features[1])
         return torch.lerp(output, connected, self.strength)
 
     def _modulate(self, index: int) -> Hook:
-        def hook(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        def hook(_: nn.Module, arguments: Inputs) -> Inputs:
             joined, *rest = arguments
             assert self._features is not None, "call the design, not its UNet"
             control = self._features[0][index]
@@ -217,7 +219,7 @@ class SUPIRDesign(Design):
         return hook
 
     def _attend(self, level: int, index: int) -> Hook:
-        def hook(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        def hook(_: nn.Module, arguments: Inputs) -> Inputs:
             features, *rest = arguments
             assert self._features is not None, "call the design, not its UNet"
             control = self._features[0][index].flatten(2).transpose(1, 2)
@@ -230,7 +232,7 @@ class SUPIRDesign(Design):
 class Connectors(nn.Module):
     """ZeroSFT for the middle and for every skip, cross-attention for every upsampler."""
 
-    def __init__(self, unet: Any, head_dim: int, identity_start: bool) -> None:
+    def __init__(self, unet: UNet2DConditionModel, head_dim: int, identity_start: bool) -> None:
         super().__init__()
         widths = [unet.conv_in.out_channels]
         for block in unet.down_blocks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -27,7 +27,7 @@ class Definition(Section):
     per: Unit  # what one call restores, as determinism demands; a profile may say otherwise
     gpu_gb: float  # smallest memory that users or authors report; 0: runs on a CPU as well
     artifacts: dict[str, PurePosixPath]  # of config/artifacts.yaml -> where the script looks for it
-    settings: dict[str, Any]  # published
+    settings: dict[str, object]  # published
 
     def weights(self, artifacts: dict[str, Artifact]) -> dict[str, tuple[Artifact, PurePosixPath]]:
         """The files it needs by name, with their places; a folder stands for all of its files."""

@@ -8,7 +8,7 @@ network, on a CPU as well. Larger images are cut into tiles of our own size, and
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from baselines.official.definition import Common
 from baselines.official.runner import Official, Value
@@ -61,7 +61,7 @@ class RealESRGAN(Official):
 class Inside(Published):
     """The published ``.pth`` in this process."""
 
-    def settings(self, study: Study) -> dict[str, Any]:
+    def settings(self, study: Study) -> dict[str, object]:
         artifact = load_artifacts(ARTIFACTS_FILE)[ARTIFACT]
         return {
             "architecture": ARCHITECTURE,

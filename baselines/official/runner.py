@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from baselines.official.checkout import Checkout
 from baselines.official.definition import OWN, Common, load_definition
-from faithdiff.config import parse
+from faithdiff.config import Unit, parse
 from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, load_artifacts, quick_state
 from faithdiff.data.images import sha256_file
 from faithdiff.errors import UserError
@@ -17,7 +17,7 @@ from faithdiff.methods.external.command import CommandMethod, Task
 from faithdiff.methods.external.environment import Environment
 from faithdiff.methods.external.own import gpu_problem
 from faithdiff.methods.external.process import Call
-from faithdiff.methods.method import Study
+from faithdiff.methods.method import Item, Keep, Place, Study
 
 # Weights are looked for where they are put, never fetched by a script in the middle of a run.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
@@ -34,10 +34,12 @@ class Official(CommandMethod):
     method: ClassVar[str]
     schema: ClassVar[type[Common]]
 
-    def __init__(self, settings: dict[str, Any], where: str) -> None:
+    def __init__(self, settings: dict[str, object], where: str) -> None:
         super().__init__()
         other = settings.get("definition")
-        self.definition, self.file = load_definition(self.method, Path(other) if other else None)
+        self.definition, self.file = load_definition(
+            self.method, Path(str(other)) if other else None
+        )
         merged = {**self.definition.settings, **settings}
         self.chosen = parse(merged, self.schema, where)
         self.per = self.chosen.per or self.per_default()
@@ -56,7 +58,7 @@ class Official(CommandMethod):
         """The arguments of every call: the settings, by the names that the script gives them."""
         return self.chosen.model_dump(exclude=set(OWN), exclude_none=True)
 
-    def per_default(self) -> Any:
+    def per_default(self) -> Unit:
         """What one call restores where the profile does not say."""
         return self.definition.per
 
@@ -83,7 +85,7 @@ class Official(CommandMethod):
         variables = {**self.environment.variables(), **OFFLINE}
         return Call(command, self.checkout.folder, variables, task.folder / "log.txt")
 
-    def settings(self, study: Study) -> dict[str, Any]:
+    def settings(self, study: Study) -> dict[str, object]:
         weights = study.profile.score.weights
         return {
             "repository": self.definition.repository,
@@ -128,7 +130,7 @@ class Official(CommandMethod):
             f"under {self.where}"
         ]
 
-    def prepare(self, study: Study) -> dict[str, Any]:
+    def prepare(self, study: Study) -> dict[str, object]:
         if problem := self._consent():
             raise UserError(f"{self.name}: {problem[0]}")
         self.checkout.make()
@@ -140,13 +142,15 @@ class Official(CommandMethod):
             "packages": self.environment.packages(),
         }
 
-    def restore_folder(self, study: Study, *rest: Any) -> dict[str, str]:
+    def restore_folder(
+        self, study: Study, place: Place, items: list[Item], missing: list[Item], keep: Keep
+    ) -> dict[str, str]:
         if not self.needs(study):
             self._link(study.profile.score.weights)
             self.configure(self.checkout.folder)
-        return super().restore_folder(study, *rest)
+        return super().restore_folder(study, place, items, missing, keep)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         return {**super().record(), "packages": self.environment.packages()}
 
     @cached_property
@@ -165,5 +169,5 @@ class Official(CommandMethod):
             target.unlink(missing_ok=True)
             target.symlink_to(artifact.file(root).absolute())
 
-    def state(self, study: Study) -> Any:
+    def state(self, study: Study) -> object:
         return [self.settings(study), sha256_file(self.file)]

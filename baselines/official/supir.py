@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from baselines.official.definition import OWN, Common
 from baselines.official.runner import Official, Value
+from faithdiff.config import Unit
 from faithdiff.errors import RunError
 from faithdiff.methods.external.command import Task, images_in
+from faithdiff.methods.method import Study
 
 OPTIONS, PATHS = "options/SUPIR_v0.yaml", "CKPT_PTH.py"
 SUFFIX = "_0"  # the script numbers its samples
@@ -68,11 +70,11 @@ class SUPIR(Official):
         own = ("captions", "llava", "llava_clip", "a_prompt")
         return {key: value for key, value in kept.items() if key not in own}
 
-    def settings(self, study: Any) -> dict[str, Any]:
+    def settings(self, study: Study) -> dict[str, object]:
         prompts = {"captions": self.chosen.captions, "a_prompt": self.chosen.a_prompt}
         return {**super().settings(study), **prompts}
 
-    def per_default(self) -> Any:
+    def per_default(self) -> Unit:
         return "image" if self.chosen.captions == "given" else self.definition.per
 
     def more_needs(self) -> list[str]:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
@@ -42,6 +42,20 @@ class Finding:
     point: str
     outcome: Outcome
     note: str = ""
+
+
+class _Image(TypedDict, total=False):
+    """An image of a manifest: its key in the store, or why there is none."""
+
+    key: str
+    failed: str
+
+
+class _Manifest(TypedDict):
+    """What the checks read of a ``manifest.json``."""
+
+    images: dict[str, _Image]
+    made: int
 
 
 @dataclass(frozen=True)
@@ -269,9 +283,9 @@ def _restored(
     return {file.stem: read_image(file) for file in folder.glob("*.png")}, failures
 
 
-def _manifest(study: Study, name: str, seed: int, dataset: str, level: str) -> dict[str, Any]:
+def _manifest(study: Study, name: str, seed: int, dataset: str, level: str) -> _Manifest:
     file = study.layout.restoration(name, seed, dataset, level) / "manifest.json"
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    content: _Manifest = json.loads(file.read_text(encoding="utf-8"))
     return content
 
 

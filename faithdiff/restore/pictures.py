@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias, TypedDict
 
 import torch
 from tqdm import tqdm
@@ -35,6 +35,16 @@ SMALLEST = 8  # pixels: below it there is nothing to see, and a UNet has no pixe
 RECORD = "restored.json"  # beside the results: the key of each, so that none is made twice
 
 
+class Result(TypedDict, total=False):
+    """A result in the record: the key of picture and settings, and the hash of the file."""
+
+    key: str
+    sha256: str
+
+
+Record: TypeAlias = dict[str, Result]  # by the name of the file
+
+
 @dataclass(frozen=True)
 class Picture:
     """A picture to restore: where it lies, where its result goes, and the key of the result."""
@@ -50,7 +60,7 @@ def restore_pictures(
     output: Path,
     caption: str,
     seed: int,
-    changes: dict[str, Any],
+    changes: Mapping[str, object],
 ) -> None:
     """Write ``output/<stem>.png`` for each picture.
 
@@ -90,7 +100,7 @@ def restore_pictures(
         write_text_atomic(json.dumps(done, indent=1) + "\n", output / RECORD)
 
 
-def _study(checkpoint: Path, changes: dict[str, Any]) -> tuple[Study, str]:
+def _study(checkpoint: Path, changes: Mapping[str, object]) -> tuple[Study, str]:
     """The study that made a checkpoint, with its restoration settings changed; and its method."""
     file = checkpoint / RUN
     try:
@@ -129,9 +139,7 @@ def _check_steps(profile: Profile, method: str) -> None:
         )
 
 
-def _files(
-    inputs: list[Path], output: Path, done: dict[str, dict[str, str]], notes: Notes
-) -> list[Path]:
+def _files(inputs: list[Path], output: Path, done: Record, notes: Notes) -> list[Path]:
     """All pictures of the inputs, each once, in the order given; but none that we made there.
 
     Two names of one picture (links) are two results, as they are in a test set.
@@ -159,7 +167,7 @@ def _files(
     return list(files.values())
 
 
-def _is_result(file: Path, output: Path, done: dict[str, dict[str, str]]) -> bool:
+def _is_result(file: Path, output: Path, done: Record) -> bool:
     """Whether a file is what an earlier call wrote into the output folder."""
     if file.name not in done or file.parent.resolve() != output.resolve():
         return False
@@ -207,7 +215,7 @@ def _problem(file: Path, notes: Notes) -> str | None:
     return None
 
 
-def _read_record(output: Path) -> dict[str, dict[str, str]]:
+def _read_record(output: Path) -> Record:
     try:
         record = json.loads((output / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -215,13 +223,13 @@ def _read_record(output: Path) -> dict[str, dict[str, str]]:
     return record if isinstance(record, dict) else {}
 
 
-def _is_done(picture: Picture, record: dict[str, dict[str, str]]) -> bool:
+def _is_done(picture: Picture, record: Record) -> bool:
     entry = record.get(picture.target.name, {})
     whole = picture.target.is_file() and sha256_file(picture.target) == entry.get("sha256")
     return whole and entry.get("key") == picture.key
 
 
-def _check_ours(todo: list[Picture], done: dict[str, dict[str, str]], output: Path) -> None:
+def _check_ours(todo: list[Picture], done: Record, output: Path) -> None:
     """Refuse to write over files that are in the folder and not in its record."""
     others = [p.target for p in todo if p.target.exists() and p.target.name not in done]
     # A record that is there and cannot be read was written beside our own results.

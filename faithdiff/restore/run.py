@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import torch
 from tqdm import tqdm
@@ -29,13 +29,34 @@ from faithdiff.methods.method import ExternalMethod, Item, Method, Place, Restor
 from faithdiff.models.repeatable import compute_repeatably
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.restore.memory import restore_in_memory
-from faithdiff.restore.shards import Shard, read_records, write_record
+from faithdiff.restore.shards import Shard, ShardRecord, Spent, read_records, write_record
 from faithdiff.study import seeds
 from faithdiff.study.checkpoints import check_checkpoint
 from faithdiff.study.checksums import with_checksum
 from faithdiff.study.files import unwritable, write_text_atomic
 from faithdiff.study.locks import claimed
 from faithdiff.study.provenance import code_digest, folder_digest, hardware
+
+
+class Identity(TypedDict):
+    """What decides every output of a method besides the image, as the manifest has it."""
+
+    captioner: NotRequired[str]  # digest of the weights that write its captions
+    method: str
+    settings: dict[str, object]
+    weights: str | None
+    code: str
+    scale: int
+
+
+class ImageEntry(TypedDict, total=False):
+    """An image of a manifest: its hash and key, or why it failed."""
+
+    sha256: str
+    failed: str
+    lq_sha256: str
+    seed: int
+    key: str
 
 
 @dataclass(frozen=True)
@@ -45,7 +66,7 @@ class _Made:
     dataset: str
     level: str
     items: list[Item]
-    identity: dict[str, Any]  # with what the method records of the run
+    about: dict[str, object]  # identity, and what the method records of the run
     count: int  # made by this call
     seconds: float
     failures: Mapping[str, str] = field(default_factory=dict)
@@ -77,10 +98,10 @@ def restore_shard(study: Study, method: Method, name: str, seed: int, shard: Sha
     if isinstance(method, ExternalMethod):
         raise UserError(f"{name}: runs outside and takes whole folders; leave out --shard")
     record = study.layout.shard("restore", name, seed, shard.number, shard.of)
-    places = {}
+    places: dict[str, Spent] = {}
     with claimed(record.with_suffix(".lock"), f"restore {name} seed{seed}"):
         for made in _made(study, method, name, seed, shard):
-            spent = {"made": made.count, "seconds": round(made.seconds, 3)}
+            spent: Spent = {"made": made.count, "seconds": round(made.seconds, 3)}
             places[f"{made.dataset}/{made.level}"] = spent
         write_record(record, places)
 
@@ -112,7 +133,7 @@ def _by_scale(data: Data) -> dict[int, list[tuple[str, str]]]:
 def _restore_inside(
     study: Study,
     method: Method,
-    identity: dict[str, Any],
+    identity: Identity,
     seed: int,
     folder: Path,
     places: list[tuple[str, str]],
@@ -129,7 +150,7 @@ def _restore_inside(
         if missing and absent:
             # A study goes on without a published system whose weights are not here.
             failures = {item.name: absent for item in missing}
-            yield _Made(dataset, level, items, identity | method.record(), 0, 0.0, failures)
+            yield _Made(dataset, level, items, {**identity, **method.record()}, 0, 0.0, failures)
             continue
         if missing and restorer is None:
             restorer = method.load(study, folder)
@@ -137,13 +158,13 @@ def _restore_inside(
         if restorer is not None:
             _restore(study, restorer, missing, f"{identity['method']} {dataset} {level}")
         seconds = time.perf_counter() - begun
-        yield _Made(dataset, level, items, identity | method.record(), len(missing), seconds)
+        yield _Made(dataset, level, items, {**identity, **method.record()}, len(missing), seconds)
 
 
 def _restore_external(
     study: Study,
     method: ExternalMethod,
-    identity: dict[str, Any],
+    identity: Identity,
     seed: int,
     dataset: str,
     level: str,
@@ -167,10 +188,10 @@ def _restore_external(
         print(f"restore {name} {dataset} {level}: {image}: failed: {why}")
     seconds = time.perf_counter() - begun
     made = len(missing) - len(failures)
-    return _Made(dataset, level, items, identity | method.record(), made, seconds, failures)
+    return _Made(dataset, level, items, {**identity, **method.record()}, made, seconds, failures)
 
 
-def describe(study: Study, method: Method, name: str, folder: Path) -> dict[str, Any]:
+def describe(study: Study, method: Method, name: str, folder: Path) -> Identity:
     """What decides every output of a method: settings, weights and code."""
     if method.trained and not folder.is_dir():
         raise CheckpointError(
@@ -183,19 +204,19 @@ def describe(study: Study, method: Method, name: str, folder: Path) -> dict[str,
     modules = ("faithdiff.restore.arrays", type(method).__module__)
     captioner = study.profile.captioner_of(name)
     others = folder.parent.parent / captioner / folder.name if captioner else None
-    return {
-        **({"captioner": folder_digest(others)} if others else {}),
+    identity: Identity = {
         "method": name,
         "settings": method.settings(study),
         "weights": folder_digest(folder) if method.trained else None,
         "code": code_digest(*modules),
         "scale": study.profile.data.scale,
     }
+    if others is not None:
+        identity["captioner"] = folder_digest(others)
+    return identity
 
 
-def _items(
-    study: Study, dataset: str, level: str, seed: int, identity: dict[str, Any]
-) -> Iterator[Item]:
+def _items(study: Study, dataset: str, level: str, seed: int, identity: Identity) -> Iterator[Item]:
     recorded = lq_hashes(study.layout.lq(dataset, level))
     for name, caption in captions_of(study, dataset, level).items():
         lq = study.layout.lq(dataset, level) / f"{name}.png"
@@ -270,7 +291,7 @@ def _batches(items: list[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _publish(study: Study, made: _Made, folder: Path, records: list[dict[str, Any]]) -> None:
+def _publish(study: Study, made: _Made, folder: Path, records: list[ShardRecord]) -> None:
     """Link the images under their own names, then write the manifest.
 
     An image that failed is listed without a hash, and is tried again by the next run.
@@ -284,9 +305,9 @@ def _publish(study: Study, made: _Made, folder: Path, records: list[dict[str, An
     for stale in folder.glob("*.png"):
         if stale.name not in wanted:
             stale.unlink()
-    images: dict[str, dict[str, Any]] = {}
+    images: dict[str, ImageEntry] = {}
     for item in made.items:
-        about = {"lq_sha256": item.lq_sha256, "seed": item.seed}
+        about: ImageEntry = {"lq_sha256": item.lq_sha256, "seed": item.seed}
         if item.name in made.failures:
             images[item.name] = {"failed": made.failures[item.name], **about}
             continue
@@ -294,8 +315,8 @@ def _publish(study: Study, made: _Made, folder: Path, records: list[dict[str, An
         _link(_stored(study, item.key), target)
         images[item.name] = {"sha256": sha256_file(target), **about, "key": item.key}
     spent = [record["places"][f"{made.dataset}/{made.level}"] for record in records]
-    manifest = {
-        **made.identity,
+    manifest: dict[str, object] = {
+        **made.about,
         "images": images,
         "made": made.count + sum(each["made"] for each in spent),
         "seconds": round(made.seconds + sum(each["seconds"] for each in spent), 3),

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 from faithdiff.errors import RunError, UserError
 from faithdiff.study.files import write_text_atomic
@@ -20,6 +20,25 @@ from faithdiff.study.layout import Layout
 from faithdiff.study.provenance import hardware, packages
 
 T = TypeVar("T")
+
+
+class Spent(TypedDict):
+    """What a share did in one place: images made, of which the others were found, and the time."""
+
+    made: int
+    seconds: float
+
+
+class ShardRecord(TypedDict):
+    """The record of a finished share.
+
+    Attributes:
+        places: By ``<dataset>/<level>``, or ``all``.
+    """
+
+    places: dict[str, Spent]
+    hardware: dict[str, object]
+    packages: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -47,17 +66,13 @@ class Shard:
         return list(items[self.number - 1 :: self.of])
 
 
-def write_record(file: Path, places: dict[str, dict[str, Any]]) -> None:
-    """Record a finished share.
-
-    Args:
-        places: ``{"<dataset>/<level>": {"made": images, "seconds": ...}}``.
-    """
-    record = {"places": places, "hardware": hardware(), "packages": packages()}
+def write_record(file: Path, places: dict[str, Spent]) -> None:
+    """Record a finished share."""
+    record: ShardRecord = {"places": places, "hardware": hardware(), "packages": packages()}
     write_text_atomic(json.dumps(record, indent=1) + "\n", file)
 
 
-def read_records(layout: Layout, job: str, method: str, seed: int, of: int) -> list[dict[str, Any]]:
+def read_records(layout: Layout, job: str, method: str, seed: int, of: int) -> list[ShardRecord]:
     """Records of all shares of a job, in their order; none if there is one share only.
 
     Raises:
@@ -65,7 +80,7 @@ def read_records(layout: Layout, job: str, method: str, seed: int, of: int) -> l
     """
     if of == 1:
         return []
-    records = []
+    records: list[ShardRecord] = []
     for number in range(1, of + 1):
         file = layout.shard(job, method, seed, number, of)
         verb = "restore-sets" if job == "restore" else job
