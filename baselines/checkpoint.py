@@ -33,7 +33,9 @@ def save(
 ) -> None:
     """Write ``model.safetensors``, ``config.json`` and ``training.csv``."""
     folder.mkdir(parents=True, exist_ok=True)
+    # safetensors refuses views and shared memory, which averaged weights may be.
     tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+    # Weights last: a folder that has them has the rest.
     write_text_atomic(json.dumps(about, indent=2) + "\n", folder / CONFIG)
     _publish(lambda file: write_log(log, file), folder / "training.csv")
     _publish(lambda file: save_file(tensors, file, {"format": "pt"}), folder / WEIGHTS)
@@ -81,6 +83,7 @@ def read_weights(folder: Path, expected: dict[str, Tensor], method: str) -> dict
     except (OSError, SafetensorError) as error:
         said = lfs_pointer(file) or f"cannot be read: {error}; train it again"
         raise CheckpointError(f"{file}: {said}") from None
+    # Checked by name before `load_state_dict`, whose message speaks of modules and of no setting.
     for key in sorted(expected.keys() | found.keys()):
         have, want = (str(tuple(d[key].shape)) if key in d else "none" for d in (found, expected))
         if have != want:

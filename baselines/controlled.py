@@ -68,6 +68,7 @@ class Training:
         compute_repeatably(profile)
         prior = load_prior(study.prior_folder).to(profile.device)
         cache = Cache(study.layout.train_cache, prior, profile.data.scale, profile.training)
+        # Frozen is a flag that any library may turn: the bytes are compared when all is trained.
         before = module_digest(*prior.modules())
         return cls(study, name, seed, settings, state, prior, cache, before)
 
@@ -96,6 +97,8 @@ class Training:
             log_every=config.log_every,
             checkpoint_every=config.checkpoint_every,
         )
+        # As the variants: where averaged weights are the model, they are it in each stage, so that
+        # the next one trains on what will be used.
         averaged = train(job)
         if config.weights == "ema":
             assert averaged is not None
@@ -122,6 +125,7 @@ class Training:
     def shared_batch(self, step: int, micro: int) -> Batch:
         """The micro-batch that every variant of this repetition sees in this update of stage 2."""
         profile = self.study.profile
+        # The variants have spent these updates on stage 1, which a control has no part for.
         step += profile.training.stage1_steps
         return self.cache.batch(self.seed, step, micro, master=profile.seed)
 
@@ -129,7 +133,7 @@ class Training:
         """Mean distance between prediction and target, as in every variant."""
         scheduler = self.prior.scheduler
         noisy = scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
-        with torch.no_grad():
+        with torch.no_grad():  # the pre-stages are frozen: no activations need be kept for them
             seen = design.see(batch.lq)
         prediction = design(noisy, batch.timesteps, seen, batch.prompt, batch.time_ids)
         target = prediction_target(scheduler, batch.latents, batch.noise, batch.timesteps)
@@ -147,6 +151,7 @@ class Training:
 
     def _identity(self, phase: str, model: nn.Module) -> str:
         profile = self.study.profile
+        # Rows that differ by their sampler alone share the training, and its state to resume from.
         settings = self.settings.model_dump(mode="json", exclude={"sampling"})
         return digest(
             phase, settings, profile.training.decisive(), profile.seed, self.seed, self.before,
@@ -234,6 +239,7 @@ class ControlledMethod(Method, Generic[AnyDesign]):
     def _load(self, study: Study, folder: Path, dtype: torch.dtype = torch.float32) -> AnyDesign:
         name = folder.parent.name
         prior = load_prior(study.prior_folder, dtype).to(study.profile.device)
+        # Seed 0 for each: every weight that is drawn is overwritten by the checkpoint's.
         design = self._build(study, prior, 0, read_config(folder, name))
         design.convert(dtype)
         design.load_state_dict(read_weights(folder, design.state_dict(), name))

@@ -83,6 +83,7 @@ class Design(nn.Module, ABC):
         self, noisy: Tensor, timesteps: Tensor, seen: Seen, prompt: Prompt, time_ids: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """The control's features of each level of the encoder, and of the middle."""
+        # The UNet's own timestep and text, as in the official code of DiffBIR and SUPIR.
         down, middle = self.control["control_encoder"](
             noisy,
             timesteps,
@@ -103,6 +104,8 @@ class Design(nn.Module, ABC):
         middle: Tensor | None = None,
     ) -> Tensor:
         """One pass of the frozen UNet, with residuals for its skips and its middle."""
+        # diffusers adds the residuals to the skips before the decoder concatenates them, which is
+        # where ControlNet and DiffBIR add theirs. None leaves the UNet as it is (SUPIR's hooks).
         prediction: Tensor = self.prior.unet(
             noisy,
             timesteps,
@@ -122,6 +125,7 @@ def control_encoder(unet: UNet2DConditionModel, stem: nn.Module) -> ControlNetMo
     Args:
         stem: Maps what is seen to the width of the first level; starts at zero.
     """
+    # The channels only size a stem that is replaced at once: diffusers builds one in any case.
     control = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8))
     control.controlnet_cond_embedding = stem
     return control
@@ -139,6 +143,7 @@ def latent_stem(unet: UNet2DConditionModel, bias: bool) -> nn.Module:
 
     The same as the official eight-channel first convolution whose four new columns start at zero.
     """
+    # Beside the first convolution, not in it: the copy keeps the shape that `from_unet` can load.
     config = unet.config
     width = config.block_out_channels[0]
     return zero(nn.Conv2d(config.in_channels, width, 3, padding=1, bias=bias))

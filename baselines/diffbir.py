@@ -92,6 +92,8 @@ class DiffBIRDesign(Design):
     def see(self, lq: Tensor) -> Seen:
         """Restore, then encode: the mode of the posterior, where clean latents are sampled."""
         image = self.front["restoration_module"](lq)
+        # Official: the mode for the condition, a sample for the image to denoise. So the condition
+        # has no noise of its own.
         moments = self.prior.encode_moments(image)
         latents = self.prior.sample_latents(moments, torch.zeros_like(moments[:, ::2]))
         return Seen(latents, image=image)
@@ -120,6 +122,8 @@ class DiffBIRDesign(Design):
                 latents = clean.detach().requires_grad_()
                 distance = (weight * (self.prior.decode(latents) - image).square()).sum() / 2
                 (gradient,) = torch.autograd.grad(distance, latents)
+            # The published step is divided by the clean latent's coefficient in DDPM's posterior.
+            # A constant weight means the same under Euler and DDIM.
             return clean - strength * gradient
 
         return guide
@@ -145,6 +149,8 @@ class RestorationModule(nn.Module):
                 drop_path_rate=0.0,  # nothing random while training but the data
                 upsampler="",
             )
+        # SwinIR adds its input at the end, so a last layer of zero gives the LQ image itself: a few
+        # hundred updates improve on it, and do not have to find it first.
         zero(self.swinir.conv_last)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -162,6 +168,7 @@ def flatness(image: Tensor) -> Tensor:
     kernels = torch.stack([down, down.T])[:, None]
     grey = F.pad(image.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     edges = F.conv2d(grey, kernels).square().sum(1, keepdim=True).sqrt()
+    # Four times the mean is the sum over a block, as in the official code (v2.0.0).
     blocks = 4 * F.avg_pool2d(edges, 2, ceil_mode=True)
     weight = 1 - blocks.tanh()
     height, width = image.shape[2:]

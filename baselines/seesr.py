@@ -123,6 +123,8 @@ class SeeSR(ControlledMethod["SeeSRDesign"]):
                 tokens, logits = tagger(hq)
             found, said = extractor(lq)
             same = F.binary_cross_entropy_with_logits(said, logits.sigmoid())
+            # Relative to the spread of the tokens: nothing fixes their scale here, and it would weigh
+            # the two terms.
             return F.mse_loss(found, tokens) / tokens.var() + same
 
         training.run(
@@ -141,6 +143,7 @@ class SeeSR(ControlledMethod["SeeSRDesign"]):
 
         def batch(step: int, micro: int) -> Batch:
             shared = training.shared_batch(step, micro)
+            # Tags of the clean crop while training, of the LQ image while testing: as published.
             with torch.no_grad():
                 tags = self.tagger.say(self.tagger(shared.hq)[1])
             generator = seeds.torch_generator(
@@ -242,6 +245,7 @@ class SeeSRDesign(Design):
             prior.unet.config.block_out_channels[0], 3, STEM[: halvings + 1]
         )
         encoder = control_encoder(prior.unet, nn.Sequential(nn.PixelShuffle(prior.factor), stem))
+        # In the frozen UNet as well as in the control: the published RCA blocks are in both.
         sites = [*_attentions(prior.unet), *_attentions(encoder)]
         added = nn.ModuleList(_second(site, extractor.width, identity_start) for site in sites)
         self.control = nn.ModuleDict({"control_encoder": encoder, "image_attention": added})
@@ -258,6 +262,7 @@ class SeeSRDesign(Design):
 
     def see(self, lq: Tensor) -> Seen:
         """Pixels in [0, 1], unshuffled to the size of the latents, and the soft prompt."""
+        # The stem shuffles them back: a map at the size of the latents is what tiles can cut.
         pixels = F.pixel_unshuffle(lq / 2 + 0.5, self.prior.factor)
         return Seen(pixels, self.extractor(lq)[0], lq)
 

@@ -83,6 +83,8 @@ class SUPIR(ControlledMethod["SUPIRDesign"]):
         def loss(step: int, micro: int) -> Tensor:
             batch = training.batch("encoder", step, micro)
             with torch.no_grad():
+                # By the frozen encoder: with the robust one on both sides, as printed, one latent for
+                # all images would have no loss.
                 target = prior.decode(mode(prior, prior.vae, batch.hq))
             return F.mse_loss(prior.decode(mode(prior, design.robust_encoder, batch.lq)), target)
 
@@ -138,9 +140,11 @@ class SUPIRDesign(Design):
     def __init__(self, prior: Prior, head_dim: int, identity_start: bool) -> None:
         super().__init__(prior)
         robust = copy.deepcopy(prior.vae)
+        # The decoder is the prior's own, frozen: a copy would be saved, counted and never used.
         robust.decoder = robust.post_quant_conv = nn.Identity()
         self.front = nn.ModuleDict({"robust_encoder": robust})
         encoder = control_encoder(prior.unet, latent_stem(prior.unet, bias=True))
+        # No zero convolutions here: SUPIR's stand in the connectors, which see the raw features.
         outputs = encoder.controlnet_down_blocks
         encoder.controlnet_down_blocks = nn.ModuleList(nn.Identity() for _ in outputs)
         encoder.controlnet_mid_block = nn.Identity()
@@ -181,6 +185,7 @@ class SUPIRDesign(Design):
     def forward(
         self, noisy: Tensor, timesteps: Tensor, seen: Seen, prompt: Prompt, time_ids: Tensor
     ) -> Tensor:
+        # Hooks take no arguments of their own, so the features wait here for the pass of the UNet.
         self._features = self.encode(noisy, timesteps, seen, prompt, time_ids)
         try:
             return self.denoise(noisy, timesteps, prompt, time_ids)
@@ -277,12 +282,15 @@ class ZeroSFT(nn.Module):
         joined = features + added if skip is None else torch.cat([features, skip + added], 1)
         hidden = F.silu(self.hidden(control))
         normal = self.norm(joined)
+        # Published: the normalised features take the place of the features, so that the network
+        # does not start as its prior even where scale and shift are zero.
         kept = joined if self.identity_start else normal
         return kept + normal * self.scale(hidden) + self.shift(hidden)
 
 
 def _attention(width: int, control: int, head_dim: int, identity_start: bool) -> Attention:
     """Cross-attention from features ``(B, C, h, w)`` to control tokens: normalised, residual."""
+    # gcd: SDXL's 32 groups where they divide the width, fewer in the small prior.
     attention = Attention(
         query_dim=width,
         cross_attention_dim=control,

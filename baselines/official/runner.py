@@ -145,6 +145,7 @@ class Official(CommandMethod):
     def restore_folder(
         self, study: Study, place: Place, items: list[Item], missing: list[Item], keep: Keep
     ) -> dict[str, str]:
+        # With something missing the call below says what, before anything is written.
         if not self.needs(study):
             self._link(study.profile.score.weights)
             self.configure(self.checkout.folder)
@@ -166,6 +167,8 @@ class Official(CommandMethod):
         for artifact, place in self._weights.values():
             target = self.checkout.folder / place
             target.parent.mkdir(parents=True, exist_ok=True)
+            # Always anew: a file that the script fetched once, or a link to moved weights, would be
+            # read without a word.
             target.unlink(missing_ok=True)
             target.symlink_to(artifact.file(root).absolute())
 

@@ -47,4 +47,5 @@ class SeeSR(Official):
         }
 
     def found(self, task: Task) -> dict[str, Path]:
+        # One folder per sample of an image, of which the study wants one.
         return images_in(task.out / "sample00")

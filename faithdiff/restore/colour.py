@@ -43,13 +43,17 @@ def low_frequencies(image: Tensor, levels: int) -> Tensor:
     """À trous decomposition: ``[1 2 1]/4`` blurs, dilated by 1, 2, 4, ..."""
     tap = torch.tensor([1.0, 2.0, 1.0], dtype=image.dtype, device=image.device) / 4
     kernel = torch.outer(tap, tap).expand(image.shape[1], 1, 3, 3)
+    # Nothing is thinned out between levels (à trous): the tap is stretched instead, so that low and
+    # high frequencies stay images of full size that add up to the image again.
     for level in range(levels):
         reach = 2**level
+        # Zeros would darken the border, and with five levels the border is 31 pixels wide.
         padded = F.pad(image, (reach,) * 4, mode="replicate")
         image = F.conv2d(padded, kernel, dilation=reach, groups=image.shape[1])
     return image
 
 
 def _statistics(image: Tensor) -> tuple[Tensor, Tensor]:
+    # The epsilon stands under the root, as in the released adain: flat images have a deviation.
     variance, mean = torch.var_mean(image, dim=(2, 3), keepdim=True)
     return mean, (variance + 1e-5).sqrt()

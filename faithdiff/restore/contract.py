@@ -134,6 +134,7 @@ class _Trial:
 
     def findings(self) -> Iterator[Finding]:
         """Every point; those after a failed restoration are left out."""
+        # The first run is what all others are held against; where it fails there is nothing to say.
         first = self._fresh(NAMES)
         try:
             results, failures = self._restore(first)
@@ -146,6 +147,7 @@ class _Trial:
             return
         yield _finding("shape", all(self._fits(name, image) for name, image in results.items()))
         yield self._range()
+        # In a fresh store each time, or the method would not be asked at all.
         again, _ = self._restore(self._fresh(NAMES))
         yield _finding("determinism", same(results, again), "a second run gave other pixels")
         turned, _ = self._restore(self._fresh(NAMES[::-1]))
@@ -161,6 +163,8 @@ class _Trial:
         layout = _Scratch(self.study.profile.profile, self.root / f"run{self.runs}")
         config = FolderSet(source="folder", path=layout.dataset(SET))
         data = self.study.profile.data.model_copy(update={"test": {SET: config}, "levels": [LEVEL]})
+        # Written as `faithdiff degrade` and `prepare` would have left them: the job under test is
+        # the study's own.
         for name in names:
             write_png(self.images[name], layout.lq(SET, LEVEL) / f"{name}.png")
         rows = "".join(f"{name},a picture\n" for name in names)
@@ -185,7 +189,7 @@ class _Trial:
         study = self._fresh(NAMES)
         restorer = self.method.load(study, study.layout.checkpoint(self.name, self.seed))
         lq = torch.from_numpy(self.images["first"].copy()).permute(2, 0, 1)[None].float() / 255
-        given = lq.clone()
+        given = lq.clone()  # a method that writes into its input would change what is scored
         out = restorer.restore(lq, ["a picture"], [1])
         if not torch.equal(lq, given):
             return Finding("range", "broken", "the LQ tensor was changed in place")
@@ -208,6 +212,7 @@ class _Trial:
         """
         images = _manifest(study, self.name, self.seed, SET, LEVEL)["images"]
         kept = [images[name]["key"] for name in sorted(images) if "key" in images[name]]
+        # Half, so that both ways are tried: images that are found, and images that are made again.
         finished = [study.layout.stored(key) for key in kept]
         missing = finished[len(finished) // 2 :]
         for file in missing:
@@ -223,7 +228,7 @@ class _Trial:
         """A corrupted LQ image stops the job with its name, and leaves no manifest."""
         study = self._fresh(NAMES)
         bad = study.layout.lq(SET, LEVEL) / "first.png"
-        bad.write_bytes(bad.read_bytes()[:60])
+        bad.write_bytes(bad.read_bytes()[:60])  # a sound header: only decoding finds it out
         folder = study.layout.restoration(self.name, self.seed, SET, LEVEL)
         try:
             self._restore(study)

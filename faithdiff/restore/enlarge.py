@@ -10,6 +10,8 @@ from torch import Tensor
 
 def enlarge(lq: Tensor, scale: int) -> Tensor:
     """Lanczos enlargement of ``(B, 3, h, w)`` in [0, 1] through 8-bit PIL, as released."""
+    # Through PIL although torch resizes on the GPU: torch has no Lanczos, and the paper's test.py
+    # enlarges this way. (Its training mixes nearest, bilinear and bicubic enlargement.)
     enlarged = []
     for image in (lq * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy():
         height, width = image.shape[:2]

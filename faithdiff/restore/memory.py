@@ -34,7 +34,9 @@ def restore_in_memory(
         # Out of the handler: its traceback would keep the tensors that did not fit alive.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        # Fewer images first, which costs the least time: a pass of one may still be full of tiles.
         if restorer.batch_size > 1:
+            # Halved for good: later images of the set are likely to be as large.
             restorer.batch_size //= 2
             less: str | None = f"images at once: {restorer.batch_size} at most"
         else:

@@ -82,6 +82,8 @@ def restore_pictures(
     """
     study, name = _study(checkpoint, changes)
     method = find_method(study, name)
+    # One digest over all that decides a result: a picture is made again when any of it changes, and
+    # never when only its file was touched.
     identity = describe(study, method, name, checkpoint)
     settings = digest(identity, caption, seed, code_digest(read_picture.__module__))
     done, notes = _read_record(output), Notes()
@@ -97,6 +99,7 @@ def restore_pictures(
         assert restorer is not None
         _restore(restorer, picture, caption, seed, f"[{number}/{len(todo)}] {picture.source.name}")
         done[picture.target.name] = {"key": picture.key, "sha256": sha256_file(picture.target)}
+        # After every picture: a run that is killed loses the picture that it is at, and no other.
         write_text_atomic(json.dumps(done, indent=1) + "\n", output / RECORD)
 
 
@@ -116,6 +119,7 @@ def _study(checkpoint: Path, changes: Mapping[str, object]) -> tuple[Study, str]
     profile = parse(resolved, Profile, f"{file}: profile")
     settings = parse({**profile.restore.model_dump(), **changes}, Restore, "restore")
     _check_steps(profile.model_copy(update={"restore": settings}), name)
+    # A checkpoint from a machine with a GPU restores on one without, only slower.
     device = profile.device if torch.cuda.is_available() else "cpu"
     profile = profile.model_copy(update={"restore": settings, "device": device})
     study = Study(profile, file, Layout(profile.profile))
@@ -197,6 +201,7 @@ def _plan(files: list[Path], output: Path, settings: str, notes: Notes) -> Itera
             broken.append(problem)
         elif not broken:
             yield Picture(file, target, digest(settings, sha256_file(file)))
+    # All of them in one message: whoever restores a folder overnight wants to mend it once.
     if broken:
         raise ImageError("\n".join(broken))
 

@@ -97,6 +97,7 @@ class FaithDiffPipeline(DiffusionPipeline):
         tokenizers = [tokenizer, *([tokenizer_2] if tokenizer_2 is not None else [])]
         # The released start adds noise by the DDPM schedule, whatever the sampler.
         trained = DDPMScheduler.from_config(scheduler.config)
+        # No copies: what diffusers moves, casts or offloads is moved for the sampler as well.
         self._prior = Prior(vae, unet, encoders, tokenizers, trained)
         self._model = FaithDiff(unet, lq_encoder, alignment)
         self._encode = caption_encoder(self._prior)
@@ -176,12 +177,15 @@ class FaithDiffPipeline(DiffusionPipeline):
                 is unknown or of the wrong type.
         """
         self._refuse_unknown(callback_on_step_end_tensor_inputs)
+        # Settings are checked when they are given: diffusers' users pass them by keyword, and a
+        # misspelt one that is swallowed would restore otherwise than they believe.
         chosen, lq = SamplerSettings.model_validate(settings), self._read(image)
         prompts = _one_for_each("prompt", [prompt] if isinstance(prompt, str) else prompt, len(lq))
         sources = [*generator] if isinstance(generator, Sequence) else [generator]
         generators = _one_for_each("generator", sources, len(lq))
         see = functools.partial(self._model.see, always_tile=chosen.as_released)
         denoiser = Denoiser(see, self._model.predict)
+        # Built for each call, as `pipeline.scheduler` may be replaced between two.
         sampler = Sampler(self._prior, denoiser, self.scheduler, self._encode)
         view = sampler.view(lq, upscale, self._execution_device)
         hooks = self._hooks(callback_on_step_end)

@@ -16,6 +16,7 @@ from faithdiff.models.vae import tile_vae
 from faithdiff.restore.sampler import Hooks, Sampler, SamplerSettings, caption_encoder
 from faithdiff.restore.schedule import make_scheduler
 
+# Of weights and activations; latents, noise and the scheduler's sums stay float32 at each.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -41,6 +42,8 @@ class DiffusionRestorer(Restorer):
         if config.vae_tile:
             tile_vae(prior.vae, config.vae_tile)
         if config.compile:
+            # In place, so that hooks stay: FaithDiff's alignment and SUPIR's connectors are hooks.
+            # The VAE runs once per image and would not win back the minute that compiling takes.
             prior.unet.compile()
         own = sampling.changed(config) if sampling is not None else config
         scheduler = make_scheduler(own, prior.scheduler)
@@ -50,6 +53,7 @@ class DiffusionRestorer(Restorer):
         self.batch_size = config.batch_size
 
     def save_memory(self) -> str | None:
+        # Rows of a pass do not see each other, so fewer of them give the same up to rounding.
         less = self._settings.tile_batch_size // 2
         if less == 0:
             return None
@@ -59,6 +63,7 @@ class DiffusionRestorer(Restorer):
     def restore(self, lq: Tensor, captions: list[str], seeds: list[int]) -> Tensor:
         sampler, settings = self._sampler, self._settings
         view = sampler.view(lq, self._scale, sampler.prior.unet.device)
+        # On the CPU whatever the device: a GPU's generator draws other numbers from the same seed.
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         hooks = Hooks() if self.progress is None else Hooks(on_pass=self.progress)
         latents = sampler.sample(view, captions, generators, settings, hooks)

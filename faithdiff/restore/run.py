@@ -81,8 +81,10 @@ def restore_job(study: Study, method: Method, name: str, seed: int) -> None:
     Raises:
         RunError: The profile has several shards, and one of them is not finished.
     """
+    # An external method takes whole folders: its images cannot be dealt out to several jobs.
     shards = 1 if isinstance(method, ExternalMethod) else study.profile.shards
     records = read_records(study.layout, "restore", name, seed, shards)
+    # The orphan of a workflow that was killed may still be at the same images.
     with claimed(study.layout.lock("restore", name, seed), f"restore {name} seed{seed}"):
         for made in _made(study, method, name, seed):
             target = study.layout.restoration(name, seed, made.dataset, made.level)
@@ -201,6 +203,8 @@ def describe(study: Study, method: Method, name: str, folder: Path) -> Identity:
         )
     if method.trained:
         check_checkpoint(folder)
+    # The code that makes pixels, with all that it imports. This module only moves files: an edit
+    # here must not restore a study again.
     modules = ("faithdiff.restore.arrays", type(method).__module__)
     captioner = study.profile.captioner_of(name)
     others = folder.parent.parent / captioner / folder.name if captioner else None
@@ -227,7 +231,8 @@ def _items(study: Study, dataset: str, level: str, seed: int, identity: Identity
             )
         check_lq(lq, recorded)
         sha256 = sha256_file(lq)
-        # Not keyed by method: every method meets an image with the same noise.
+        # Not keyed by method: every method meets an image with the same noise, so that differences
+        # between methods are paired and not drawn. Keyed by name: adding an image changes no other.
         noise = seeds.seed(study.profile.seed, "restore", dataset, level, name, seed)
         key = digest(identity, sha256, caption, noise)
         yield Item(name, lq, sha256, caption, noise, key)
@@ -269,6 +274,7 @@ def _restore(study: Study, restorer: Restorer, items: list[Item], title: str) ->
         captions, noise = [item.caption for item in batch], [item.seed for item in batch]
         restored = restore_in_memory(restorer, lq, captions, noise, f"restore {title}")
         for item, image in zip(batch, restored, strict=True):
+            # Clamping would hide NaN as some colour: fp16 that overflows must not become a score.
             if not torch.isfinite(image).all():
                 raise RunError(f"{title}: {item.name}: the restored image holds NaN or infinity")
             write_png(to_image(image), _stored(study, item.key))
@@ -281,6 +287,7 @@ def _batches(items: list[Item], size: int) -> Iterator[list[Item]]:
     batch: list[Item] = []
     shape: tuple[int, ...] = ()
     for item in items:
+        # Equal sizes only: padding an image to its neighbour's size would change its result.
         new = read_image(item.lq).shape if size > 1 else ()
         if batch and (len(batch) == size or new != shape):
             yield batch
@@ -308,6 +315,7 @@ def _publish(study: Study, made: _Made, folder: Path, records: list[ShardRecord]
     images: dict[str, ImageEntry] = {}
     for item in made.items:
         about: ImageEntry = {"lq_sha256": item.lq_sha256, "seed": item.seed}
+        # Without a hash, so that nothing can score it; the next run finds no image and tries again.
         if item.name in made.failures:
             images[item.name] = {"failed": made.failures[item.name], **about}
             continue
@@ -329,6 +337,8 @@ def _publish(study: Study, made: _Made, folder: Path, records: list[ShardRecord]
 
 
 def _link(source: Path, target: Path) -> None:
+    # A hard link: a study has each image twice, and on disk once. A symbolic one would break when
+    # the folder is copied to another place.
     partial = target.with_name(f".{target.name}.partial")
     partial.unlink(missing_ok=True)
     try:

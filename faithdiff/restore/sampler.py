@@ -161,6 +161,7 @@ class Sampler:
         """
         latents, timesteps = self._start(view, generators, settings)
         prompt = self._prompt(view, captions, settings)
+        # What it pulls towards does not change from step to step: decoded and encoded once.
         guide = self.denoiser.guidance(view.seen) if settings.restoration_guidance else None
         parts = tiles(latents.shape[2], latents.shape[3], settings.tile_size, settings.tile_stride)
         size = settings.tile_batch_size
@@ -188,6 +189,7 @@ class Sampler:
     def images(self, latents: Tensor, view: View, settings: SamplerSettings) -> Tensor:
         """Decode, crop, fix the colours: ``(B, 3, H, W)`` in [0, 1]."""
         height, width = view.enlarged.shape[2:]
+        # Cropped before the colours are fixed: the repeated border would shift their mean.
         images, reference = self.prior.decode(latents)[:, :, :height, :width], view.enlarged
         if settings.color_reference == "restored":
             reference = self.denoiser.restored(view.seen)[:, :, :height, :width]
@@ -227,6 +229,7 @@ class Sampler:
             return noise * self.scheduler.init_noise_sigma, timesteps
         clean = self.prior.sample_latents(moments, posterior)
         if settings.as_released:
+            # The released code scales first and mixes by DDPM's formula, in units that are not Euler's.
             scaled = noise * self.scheduler.init_noise_sigma
             return add_noise_as_released(self.prior.scheduler, clean, scaled), timesteps
         return self.scheduler.add_noise(clean, noise, timesteps[:1]), timesteps
@@ -238,6 +241,8 @@ class Sampler:
             positive = self.denoiser.captions(view.seen, positive)
         paired = settings.guidance_scale != 1
         wanted = [settings.negative_prompt] * len(positive) * paired + positive
+        # One by one: kernels chosen by batch size round otherwise, and a caption's encoding would
+        # then depend on the captions beside it.
         rows = [self.encode(caption) for caption in wanted]
         hidden, pooled = (
             torch.cat([getattr(r, key) for r in rows]) for key in ("hidden", "pooled")

@@ -44,6 +44,7 @@ class Scheduler(Protocol):
 def make_scheduler(config: Restore, trained: DDPMScheduler) -> Scheduler:
     """The sampler of a profile, on the prior's own noise schedule."""
     kind = DDIMScheduler if config.scheduler == "ddim" else EulerDiscreteScheduler
+    # From the prior's own betas: SDXL's, and a wrong schedule would denoise to the wrong level.
     scheduler: Scheduler = kind.from_config(
         trained.config, timestep_spacing=config.timestep_spacing
     )
@@ -94,6 +95,7 @@ def clean_latents(prediction: Tensor, noisy: Tensor, alpha: Tensor, kind: str) -
     signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
     if kind == "epsilon":
         return (noisy - noise * prediction) / signal
+    # v = sqrt(ᾱ) ε - sqrt(1-ᾱ) z is z_t turned by a right angle: no division by what may be zero.
     return signal * noisy - noise * prediction
 
 

@@ -39,17 +39,21 @@ def tiles(height: int, width: int, size: int, stride: int) -> list[Tile]:
 
 
 def _starts(length: int, size: int, stride: int) -> list[int]:
+    # The last tile overlaps more instead of being smaller: the UNet saw one size while training.
     return [*range(0, length - size, stride), length - size]
 
 
 def gaussian(height: int, width: int) -> Tensor:
     """Weights ``(1, 1, height, width)``: variance 0.01 of the squared side, as released."""
+    # A prediction is best in the middle of a tile, where the UNet sees as far on every side; at the
+    # border it lacks context. Weights fall by e^-12.5 until there, so that seams vanish.
     down = _bell(height, height / 2)  # the released code is half a pixel off here; so are we
     across = _bell(width, (width - 1) / 2)
     return torch.outer(down, across)[None, None]
 
 
 def _bell(length: int, middle: float) -> Tensor:
+    # In float64 first: float32's exp differs in its last bit from one processor to another.
     positions = torch.arange(length, dtype=torch.float64)
     return torch.exp(-((positions - middle) ** 2) / (2 * 0.01 * length**2)).float()
 
@@ -58,10 +62,11 @@ def merged(predictions: Sequence[tuple[Tile, Tensor]], latents: Tensor) -> Tenso
     """Weighted mean ``(B, C, h, w)`` of the predictions of all tiles."""
     first, prediction = predictions[0]
     if len(predictions) == 1:
-        return prediction
+        return prediction  # p * w / w would round: an image of one tile is exactly the plain loop
     total = torch.zeros_like(latents)
     weight = torch.zeros_like(latents[:1, :1])
     bell = gaussian(first.height, first.width).to(latents)
+    # Always in the order of the tiles, however many were in a pass: float sums depend on the order.
     for tile, prediction in predictions:
         tile.cut(total).add_(prediction * bell)
         tile.cut(weight).add_(bell)
