@@ -117,7 +117,7 @@ class DiffBIRDesign(Design):
         image = self.restored(seen)
         weight = flatness(image)
 
-        def guide(clean: Tensor, strength: float, share: float) -> Tensor:
+        def guide(clean: Tensor, strength: float, ratio: float) -> Tensor:
             with torch.enable_grad():
                 latents = clean.detach().requires_grad_()
                 distance = (weight * (self.prior.decode(latents) - image).square()).sum() / 2

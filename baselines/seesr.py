@@ -123,8 +123,8 @@ class SeeSR(ControlledMethod["SeeSRDesign"]):
                 tokens, logits = tagger(hq)
             found, said = extractor(lq)
             same = F.binary_cross_entropy_with_logits(said, logits.sigmoid())
-            # Relative to the spread of the tokens: nothing fixes their scale here, and it would weigh
-            # the two terms.
+            # Relative to the spread of the tokens: nothing fixes their scale here, and it would
+            # otherwise decide how the two terms weigh.
             return F.mse_loss(found, tokens) / tokens.var() + same
 
         training.run(

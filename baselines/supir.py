@@ -83,8 +83,8 @@ class SUPIR(ControlledMethod["SUPIRDesign"]):
         def loss(step: int, micro: int) -> Tensor:
             batch = training.batch("encoder", step, micro)
             with torch.no_grad():
-                # By the frozen encoder: with the robust one on both sides, as printed, one latent for
-                # all images would have no loss.
+                # By the frozen encoder: with the robust one on both sides, as printed, one latent
+                # for all images would have no loss.
                 target = prior.decode(mode(prior, prior.vae, batch.hq))
             return F.mse_loss(prior.decode(mode(prior, design.robust_encoder, batch.lq)), target)
 
@@ -172,12 +172,12 @@ class SUPIRDesign(Design):
         return self.prior.decode(seen.map)
 
     def guidance(self, seen: Seen) -> Guide:
-        """``z - share^τ (z - z_c)`` with τ = `strength`: the smaller, the stronger the pull.
+        """``z - ratio^τ (z - z_c)`` with τ = `strength`: the smaller, the stronger the pull.
 
         z_c is the original encoder's latent of the restored image.
         """
         anchor = mode(self.prior, self.prior.vae, self.restored(seen))
-        return lambda clean, strength, share: clean - share**strength * (clean - anchor)
+        return lambda clean, strength, ratio: clean - ratio**strength * (clean - anchor)
 
     def tile_encoders(self, size: int) -> None:
         tile_vae(self.robust_encoder, size)

@@ -40,6 +40,7 @@ class Official(CommandMethod):
         self.definition, self.file = load_definition(
             self.method, Path(str(other)) if other else None
         )
+        # What the profile says stands above what was published; what it leaves out is as published.
         merged = {**self.definition.settings, **settings}
         self.chosen = parse(merged, self.schema, where)
         self.per = self.chosen.per or self.per_default()

@@ -100,8 +100,8 @@ class Restorer(ABC):
         return None
 
 
-#: Pulls clean latents ``(B, C, h, w)`` towards a restored image, by a strength and by the noise
-#: level of the step / that of the first step.
+#: Pulls clean latents ``(B, C, h, w)`` towards a restored image, by a strength and a ratio: noise
+#: level of the step / noise level of the first step.
 Guide = Callable[["Tensor", float, float], "Tensor"]
 
 

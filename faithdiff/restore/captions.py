@@ -32,7 +32,7 @@ def with_captions(
     """
     if sampling.captions == "none":
         return Recaptioned(restorer, lambda _, known: [""] * len(known))
-    if sampling.captioner is None:
+    if sampling.captioner is None:  # `given`: the sampler reads none off the image then
         return restorer
     other = checkpoint.parent.parent / sampling.captioner / checkpoint.name
     # By name: an import would make the code of every method part of what decides each of them.

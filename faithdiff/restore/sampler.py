@@ -98,7 +98,7 @@ class View:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a caller looks on with; only `on_step` can change a result.
+    """Progress and callbacks of one sampling; only `on_step` can change a result.
 
     Attributes:
         bar: Wraps the timesteps to show a progress bar.
@@ -154,7 +154,7 @@ class Sampler:
             captions: One for each image.
             generators: One for each image, on the CPU: the source of all its noise.
             settings: The same for all images.
-            hooks: Look on.
+            hooks: Progress and callbacks.
 
         Raises:
             ConfigError: No timestep of the schedule is as low as `start_timestep`.
@@ -229,7 +229,8 @@ class Sampler:
             return noise * self.scheduler.init_noise_sigma, timesteps
         clean = self.prior.sample_latents(moments, posterior)
         if settings.as_released:
-            # The released code scales first and mixes by DDPM's formula, in units that are not Euler's.
+            # The released code scales first and then mixes by DDPM's formula, although Euler's
+            # latents are in other units.
             scaled = noise * self.scheduler.init_noise_sigma
             return add_noise_as_released(self.prior.scheduler, clean, scaled), timesteps
         return self.scheduler.add_noise(clean, noise, timesteps[:1]), timesteps
@@ -309,8 +310,8 @@ class Sampler:
         kind = trained.config.prediction_type
         clean = clean_latents(prediction, noisy, alpha, kind)
         # SUPIR divides by the noise of the schedule's last timestep; a late start has none of it.
-        share = float(noise_level(alpha) / noise_level(first))
-        pulled = guide(clean, settings.restoration_guidance, share)
+        ratio = float(noise_level(alpha) / noise_level(first))
+        pulled = guide(clean, settings.restoration_guidance, ratio)
         return prediction_of(pulled, noisy, alpha, kind)
 
 

@@ -69,6 +69,7 @@ class Shard:
 
 def write_record(file: Path, places: dict[str, Spent]) -> None:
     """Record a finished share."""
+    # With the packages: shares of other machines must be the same bytes, and if not, here is why.
     record: ShardRecord = {"places": places, "hardware": hardware(), "packages": packages()}
     write_text_atomic(json.dumps(record, indent=1) + "\n", file)
 

@@ -348,6 +348,13 @@ def test_as_many_prompts_and_generators_as_images(pipeline: FaithDiffPipeline, f
         _restored(pipeline, image=[_lq(10, 12), _lq(10, 12)], **{field: three[field]})
 
 
+def test_a_setting_that_does_not_exist_is_refused(pipeline: FaithDiffPipeline) -> None:
+    with pytest.raises(ValueError, match="tile_sise"):
+        _restored(pipeline, tile_sise=64)
+    with pytest.raises(ValueError, match="color_fix"):
+        _restored(pipeline, color_fix="sepia")
+
+
 def test_bf16_comes_near(pipeline: FaithDiffPipeline, tmp_path: Path) -> None:
     pipeline.save_pretrained(tmp_path)
     rough = FaithDiffPipeline.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
