@@ -20,7 +20,7 @@ from baselines.controlled import ControlledMethod, Training, controlled_restorer
 from baselines.design import Design
 from baselines.diffbir import DiffBIR, DiffBIRDesign, RestorationModule, flatness
 from baselines.seesr import SeeSRDesign, words
-from baselines.supir import SUPIRDesign, with_negatives
+from baselines.supir import SUPIRDesign, mode, with_negatives
 from faithdiff.config import Profile, Restore, Sampling, parse
 from faithdiff.data.datasets import read_index
 from faithdiff.errors import CheckpointError, ConfigError, RunError
@@ -194,9 +194,11 @@ def test_images_of_bad_quality_are_targets_with_their_words(study: Study) -> Non
 
 def test_restoration_guidance_of_supir_pulls_most_at_the_first_step(study: Study) -> None:
     design = untrained(study, "supir")
-    clean, target = torch.zeros(1, 4, 2, 2), torch.ones(1, 4, 2, 2)
-    pulled = [design.guide(clean, target, 4.0, share).mean() for share in (1.0, 0.5, 0.1)]
-    assert pulled == pytest.approx([1, 0.5**4, 0.1**4])
+    seen = design.see(random_images(1, 3, 16, 16) * 2 - 1)
+    anchor = mode(design.prior, design.prior.vae, design.restored(seen))
+    guide, clean = design.guidance(seen), anchor + 1
+    pulled = [(clean - guide(clean, 4.0, ratio)).mean() for ratio in (1.0, 0.5, 0.1)]
+    assert pulled == pytest.approx([1, 0.5**4, 0.1**4], abs=1e-6)
 
 
 def test_tags_are_words_of_the_captions_and_survive_in_the_checkpoint(trained: Study) -> None:
