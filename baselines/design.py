@@ -60,8 +60,8 @@ class Design(nn.Module, ABC):
     def convert(self, dtype: torch.dtype) -> None:
         """Let the control compute in a precision, as the prior's UNet that it stands beside.
 
-        The pre-stages stay in float32: they run once per image, not once per step, and SwinIR and
-        the copies of a VAE's encoder do not run in float16.
+        The pre-stages stay in float32: they run once per image, not once per step. SwinIR makes
+        attention masks in float32, and a copy of SDXL's own VAE encoder overflows in float16.
         """
         self.front.float()
         self.control.to(dtype)
