@@ -51,7 +51,7 @@ STARTUP = {
     "prepare": "faithdiff.data.datasets",
     "degrade": "faithdiff.degrade.dataset",
     "train": "faithdiff.train.run, faithdiff.train.variants",
-    "restore-sets": "faithdiff.restore.run, faithdiff.restore.pipeline",
+    "restore-sets": "faithdiff.restore.run, faithdiff.restore.sampler",
     "score": "faithdiff.score.run",
     "tables": "faithdiff.report.tables",
     "figures": "faithdiff.report.figures",
