@@ -314,10 +314,12 @@ def covers(setting: str, path: str) -> bool:
 
 
 def read_rules(source: bytes) -> tuple[Rule, ...] | None:
-    """The table in the source of this module at another commit, read as data; None: there is none.
+    """The table in the source of this module at another commit, read as data and not run.
 
-    Fields that this version does not know are left out, and so is a rule without a name: what an
-    older or newer table says besides decides nothing here.
+    Fields that this version does not know are left out: an audit asks nothing of them.
+
+    Returns:
+        None where there is no table, or one that is no literal.
     """
     try:
         return tuple(_rules_in(ast.parse(source)))
