@@ -30,9 +30,10 @@ from faithdiff.restore.captions import with_captions
 from faithdiff.restore.restorer import DTYPES, DiffusionRestorer
 from faithdiff.study import seeds
 from faithdiff.study.provenance import folder_digest
+from faithdiff.study.records import Cost
 from faithdiff.train.cache import Batch, Cache
 from faithdiff.train.loop import Job, train
-from faithdiff.train.spent import Cost, measure
+from faithdiff.train.spent import measure
 
 Loss = Callable[[int, int], Tensor]
 AnyDesign = TypeVar("AnyDesign", bound=Design)

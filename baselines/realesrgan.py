@@ -31,8 +31,9 @@ from baselines.realesrgan_training import Settings, Training, start_from_bilinea
 from faithdiff.config import parse
 from faithdiff.errors import ConfigError
 from faithdiff.methods.method import Method, Restorer, Study
+from faithdiff.study.records import Cost
 from faithdiff.train.pairs import Pairs, load_pairs
-from faithdiff.train.spent import Cost, measure
+from faithdiff.train.spent import measure
 
 compat.patch()
 FORMAT = "faithdiff.realesrgan/1"

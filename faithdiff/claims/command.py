@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from faithdiff.claims.evaluate import Report, evaluate
 from faithdiff.claims.render import to_json, to_markdown
@@ -14,6 +12,7 @@ from faithdiff.errors import UserError
 from faithdiff.report.scores import load_scores
 from faithdiff.study.files import write_text_atomic
 from faithdiff.study.layout import Layout
+from faithdiff.study.records import Manifest, RestoredSet
 
 
 def write_claims(
@@ -25,7 +24,7 @@ def write_claims(
         UserError: Claims, scores or manifest cannot be read.
     """
     scores = load_scores(layout.results / "scores.csv")
-    report = evaluate(load_claims(file), scores, profile, _machines(layout))
+    report = evaluate(load_claims(file), scores, profile, _gpus(layout))
     texts = {"claims.json": to_json(report), "claims.md": to_markdown(report)}
     paths = [layout.results / name for name in texts]
     for path, text in zip(paths, texts.values(), strict=True):
@@ -33,22 +32,17 @@ def write_claims(
     return report, paths
 
 
-def _machines(layout: Layout) -> dict[str, Any]:
-    """Machines that restored, from the manifests of the restorations or of the results.
+def _gpus(layout: Layout) -> list[str]:
+    """GPUs of the machines that restored, by the restored sets or, without them, the manifest.
 
     Not from ``manifest.json`` alone: it is written after the claims, whose hash it holds.
     """
-    made: list[dict[str, Any]] = []
-    for file in sorted(Path("restored", layout.profile).glob("*/seed*/*/*/manifest.json")):
-        made.append({"hardware": _read(file).get("hardware")})
-    return {"machines": made} if made else _read(layout.results / "manifest.json")
-
-
-def _read(file: Path) -> dict[str, Any]:
+    files = sorted(Path("restored", layout.profile).glob("*/seed*/*/*/manifest.json"))
+    manifest = layout.results / "manifest.json"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); make it again") from None
-    return content if isinstance(content, dict) else {}
+        if files:
+            machines = [RestoredSet.read(file).hardware for file in files]
+            return [gpu for machine in machines if machine for gpu in machine.gpus]
+        return Manifest.read(manifest).gpus if manifest.is_file() else []
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error}); make it again") from None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,7 +77,7 @@ class Report:
 
 
 def evaluate(
-    claims: Claims, scores: pd.DataFrame, profile: Profile, manifest: dict[str, Any]
+    claims: Claims, scores: pd.DataFrame, profile: Profile, gpus: Collection[str] = ()
 ) -> Report:
     """Judge every claim.
 
@@ -86,10 +85,10 @@ def evaluate(
         claims: As :func:`faithdiff.claims.schema.load_claims` returns them.
         scores: As :func:`faithdiff.report.scores.load_scores` returns them; in any order.
         profile: Whose scores these are.
-        manifest: ``manifest.json``, for the hardware; may be empty.
+        gpus: Those that the images were restored on, by name.
     """
     meter = Meter(scores, profile)
-    found = [_measure(claim, claims, meter, manifest) for claim in claims.claims]
+    found = [_measure(claim, claims, meter, gpus) for claim in claims.claims]
     tests = sum(m.tested for each in found for m in each.measured)
     corrected = _corrected([m for each in found for m in each.measured])
     judged = [
@@ -100,8 +99,8 @@ def evaluate(
     return Report(profile.profile, tuple(judged), tests, unmeasured)
 
 
-def _measure(claim: Claim, claims: Claims, meter: Meter, manifest: dict[str, Any]) -> Finding:
-    if reason := _incomparable(claim, meter.profile, manifest):
+def _measure(claim: Claim, claims: Claims, meter: Meter, gpus: Collection[str]) -> Finding:
+    if reason := _incomparable(claim, meter.profile, gpus):
         return Finding(claim, "not comparable", (reason,))
     if isinstance(claim.test, SecondsTest):
         return Finding(claim, "not run", (f"measured by: {claim.test.measure}",))
@@ -168,7 +167,7 @@ def _p(m: Measured) -> float:
     return m.found.p if m.found else 1.0
 
 
-def _incomparable(claim: Claim, profile: Profile, manifest: dict[str, Any]) -> str:
+def _incomparable(claim: Claim, profile: Profile, gpus: Collection[str]) -> str:
     """Why a published number cannot be held against this profile; empty if it can."""
     if claim.kind != "published":
         return ""
@@ -181,16 +180,11 @@ def _incomparable(claim: Claim, profile: Profile, manifest: dict[str, Any]) -> s
         return f"other degradation: the profile has no level {', '.join(absent)}"
     if claim.protocol not in profile.score.protocols:
         return f"other protocol: the profile has no scores under {claim.protocol}"
-    if isinstance(claim.test, SecondsTest):
-        gpus = [gpu for each in manifest.get("machines", []) for gpu in _gpus(each)]
-        if not any(claim.test.hardware in gpu for gpu in gpus):
-            said = ", ".join(sorted(set(gpus))) or "no GPU"
-            return f"other hardware: one {claim.test.hardware} there, {said} here"
+    wanted = claim.test.hardware if isinstance(claim.test, SecondsTest) else ""
+    if wanted and not any(wanted in gpu for gpu in gpus):
+        said = ", ".join(sorted(set(gpus))) or "no GPU"
+        return f"other hardware: one {wanted} there, {said} here"
     return ""
-
-
-def _gpus(machine: dict[str, Any]) -> list[str]:
-    return [str(gpu) for gpu in (machine.get("hardware") or {}).get("gpus", [])]
 
 
 def _judge(found: Finding, claims: Claims, tests: int) -> Finding:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from faithdiff.models.prior import Prior
     from faithdiff.models.seen import Seen
     from faithdiff.models.text import Prompt
-    from faithdiff.train.spent import Cost
+    from faithdiff.study.records import Cost
 
 
 @dataclass(frozen=True)

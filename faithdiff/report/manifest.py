@@ -9,18 +9,33 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from faithdiff.config import digest
 from faithdiff.errors import RunError
 from faithdiff.methods.method import Study
-from faithdiff.study.checkpoints import check_checkpoint
-from faithdiff.study.checksums import check_summed, read_checked, with_checksum
+from faithdiff.study.checkpoints import RUN, check_checkpoint
+from faithdiff.study.checksums import check_summed, with_checksum
 from faithdiff.study.files import write_text_atomic
 from faithdiff.study.layout import Layout
 from faithdiff.study.provenance import commit, file_digest, folder_digest, packages
+from faithdiff.study.records import (
+    CheckpointHashes,
+    DataHashes,
+    Hardware,
+    JobCost,
+    Machine,
+    Manifest,
+    MasterSeeds,
+    PriorHashes,
+    RestoredHashes,
+    RestoredSet,
+    RunRecord,
+    TotalCost,
+)
 
 MANIFEST = "manifest.json"
 COSTS = {"seconds": "s", "cpu_seconds": "cpu_time", "peak_memory_mb": "max_rss"}
@@ -34,28 +49,42 @@ def write_manifest(study: Study) -> None:
     """
     checkpoints = dict(_checkpoints(study))
     restorations = dict(_restorations(study))
-    jobs = _jobs(study.layout)
-    manifest = {
-        "profile": study.profile.profile,
-        **commit(),
-        "seeds": {"master": study.profile.seed, "repetitions": study.profile.seeds},
-        "machines": _machines(checkpoints | restorations),
-        "total": _total(jobs),
-        "data": _data(study),
-        "prior": _prior(study),
-        "checkpoints": {name: _checkpoint(run) for name, run in checkpoints.items()},
-        "published": _published(study, restorations),
-        "restorations": {name: _images(made) for name, made in restorations.items()},
-        "results": _results(study.layout),
-        "jobs": jobs,
-        "config": study.profile.model_dump(mode="json"),
-        "packages": packages(),
+    made_by: dict[str, list[Hardware | None]] = {
+        name: [run.hardware] for name, (run, _) in checkpoints.items()
     }
-    text = json.dumps(with_checksum(manifest), indent=1, ensure_ascii=False, allow_nan=False)
+    made_by |= {name: made.machines for name, made in restorations.items()}
+    jobs = _jobs(study.layout)
+    manifest = Manifest(
+        profile=study.profile.profile,
+        **commit(),
+        seeds=MasterSeeds(master=study.profile.seed, repetitions=study.profile.seeds),
+        machines=_machines(made_by),
+        total=_total(jobs.values()),
+        data=_data(study),
+        prior=_prior(study),
+        checkpoints={
+            name: CheckpointHashes(
+                weights=weights,
+                # The commit again: a checkpoint that nothing invalidated may come from an earlier.
+                commit=run.commit,
+                dirty=run.dirty,
+                seconds=run.seconds,
+            )
+            for name, (run, weights) in checkpoints.items()
+        },
+        published=_published(study, restorations),
+        restorations={name: _images(made) for name, made in restorations.items()},
+        results=_results(study.layout),
+        jobs=jobs,
+        config=study.profile.model_dump(mode="json"),
+        packages=packages(),
+    )
+    content = with_checksum(manifest.plain())
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     write_text_atomic(text + "\n", study.layout.results / MANIFEST)
 
 
-def _data(study: Study) -> dict[str, Any]:
+def _data(study: Study) -> dict[str, DataHashes]:
     """Hashes of every data set's index, and of its degradation log at each level."""
     data = study.profile.data
     levels = {name: data.levels_of(name) for name in data.test}
@@ -64,27 +93,27 @@ def _data(study: Study) -> dict[str, Any]:
     if study.profile.prior.source == "train":
         levels["prior"] = []
     return {
-        dataset: {
-            "index.csv": _sha256(index := study.layout.dataset(dataset) / "index.csv"),
-            "images": _rows(index),
-            "degradation.jsonl": {
+        dataset: DataHashes(
+            index=_sha256(index := study.layout.dataset(dataset) / "index.csv"),
+            images=_rows(index),
+            degradation={
                 level: _sha256(study.layout.lq(dataset, level) / "degradation.jsonl")
                 for level in names
             },
-        }
+        )
         for dataset, names in levels.items()
     }
 
 
-def _prior(study: Study) -> dict[str, str]:
+def _prior(study: Study) -> PriorHashes:
     folder = study.prior_folder
     if not folder.is_dir():
         raise RunError(f"{folder}: the prior is missing; run: snakemake --cores all")
-    return {"folder": folder.as_posix(), "weights": folder_digest(folder)}
+    return PriorHashes(folder=folder.as_posix(), weights=folder_digest(folder))
 
 
-def _checkpoints(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
-    """``run.json`` of every checkpoint, with the digest of its weights, by ``name/seed``."""
+def _checkpoints(study: Study) -> Iterator[tuple[str, tuple[RunRecord, str]]]:
+    """``run.json`` of every checkpoint, and the digest of its weights, by ``name/seed``."""
     for seed in study.profile.seeds:
         folders = {
             f"stage1-{recipe}": study.layout.stage1(recipe, seed)
@@ -93,52 +122,43 @@ def _checkpoints(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
         folders |= {name: study.layout.checkpoint(name, seed) for name in study.profile.trained}
         for name, folder in folders.items():
             check_checkpoint(folder)
-            yield (
-                f"{name}/seed{seed}",
-                _read(folder / "run.json") | {"weights": folder_digest(folder)},
-            )
+            yield f"{name}/seed{seed}", (RunRecord.require(folder / RUN), folder_digest(folder))
 
 
-def _checkpoint(run: dict[str, Any]) -> dict[str, Any]:
-    # The commit again: a checkpoint that nothing invalidated may come from an earlier one.
-    return {key: run.get(key) for key in ("weights", "commit", "dirty", "seconds")}
-
-
-def _restorations(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
+def _restorations(study: Study) -> Iterator[tuple[str, RestoredSet]]:
     """Manifests of all restored sets, by ``method/seed/dataset/level``."""
     for method in study.profile.methods:
         for seed in study.profile.seeds:
             for dataset, level in study.profile.data.places:
                 folder = study.layout.restoration(method, seed, dataset, level)
-                yield f"{method}/seed{seed}/{dataset}/{level}", _read(folder / MANIFEST)
+                made = RestoredSet.require(folder / MANIFEST)
+                yield f"{method}/seed{seed}/{dataset}/{level}", made
 
 
-def _published(study: Study, restorations: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _published(study: Study, restorations: Mapping[str, RestoredSet]) -> dict[str, JsonValue]:
     """Hashes of the weights of published systems, which no checkpoint of the study holds."""
     return {
-        method: made.get("settings", {}).get("weights")
+        method: made.settings.get("weights")
         for name, made in restorations.items()
         if (method := name.partition("/")[0]) in study.profile.published
     }
 
 
-def _images(made: dict[str, Any]) -> dict[str, Any]:
-    hashes = {
-        name: image.get("sha256", image.get("failed")) for name, image in made["images"].items()
-    }
-    return {"images": len(hashes), "digest": digest(hashes)}
+def _images(made: RestoredSet) -> RestoredHashes:
+    hashes = {name: image.sha256 or image.failed for name, image in made.images.items()}
+    return RestoredHashes(images=len(hashes), digest=digest(hashes))
 
 
-def _machines(work: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _machines(made_by: Mapping[str, list[Hardware | None]]) -> list[Machine]:
     """The distinct machines of checkpoints and restorations, with what each of them made."""
-    machines: dict[str, dict[str, Any]] = {}
-    for name, record in work.items():
-        # Where several machines shared the images, each of them made the set.
-        for hardware in [made.get("hardware") for made in record.get("shards", [record])]:
-            machine = machines.setdefault(digest(hardware), {"hardware": hardware, "made": []})
-            if name not in machine["made"]:
-                machine["made"].append(name)
-    return list(machines.values())
+    found: dict[str, Machine] = {}
+    for name, machines in made_by.items():
+        for hardware in machines:
+            # By content: two machines of one kind made the same thing, as far as anyone can tell.
+            machine = found.setdefault(digest(hardware), Machine(hardware=hardware, made=[]))
+            if name not in machine.made:
+                machine.made.append(name)
+    return list(found.values())
 
 
 def _results(layout: Layout) -> dict[str, str]:
@@ -155,7 +175,7 @@ def _results(layout: Layout) -> dict[str, str]:
     return {name: file_digest(names[name]) for name in kept}
 
 
-def _jobs(layout: Layout) -> dict[str, dict[str, float | None]]:
+def _jobs(layout: Layout) -> dict[str, JobCost]:
     """Cost of each job that Snakemake ran here, by ``rule/name``; none where it ran none."""
     folder = Path("logs", layout.profile, "benchmarks")
     return {
@@ -164,12 +184,12 @@ def _jobs(layout: Layout) -> dict[str, dict[str, float | None]]:
     }
 
 
-def _cost(file: Path) -> dict[str, float | None]:
-    """Seconds, CPU seconds and MB of a benchmark file; None for what Snakemake could not see."""
+def _cost(file: Path) -> JobCost:
+    """What a benchmark file says: its last line, as a job that was run again adds one."""
     with file.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     row = rows[-1] if rows else {}
-    return {name: _number(row.get(column)) for name, column in COSTS.items()}
+    return JobCost(**{name: _number(row.get(column)) for name, column in COSTS.items()})
 
 
 def _number(text: str | None) -> float | None:
@@ -179,24 +199,15 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def _total(jobs: dict[str, dict[str, float | None]]) -> dict[str, Any]:
-    """Sums over jobs, which run side by side, so `seconds` is not the time that one waits."""
-    known = {
-        name: [cost for job in jobs.values() if (cost := job[name]) is not None] for name in COSTS
-    }
-    return {
-        "jobs": len(jobs),
-        "seconds": round(sum(known["seconds"]), 2),
-        "cpu_seconds": round(sum(known["cpu_seconds"]), 2),
-        "peak_memory_mb": max(known["peak_memory_mb"], default=None),
-    }
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return read_checked(file)
-    except OSError as error:
-        raise RunError(f"{file}: {error.strerror}; run: snakemake --cores all") from None
+def _total(jobs: Iterable[JobCost]) -> TotalCost:
+    costs = list(jobs)
+    peaks = [cost.peak_memory_mb for cost in costs if cost.peak_memory_mb is not None]
+    return TotalCost(
+        jobs=len(costs),
+        seconds=round(sum(c.seconds for c in costs if c.seconds is not None), 2),
+        cpu_seconds=round(sum(c.cpu_seconds for c in costs if c.cpu_seconds is not None), 2),
+        peak_memory_mb=max(peaks, default=None),
+    )
 
 
 def _rows(index: Path) -> int:

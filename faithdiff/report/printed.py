@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -30,6 +29,7 @@ from faithdiff.report.versus import (
     versus,
 )
 from faithdiff.study.layout import Layout
+from faithdiff.study.records import Manifest
 
 Format = Literal["latex", "markdown", "csv", "html"]
 _SCORED: Mapping[str, Callable[[pd.DataFrame, Profile, str], Table]] = {
@@ -104,10 +104,10 @@ def _commit(layout: Layout) -> str:
     """Which code made the scores, as far as the manifest says."""
     file = layout.results / "manifest.json"
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = Manifest.read(file)
     except FileNotFoundError:
         return "Code: commit not known."
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise UserError(f"{file}: cannot be read ({error}); make it again") from None
-    dirty = " with uncommitted changes" if manifest.get("dirty") else ""
-    return f"Code: commit {str(manifest.get('commit'))[:9]}{dirty}."
+    dirty = " with uncommitted changes" if manifest.dirty else ""
+    return f"Code: commit {str(manifest.commit)[:9]}{dirty}."

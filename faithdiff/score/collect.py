@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from faithdiff.config import REAL, Profile
 from faithdiff.errors import RunError
 from faithdiff.score.costs import cost_table
-from faithdiff.score.protocols import COLUMNS
+from faithdiff.score.rows import read_rows_of_job
 from faithdiff.study.checkpoints import check_checkpoint
-from faithdiff.study.checksums import check_summed
 from faithdiff.study.files import write_text_atomic
 from faithdiff.study.layout import Layout
 
@@ -27,7 +25,9 @@ def collect(profile: Profile, layout: Layout) -> None:
     Raises:
         RunError: A row occurs twice, or a job's table is missing or has other columns.
     """
-    table = pd.concat([_read(file) for file in score_files(profile, layout)], ignore_index=True)
+    table = pd.concat(
+        [read_rows_of_job(file) for file in score_files(profile, layout)], ignore_index=True
+    )
     if table.duplicated(KEY).any():
         twice = table[table.duplicated(KEY)].iloc[0][KEY].to_dict()
         raise RunError(f"{layout.results / 'scores.csv'}: a row would occur twice: {twice}")
@@ -53,9 +53,16 @@ def score_files(profile: Profile, layout: Layout) -> list[Path]:
     return files
 
 
-def summarise(table: pd.DataFrame) -> dict[str, Any]:
-    """Means by method, data set, level and ``metric@protocol``; only where every image has one."""
-    summary: dict[str, Any] = {}
+# Means by method, data set, level and ``metric@protocol``.
+Summary = dict[str, dict[str, dict[str, dict[str, float]]]]
+
+
+def summarise(table: pd.DataFrame) -> Summary:
+    """Means of each method, data set and level; only where every image has a value.
+
+    A mean over the images that did not fail would compare methods on different images.
+    """
+    summary: Summary = {}
     keys = ["method", "dataset", "level", "metric", "protocol"]
     for key, rows in table.groupby(keys, sort=False):
         method, dataset, level, metric, protocol = map(str, key)
@@ -64,16 +71,6 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
             place = summary.setdefault(method, {}).setdefault(dataset, {}).setdefault(level, {})
             place[f"{metric}@{protocol}"] = mean
     return summary
-
-
-def _read(file: Path) -> pd.DataFrame:
-    if not file.is_file():
-        raise RunError(f"{file}: is missing; make it with: faithdiff score")
-    check_summed(file)
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    if tuple(table.columns) != COLUMNS:
-        raise RunError(f"{file}: has the columns {list(table.columns)}, not {list(COLUMNS)}")
-    return table
 
 
 def _order(column: pd.Series, profile: Profile) -> pd.Series:

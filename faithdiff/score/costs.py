@@ -7,22 +7,46 @@ benchmark files of Snakemake, which a step run by hand does not write.
 from __future__ import annotations
 
 import csv
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from faithdiff.config import Profile, Variant
 from faithdiff.errors import RunError
-from faithdiff.study.checksums import read_checked
+from faithdiff.study.checkpoints import RUN
 from faithdiff.study.layout import Layout
+from faithdiff.study.records import Cost, RestoredSet, RunRecord, Seconds
 
-COST_COLUMNS = (
-    "method", "seed", "parts", "trained_parameters", "total_parameters", "pre_updates",
-    "pre_seconds", "updates", "seconds", "seconds_per_image", "peak_memory_mb",
-)  # fmt: skip
+
+@dataclass(frozen=True)
+class CostRow:
+    """What a method cost at one seed; the fields are the columns of ``cost.csv``, in their order.
+
+    None, an empty field, where something was not measured: a cost of zero is another statement.
+
+    Attributes:
+        parts: What was trained, ``<name> <parameters>; ...``.
+        pre_updates: Of the stages before the last, the shared stage 1 included.
+        seconds_per_image: Of the images that the last run made.
+        peak_memory_mb: The highest of training and restoring.
+    """
+
+    method: str
+    seed: int
+    parts: str
+    trained_parameters: int | None
+    total_parameters: int | None
+    pre_updates: int | None
+    pre_seconds: Seconds | None
+    updates: int | None
+    seconds: Seconds | None
+    seconds_per_image: float | None = None
+    peak_memory_mb: float | None = None
+
+
+COST_COLUMNS = tuple(field.name for field in fields(CostRow))
 COUNTS = ("trained_parameters", "total_parameters", "pre_updates", "updates")
-TRAINING = ("pre_updates", "pre_seconds", "updates", "seconds")
 
 
 def cost_table(profile: Profile, layout: Layout) -> pd.DataFrame:
@@ -32,9 +56,7 @@ def cost_table(profile: Profile, layout: Layout) -> pd.DataFrame:
         RunError: A checkpoint lacks its ``run.json``, or a restoration its manifest.
     """
     rows = [
-        {"method": method, "seed": seed}
-        | _training(profile, layout, method, seed)
-        | _restoring(profile, layout, method, seed)
+        asdict(_with_restoring(_training(profile, layout, method, seed), profile, layout))
         for method in profile.methods
         for seed in profile.seeds
     ]
@@ -42,61 +64,71 @@ def cost_table(profile: Profile, layout: Layout) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COST_COLUMNS)).astype(whole)
 
 
-def _training(profile: Profile, layout: Layout, method: str, seed: int) -> dict[str, Any]:
-    """Parameters, updates and seconds; the stage 1 that variants share counts for each of them."""
-    method = profile.checkpoint_of(method)
-    if method not in profile.trained:
+def _training(profile: Profile, layout: Layout, method: str, seed: int) -> CostRow:
+    """Parameters, updates and seconds; the stage 1 that variants share counts for each of them.
+
+    Shared or not, a variant cannot be had without its stage 1, so its cost is the cost of both.
+    """
+    owner = profile.checkpoint_of(method)
+    if owner not in profile.trained:
         # What the authors of a published system spent is not known here, and is not nothing.
-        spent = None if method in profile.published else 0
-        counts = dict.fromkeys(("trained_parameters", "total_parameters", *TRAINING), spent)
-        return {"parts": ""} | counts
-    cost = _cost(layout.checkpoint(method, seed))
-    config, parts = profile.methods[method], dict(cost["parts"])
+        spent = None if owner in profile.published else 0
+        return CostRow(method, seed, "", spent, spent, spent, spent, spent, spent)
+    cost = _cost(layout.checkpoint(owner, seed))
+    config = profile.methods[owner]
     if isinstance(config, Variant) and config.pretrain and not config.weights:
         first = _cost(layout.stage1(config.recipe, seed))
-        cost["pre_updates"] += first["updates"]
-        cost["pre_seconds"] += first["seconds"]
-        parts = {**first["parts"], **parts}
-    return {
-        "parts": "; ".join(f"{name} {count}" for name, count in parts.items()),
-        "trained_parameters": sum(parts.values()),
-        "total_parameters": cost["total"],
-    } | {name: cost[name] for name in TRAINING}
+        cost = replace(
+            cost,
+            # A part that both stages train has as many parameters after the second.
+            parts={**first.parts, **cost.parts},
+            pre_updates=cost.pre_updates + first.updates,
+            pre_seconds=cost.pre_seconds + first.seconds,
+        )
+    return CostRow(
+        method,
+        seed,
+        parts="; ".join(f"{name} {count}" for name, count in cost.parts.items()),
+        trained_parameters=sum(cost.parts.values()),
+        total_parameters=cost.total,
+        pre_updates=cost.pre_updates,
+        pre_seconds=cost.pre_seconds,
+        updates=cost.updates,
+        seconds=cost.seconds,
+    )
 
 
-def _restoring(profile: Profile, layout: Layout, method: str, seed: int) -> dict[str, Any]:
-    """Seconds per image made in the last run, the highest memory of both jobs, parameters."""
+def _with_restoring(row: CostRow, profile: Profile, layout: Layout) -> CostRow:
+    """Add seconds per image made in the last run, and the highest memory of both jobs."""
     made, seconds = 0, 0.0
-    counted: dict[str, Any] = {}
+    total = row.total_parameters
     for dataset, level in profile.data.places:
-        manifest = _json(layout.restoration(method, seed, dataset, level) / "manifest.json")
-        if manifest.get("made"):
-            made += manifest["made"]
-            seconds += manifest["seconds"]
-        if "parameters" in manifest:  # of weights that no training here wrote
-            counted = {"total_parameters": manifest["parameters"]}
-    job = f"{method}-seed{seed}.tsv"
+        restored = RestoredSet.require(
+            layout.restoration(row.method, row.seed, dataset, level) / "manifest.json"
+        )
+        # Sets that the last run found finished took no time in it, and would halve the mean.
+        if restored.made:
+            made += restored.made
+            seconds += restored.seconds
+        if restored.parameters is not None:  # of weights that no training here wrote
+            total = restored.parameters
+    job = f"{row.method}-seed{row.seed}.tsv"
     folder = Path("logs", layout.profile, "benchmarks")
     rules = ("train_variant", "train_baseline", "restore")
     peaks = [peak for rule in rules if (peak := _peak(folder / rule / job)) is not None]
-    return counted | {
-        "seconds_per_image": round(seconds / made, 4) if made else None,
-        "peak_memory_mb": max(peaks, default=None),
-    }
+    return replace(
+        row,
+        total_parameters=total,
+        seconds_per_image=round(seconds / made, 4) if made else None,
+        peak_memory_mb=max(peaks, default=None),
+    )
 
 
-def _cost(folder: Path) -> dict[str, Any]:
-    cost: dict[str, Any] | None = _json(folder / "run.json").get("cost")
+def _cost(folder: Path) -> Cost:
+    cost = RunRecord.require(folder / RUN).cost
     if cost is None:
-        raise RunError(f"{folder / 'run.json'}: holds no cost; train it again")
+        raise RunError(f"{folder / RUN}: holds no cost; train it again")
     return cost
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        return read_checked(file)
-    except OSError as error:
-        raise RunError(f"{file}: {error.strerror}; run: snakemake --cores all") from None
 
 
 def _peak(file: Path) -> float | None:

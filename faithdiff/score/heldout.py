@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,10 +27,9 @@ from faithdiff.restore.arrays import to_tensor
 from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.run import captions_of
 from faithdiff.restore.schedule import make_scheduler, visited
-from faithdiff.score.protocols import COLUMNS
+from faithdiff.score.rows import ScoreRow, write_rows
 from faithdiff.study import seeds
 from faithdiff.study.checkpoints import check_checkpoint
-from faithdiff.study.checksums import write_summed
 
 METRIC, PROTOCOL = "heldout_loss", "heldout"
 
@@ -83,9 +81,25 @@ def heldout_job(study: Study, method: Method, name: str, seed: int) -> None:
             values = {METRIC: sum(found[timestep] for timestep in sampled) / len(sampled)}
             values |= {at(timestep): loss for timestep, loss in found.items()}
             for metric, value in values.items():
-                place = [name, name, seed, dataset, level, image, known[image], metric, PROTOCOL]
-                rows.append([*place, repr(value), "ok", "", sha256_file(hq), protocol])
-    _write(rows, study.layout.restored(name, seed) / "heldout.csv")
+                rows.append(
+                    ScoreRow(
+                        method=name,
+                        variant=name,
+                        seed=seed,
+                        dataset=dataset,
+                        level=level,
+                        image=image,
+                        picture=known[image],
+                        metric=metric,
+                        protocol=PROTOCOL,
+                        value=repr(value),
+                        status="ok",
+                        restored_sha256="",  # of no image: the loss looks at latents under noise
+                        hq_sha256=sha256_file(hq),
+                        protocol_sha256=protocol,
+                    )
+                )
+    write_rows(rows, study.layout.restored(name, seed) / "heldout.csv")
 
 
 @torch.no_grad()
@@ -128,8 +142,3 @@ def heldout_losses(
 def _distance(prediction: Tensor, target: Tensor, kind: str) -> float:
     distance = F.l1_loss if kind == "l1" else F.mse_loss
     return float(distance(prediction, target))
-
-
-def _write(rows: list[list[object]], file: Path) -> None:
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    write_summed(table.to_csv(index=False, lineterminator="\n"), file)

@@ -8,21 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from faithdiff.config import Name, Natural, Positive, Profile, Section, load_yaml
 from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, load_artifacts, quick_state, select
 from faithdiff.errors import ConfigError
 
-# Of a table of scores: the first five name a place in the study, the others a value of an image.
-# picture: what the image was cut from; statistics count pictures, not their crops.
-COLUMNS = (
-    *("method", "variant", "seed", "dataset", "level"),
-    *("image", "picture", "metric", "protocol", "value", "status"),
-    *("restored_sha256", "hq_sha256", "protocol_sha256"),
-)
 # What does not change a value: how it is printed, and what is said about it.
 _PRESENTATION = {"label", "unit", "decimals", "higher_is_better"}
 
@@ -32,7 +25,7 @@ class Definition(Section):
 
     library: Literal["pyiqa", "basicsr"] = "pyiqa"
     network: str
-    options: dict[str, Any]
+    options: dict[str, JsonValue]  # arguments of the library's own, whatever those are
     # constructor argument -> the artifact whose path it receives
     files: dict[str, Name] = Field(default_factory=dict)
     crop_border: Natural
@@ -51,7 +44,7 @@ class Definition(Section):
             raise ValueError(f"files: {odd[0]!r} is not among the artifacts")
         return self
 
-    def computation(self) -> dict[str, Any]:
+    def computation(self) -> dict[str, JsonValue]:
         """The part that decides the value: equal computations are done once.
 
         Defaults are left out, so that a key which is new here changes no older value's digest.

@@ -7,10 +7,8 @@ more metric arrive, only its column is computed.
 
 from __future__ import annotations
 
-import csv
-import io
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,20 +23,34 @@ from faithdiff.data.recorded import check_hq, hq_hashes, pictures
 from faithdiff.errors import RunError, UserError
 from faithdiff.restore.shards import Shard, read_records, write_record
 from faithdiff.score.cache import Cache
-from faithdiff.score.metrics import prepare_all
-from faithdiff.score.protocols import COLUMNS, definitions_of
-from faithdiff.score.scorer import Pair, Scorer
-from faithdiff.study.checksums import corrupted, read_checked, write_summed
+from faithdiff.score.metrics import Metric, prepare_all
+from faithdiff.score.protocols import definitions_of
+from faithdiff.score.rows import ScoreRow, write_rows
+from faithdiff.score.scorer import Outcome, Pair, Scorer
+from faithdiff.study.checksums import corrupted
 from faithdiff.study.layout import Layout
 from faithdiff.study.locks import claimed
-
-Row = dict[str, str | int]
-# Of each test set and level: restored images by name, and why there is none of others.
-Folders = dict[tuple[str, str], tuple[dict[str, Path], dict[str, str]]]
+from faithdiff.study.records import RestoredSet
 
 
 @dataclass(frozen=True)
-class Place:
+class RestoredFiles:
+    """The images of one test set and level that a method left to score.
+
+    Attributes:
+        images: Image files by name.
+        failures: Why the others were never restored, by name.
+    """
+
+    images: dict[str, Path]
+    failures: dict[str, str]
+
+
+Folders = dict[tuple[str, str], RestoredFiles]  # by (data set, level)
+
+
+@dataclass(frozen=True)
+class ScoredSet:
     """What a folder of restored images is; the first columns of its rows."""
 
     method: str
@@ -47,15 +59,43 @@ class Place:
     dataset: str
     level: str
 
+    def row(
+        self,
+        image: str,
+        picture: str,
+        metric: Metric,
+        key: tuple[str, str],
+        outcome: Outcome,
+        sha256: tuple[str, str],
+    ) -> ScoreRow:
+        """The row of one image on one metric.
+
+        Args:
+            key: ``(protocol, metric)``.
+            sha256: Of the restored and of the HQ image; empty where there is none.
+        """
+        return ScoreRow(
+            **asdict(self),
+            image=image,
+            picture=picture,
+            metric=key[1],
+            protocol=key[0],
+            value=outcome.value,
+            status=outcome.status,
+            restored_sha256=sha256[0],
+            hq_sha256=sha256[1],
+            protocol_sha256=metric.digest,
+        )
+
 
 def score_folder(
     hq: Mapping[str, Path] | None,
     restored: Mapping[str, Path],
     scorer: Scorer,
-    place: Place,
+    place: ScoredSet,
     advance: Callable[[], object] = lambda: None,
     pictures: Mapping[str, str] | None = None,
-) -> list[Row]:
+) -> list[ScoreRow]:
     """Score every restored image against the HQ image of the same name.
 
     Args:
@@ -76,14 +116,13 @@ def score_folder(
     if hq is not None and (odd := sorted(set(hq) ^ set(restored))):
         side = "restored" if odd[0] in hq else "HQ"
         raise UserError(f"{place.dataset}, level {place.level}: no {side} image for {odd[0]!r}")
-    rows: list[Row] = []
+    rows: list[ScoreRow] = []
     for name in sorted(restored):
         pair = Pair(restored[name], None if hq is None else hq[name])
-        for (protocol, metric), (value, status) in scorer.score(pair).items():
-            digest = scorer.metrics[protocol, metric].digest
-            picture = (pictures or {}).get(name, name)
-            values = (name, picture, metric, protocol, value, status, *pair.sha256, digest)
-            rows.append({**asdict(place), **dict(zip(COLUMNS[5:], values, strict=True))})
+        picture = (pictures or {}).get(name, name)
+        for key, outcome in scorer.score(pair).items():
+            metric = scorer.metrics[key]
+            rows.append(place.row(name, picture, metric, key, outcome, pair.sha256))
         advance()
     return rows
 
@@ -92,9 +131,9 @@ def failed_rows(
     failures: Mapping[str, str],
     hq: Path | None,
     scorer: Scorer,
-    place: Place,
+    place: ScoredSet,
     pictures: Mapping[str, str] | None = None,
-) -> list[Row]:
+) -> list[ScoreRow]:
     """Rows of images that were never restored, one for each metric and protocol like all others.
 
     Args:
@@ -104,19 +143,17 @@ def failed_rows(
         place: The columns that say what was to be scored.
         pictures: As in :func:`score_folder`.
     """
-    rows: list[Row] = []
+    rows: list[ScoreRow] = []
     for name, why in sorted(failures.items()):
         reference = sha256_file(hq / f"{name}.png") if hq else ""
-        for (protocol, metric), prepared in scorer.metrics.items():
-            if hq is None and prepared.definition.needs_reference:
+        picture = (pictures or {}).get(name, name)
+        for key, metric in scorer.metrics.items():
+            if hq is None and metric.definition.needs_reference:
                 continue
             # As for the other images: a metric without weights says so of every one of them.
-            status = (
-                f"unavailable: {prepared.unavailable}" if prepared.unavailable else f"failed: {why}"
-            )
-            picture = (pictures or {}).get(name, name)
-            values = (name, picture, metric, protocol, "", status, "", reference, prepared.digest)
-            rows.append({**asdict(place), **dict(zip(COLUMNS[5:], values, strict=True))})
+            unavailable = metric.unavailable and f"unavailable: {metric.unavailable}"
+            outcome = Outcome("", unavailable or f"failed: {why}")
+            rows.append(place.row(name, picture, metric, key, outcome, ("", reference)))
     return rows
 
 
@@ -147,8 +184,8 @@ def score_job(
         scorer = _scorer(profile, cache, artifacts_file)
         rows = _rows(profile, layout, method, seed, folders, scorer)
         write_scores(rows, layout.restored(method, seed) / "scores.csv")
-    ok = sum(row["status"] == "ok" for row in rows)
-    count = sum(len(images) for images, _ in folders.values())
+    ok = sum(row.status == "ok" for row in rows)
+    count = sum(len(files.images) for files in folders.values())
     print(f"{method} seed{seed}: {count} images, {ok} of {len(rows)} values ok, "
           f"{scorer.computed} computed now")  # fmt: skip
 
@@ -169,9 +206,9 @@ def score_shard(
         cache = Cache(_values(layout, method, seed, shard.number, shard.of))
         scorer = _scorer(profile, cache, artifacts_file)
         shares: Folders = {}
-        for place, (restored, _) in folders.items():
-            names = shard.share(sorted(restored))
-            shares[place] = ({name: restored[name] for name in names}, {})
+        for place, files in folders.items():
+            names = shard.share(sorted(files.images))
+            shares[place] = RestoredFiles({name: files.images[name] for name in names}, {})
         begun = time.perf_counter()
         _rows(profile, layout, method, seed, shares, scorer)
         seconds = round(time.perf_counter() - begun, 3)
@@ -207,12 +244,13 @@ def _scorer(profile: Profile, cache: Cache, artifacts_file: Path) -> Scorer:
 
 def _rows(
     profile: Profile, layout: Layout, method: str, seed: int, folders: Folders, scorer: Scorer
-) -> list[Row]:
+) -> list[ScoreRow]:
     variant = method if method in profile.variants else ""
-    rows: list[Row] = []
-    count = sum(len(images) for images, _ in folders.values())
+    rows: list[ScoreRow] = []
+    count = sum(len(files.images) for files in folders.values())
     with tqdm(total=count, unit="image", desc=f"score {method} seed{seed}") as bar:
-        for (dataset, level), (restored, failures) in folders.items():
+        for (dataset, level), files in folders.items():
+            restored, failures = files.images, files.failures
             folder = layout.dataset(dataset) / "hq"
             real = profile.data.is_real(dataset)
             hq = None if real else {name: folder / f"{name}.png" for name in restored}
@@ -220,62 +258,52 @@ def _rows(
                 recorded = hq_hashes(layout.dataset(dataset))
                 for name in (*restored, *failures):
                     check_hq(folder / f"{name}.png", recorded)
-            place = Place(method, variant, seed, dataset, level)
+            place = ScoredSet(method, variant, seed, dataset, level)
             known = pictures(layout.dataset(dataset))
             rows += score_folder(hq, restored, scorer, place, bar.update, known)
             rows += failed_rows(failures, None if real else folder, scorer, place, known)
     return rows
 
 
-def write_scores(rows: list[Row], file: Path) -> None:
-    """Write rows, sorted, in one step: a killed job leaves the old file or the new one."""
-    order = ("dataset", "level", "image", "protocol", "metric")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: tuple(row[column] for column in order)))
-    write_summed(text.getvalue(), file)
+def write_scores(rows: Iterable[ScoreRow], file: Path) -> None:
+    """Write rows, sorted by what they are of, whatever order they were computed in."""
+    write_rows(
+        sorted(rows, key=lambda r: (r.dataset, r.level, r.image, r.protocol, r.metric)), file
+    )
 
 
-def _checked(
-    layout: Layout, method: str, seed: int, dataset: str, level: str
-) -> tuple[dict[str, Path], dict[str, str]]:
-    """Restored images by name, and the reasons of those that failed, once all lists agree.
+def _checked(layout: Layout, method: str, seed: int, dataset: str, level: str) -> RestoredFiles:
+    """What there is to score, once all lists agree.
 
-    The manifest, the disk and the index must name the same images.
+    The manifest, the disk and the index must name the same images: a mean over fewer of them would
+    be of another test set.
     """
     folder = layout.restoration(method, seed, dataset, level)
     manifest = folder / "manifest.json"
-    hashes, failures = _manifest(manifest)
+    try:
+        made = RestoredSet.read(manifest).images
+    except OSError:
+        raise RunError(
+            f"{manifest}: is missing: the restoration is not finished; restore first"
+        ) from None
+    if not made:
+        raise corrupted(manifest, "is not a manifest of restored images")
+    failures = {name: image.failed for name, image in made.items() if image.failed}
+    hashes = {name: image.sha256 for name, image in made.items() if not image.failed}
     files = {file.stem: file for file in folder.glob("*.png")}
     _same(manifest, hashes, set(files), f"PNGs in {folder}")
     index = layout.dataset(dataset) / "index.csv"
     names = set(read_index(layout.dataset(dataset))["name"])
-    _same(manifest, {**hashes, **failures}, names, f"images in {index}")
+    _same(manifest, made, names, f"images in {index}")
     for name, file in files.items():
         if sha256_file(file) != hashes[name]:
             raise corrupted(manifest, f"{name}: {file} has another sha256")
-    return files, failures
+    return RestoredFiles(files, failures)
 
 
-def _manifest(file: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Hashes of the images by name, and of the others why there is none."""
-    try:
-        images = read_checked(file)["images"]
-        failures = {name: str(e["failed"]) for name, e in images.items() if "failed" in e}
-        done = {name: e["sha256"] for name, e in images.items() if name not in failures}
-    except OSError:
+def _same(manifest: Path, listed: Collection[str], names: set[str], what: str) -> None:
+    if odd := sorted(set(listed) ^ names):
         raise RunError(
-            f"{file}: is missing: the restoration is not finished; restore first"
-        ) from None
-    except (KeyError, TypeError, AttributeError):
-        raise corrupted(file, "is not a manifest of restored images") from None
-    return done, failures
-
-
-def _same(manifest: Path, hashes: Mapping[str, str], names: set[str], what: str) -> None:
-    if odd := sorted(set(hashes) ^ names):
-        raise RunError(
-            f"{manifest}: lists {len(hashes)} images, there are {len(names)} {what}; "
+            f"{manifest}: lists {len(listed)} images, there are {len(names)} {what}; "
             f"{odd[0]!r} is only in one of them; restore again"
         )

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -52,6 +53,17 @@ def _tensor(file: Path) -> torch.Tensor:
     return pixels.permute(2, 0, 1).unsqueeze(0).float() / 255
 
 
+class Outcome(NamedTuple):
+    """A value, or why there is none.
+
+    Attributes:
+        value: Of a float, in all digits; empty unless `status` is ok.
+    """
+
+    value: str
+    status: str
+
+
 class Scorer:
     """Computes metrics of image pairs, each distinct computation once.
 
@@ -75,8 +87,8 @@ class Scorer:
         self._cache = cache or Cache()
         self._loaded: dict[str, Measure | str] = {}
 
-    def score(self, pair: Pair) -> dict[tuple[str, str], tuple[str, str]]:
-        """``(protocol, metric) -> (value, status)``; the value is empty unless the status is ok.
+    def score(self, pair: Pair) -> dict[tuple[str, str], Outcome]:
+        """What each metric says of a pair, by ``(protocol, metric)``.
 
         Without an HQ image there is nothing to say of a metric that needs one, not even a status.
         """
@@ -85,23 +97,23 @@ class Scorer:
             for key, metric in self.metrics.items()
             if pair.has_reference or not metric.definition.needs_reference
         }
-        outcomes: dict[str, tuple[str, str]] = {}
+        outcomes: dict[str, Outcome] = {}
         for metric in wanted.values():
             if metric.digest not in outcomes:
                 outcomes[metric.digest] = self._outcome(metric, pair)
         return {key: outcomes[metric.digest] for key, metric in wanted.items()}
 
-    def _outcome(self, metric: Metric, pair: Pair) -> tuple[str, str]:
+    def _outcome(self, metric: Metric, pair: Pair) -> Outcome:
         key = (metric.digest, *pair.sha256)
         if kept := self._cache.get(key):
-            return kept, "ok"
+            return Outcome(kept, "ok")
         if problem := _problem(metric, pair):
-            return "", problem
+            return Outcome("", problem)
         value, problem = self._compute(metric, pair)
         if problem:
-            return "", f"failed: {problem}"
+            return Outcome("", f"failed: {problem}")
         self._cache.put(key, repr(value))
-        return repr(value), "ok"
+        return Outcome(repr(value), "ok")
 
     def _compute(self, metric: Metric, pair: Pair) -> tuple[float, str]:
         measure = self._measure(metric)

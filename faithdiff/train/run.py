@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -19,9 +20,9 @@ from faithdiff.study.checksums import with_checksum
 from faithdiff.study.files import write_text_atomic
 from faithdiff.study.locks import claimed
 from faithdiff.study.provenance import commit, hardware, packages
+from faithdiff.study.records import Cost
 from faithdiff.train import pause
 from faithdiff.train.processes import launched_first
-from faithdiff.train.spent import Cost
 
 STOP = "stop"  # a file beside the states: asks for a pause
 PICTURES = "validation"  # a folder beside the states, which outlives them
@@ -92,7 +93,7 @@ def _write_run(
         "seed": seed,
         "profile": study.profile.model_dump(mode="json"),
         "seconds": round(seconds, 1),
-        "cost": cost and cost.plain(),
+        "cost": cost and asdict(cost),
         **commit(),
         "hardware": hardware(),
         "packages": packages(),

@@ -3,35 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
 
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of one checkpoint, recorded in its ``run.json``.
-
-    Attributes:
-        parts: Parameters of each part that was trained, pre-stages included.
-        total: Parameters of all networks that restoring needs.
-        pre_updates: Updates before the last stage: parts that are trained and then frozen.
-        pre_seconds: Their seconds.
-        updates: Of the last stage.
-        seconds: Of the last stage.
-    """
-
-    parts: dict[str, int]
-    total: int
-    pre_updates: int
-    pre_seconds: float
-    updates: int
-    seconds: float
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        return asdict(self)
+from faithdiff.study.records import Cost
 
 
 def measure(

@@ -31,11 +31,12 @@ from faithdiff.models.weights import load_part
 from faithdiff.study import seeds
 from faithdiff.study.checkpoints import check_checkpoint
 from faithdiff.study.provenance import folder_digest
+from faithdiff.study.records import Cost
 from faithdiff.train.cache import Batch, Cache
 from faithdiff.train.loop import Job, train, write_log
 from faithdiff.train.prefetch import Prefetcher
 from faithdiff.train.processes import Processes, join
-from faithdiff.train.spent import Cost, measure
+from faithdiff.train.spent import measure
 from faithdiff.train.validation import check_sources, draw_grid, evaluating
 
 GROUPS: tuple[Group, ...] = ("lq_encoder", "alignment", "unet")

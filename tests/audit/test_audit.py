@@ -42,6 +42,7 @@ from faithdiff.methods.method import Study
 from faithdiff.report.manifest import write_manifest
 from faithdiff.report.tables import write_tables
 from faithdiff.score.collect import collect
+from faithdiff.score.rows import ScoreRow
 from faithdiff.score.run import write_scores
 from faithdiff.study import provenance
 from faithdiff.study.checksums import with_checksum
@@ -156,7 +157,7 @@ def write_inputs(study: Study, weights: str, images: int) -> None:
 
 def write_restorations(study: Study, shift: Shift, images: int) -> None:
     profile, layout = study.profile, study.layout
-    rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    rows: dict[tuple[str, int], list[ScoreRow]] = {}
     places = list(itertools.product(profile.data.test, profile.data.levels))
     for method, seed, (dataset, level) in itertools.product(profile.methods, profile.seeds, places):
         folder, hashes = layout.restoration(method, seed, dataset, level), {}
@@ -176,22 +177,22 @@ def write_restorations(study: Study, shift: Shift, images: int) -> None:
                 if metric == "lpips":
                     value, status = "", "unavailable: needs weights; run: faithdiff fetch"
                 own.append(
-                    {
-                        "method": method,
-                        "variant": method if method in profile.variants else "",
-                        "seed": seed,
-                        "dataset": dataset,
-                        "level": level,
-                        "image": name(i),
-                        "picture": name(i),
-                        "metric": metric,
-                        "protocol": protocol,
-                        "value": value,
-                        "status": status,
-                        "restored_sha256": hashes[name(i)]["sha256"],
-                        "hq_sha256": f"hq {dataset} {i}",
-                        "protocol_sha256": f"{metric} {protocol}",
-                    }
+                    ScoreRow(
+                        method=method,
+                        variant=method if method in profile.variants else "",
+                        seed=seed,
+                        dataset=dataset,
+                        level=level,
+                        image=name(i),
+                        picture=name(i),
+                        metric=metric,
+                        protocol=protocol,
+                        value=str(value),
+                        status=status,
+                        restored_sha256=hashes[name(i)]["sha256"],
+                        hq_sha256=f"hq {dataset} {i}",
+                        protocol_sha256=f"{metric} {protocol}",
+                    )
                 )
         write(folder / "manifest.json", {"images": hashes, "hardware": LAPTOP})
     for (method, seed), own in rows.items():

@@ -40,6 +40,7 @@ from faithdiff.errors import ConfigError
 from faithdiff.report.scores import COLUMNS, load_scores
 from faithdiff.report.statistics import Draws, estimate
 from faithdiff.study.layout import Layout
+from faithdiff.study.records import Manifest
 
 SHIPPED = ROOT / "config" / "claims.yaml"
 IMAGES = 12
@@ -218,14 +219,14 @@ def test_two_claims_of_one_id_are_refused(tmp_path: Path) -> None:
 )
 def test_directions(profile: Profile, gain: float, rule: str, verdict: Verdict) -> None:
     asked = claim(expect=[{"metric": "psnr", "rule": rule}])
-    found = only(evaluate(claims(asked), make_scores(gain), profile, {}))
+    found = only(evaluate(claims(asked), make_scores(gain), profile))
     assert found.verdict == verdict
     assert found.measured[0].n == IMAGES and found.measured[0].value == pytest.approx(gain, abs=0.1)
 
 
 def test_a_lower_metric_that_counts_down_is_a_gain(profile: Profile) -> None:
     asked = claim(expect=[{"metric": "heldout_loss", "rule": "better"}])
-    found = only(evaluate(claims(asked), make_scores(0.5), profile, {}))
+    found = only(evaluate(claims(asked), make_scores(0.5), profile))
     assert found.verdict == "supported by a proxy" and found.measured[0].value > 0
 
 
@@ -237,7 +238,7 @@ def test_too_good_is_refused_as_too_bad_is(
     profile: Profile, printed: str, verdict: Verdict
 ) -> None:
     asked = claim(expect=[{"metric": "psnr", "printed": printed, "within": 0.3}])
-    assert only(evaluate(claims(asked), make_scores(1.0), profile, {})).verdict == verdict
+    assert only(evaluate(claims(asked), make_scores(1.0), profile)).verdict == verdict
 
 
 def test_a_published_value_is_judged_by_its_mean_whatever_its_images(profile: Profile) -> None:
@@ -251,7 +252,7 @@ def test_a_published_value_is_judged_by_its_mean_whatever_its_images(profile: Pr
         (f"{mean - 0.51:.2f}", "not reproduced"),
     ):
         asked = claim(test=test, expect=[{"metric": "psnr", "printed": printed, "within": 0.5}])
-        found = only(evaluate(claims(asked), scores, profile, {}))
+        found = only(evaluate(claims(asked), scores, profile))
         assert found.verdict == verdict
         assert math.isnan(found.measured[0].low)
 
@@ -270,7 +271,7 @@ def test_a_published_value_has_the_spread_of_its_seeds(profile: Profile) -> None
         (0.5, 0.51 + reach, "not reproduced"),
     ):
         printed = {"metric": "psnr", "printed": f"{centre + away:.2f}", "within": within}
-        found = only(evaluate(claims(claim(test=test, expect=[printed])), scores, profile, {}))
+        found = only(evaluate(claims(claim(test=test, expect=[printed])), scores, profile))
         assert found.verdict == verdict
         assert found.measured[0].high - found.measured[0].low == pytest.approx(2 * reach, rel=1e-4)
         assert bool(found.settle) == (verdict == "inconclusive")
@@ -290,13 +291,13 @@ def test_a_published_order_is_that_of_the_means(profile: Profile) -> None:
     )
     # The paper's leads are smaller than what would matter, and smaller than images scatter.
     for gain, verdict in ((0.02, "reproduced"), (-0.02, "not reproduced"), (0.0, "inconclusive")):
-        found = evaluate(claims(asked), make_scores(gain, noise=0.0), named, {})
+        found = evaluate(claims(asked), make_scores(gain, noise=0.0), named)
         assert (only(found).verdict, found.tests) == (verdict, 0)
         assert "by the means alone" in only(found).because[0]
     several_seeds = make_scores(0.02, noise=0.0, seeds=(0, 1, 2))
     moved = several_seeds["method"] == "faithdiff"
     several_seeds.loc[moved, "value"] += several_seeds.loc[moved, "seed"].map({0: -1, 1: 0, 2: 1})
-    assert only(evaluate(claims(asked), several_seeds, named, {})).verdict == "inconclusive"
+    assert only(evaluate(claims(asked), several_seeds, named)).verdict == "inconclusive"
 
 
 def test_the_window_takes_in_what_rounding_hides() -> None:
@@ -310,7 +311,7 @@ def test_a_published_mean_is_of_images_and_not_of_pictures(profile: Profile) -> 
     test = {"kind": "value", "method": "faithdiff"}
     mean = scores.query("method == 'faithdiff' and metric == 'psnr'")["value"].mean()
     asked = claim(test=test, expect=[{"metric": "psnr", "printed": f"{mean:.2f}", "within": 0.01}])
-    found = only(evaluate(claims(asked), scores, profile, {}))
+    found = only(evaluate(claims(asked), scores, profile))
     assert found.verdict == "reproduced" and found.measured[0].n == IMAGES
 
 
@@ -391,9 +392,7 @@ def test_verdicts_do_not_depend_on_the_order_of_rows(profile: Profile, order: li
     scores = make_scores(0.05)
     asked = [claim(beside=["gmsd"], expect=[{"metric": "psnr", "rule": "better"}])]
     shuffled = scores.iloc[order].reset_index(drop=True)
-    one, other = (
-        to_json(evaluate(claims(*asked), each, profile, {})) for each in (scores, shuffled)
-    )
+    one, other = (to_json(evaluate(claims(*asked), each, profile)) for each in (scores, shuffled))
     assert one == other
 
 
@@ -402,7 +401,7 @@ def test_more_claims_only_make_a_verdict_harder(profile: Profile) -> None:
     many = [asked, *(claim(id=f"other-{i}") for i in range(30))]
     scores = make_scores(0.06)
     alone, among = (
-        evaluate(claims(*each), scores, profile, {}).findings[0] for each in ([asked], many)
+        evaluate(claims(*each), scores, profile).findings[0] for each in ([asked], many)
     )
     assert among.measured[0].p_holm >= alone.measured[0].p_holm
     assert among.verdict in (alone.verdict, "inconclusive")
@@ -429,14 +428,14 @@ def test_more_claims_only_make_a_verdict_harder(profile: Profile) -> None:
 def test_what_was_not_run_is_no_pass(
     profile: Profile, scores: pd.DataFrame, changes: dict[str, object], said: str
 ) -> None:
-    found = only(evaluate(claims(claim(**changes)), scores, profile, {}))
+    found = only(evaluate(claims(claim(**changes)), scores, profile))
     assert found.verdict == "not run"
     assert said in " ".join(found.because)
 
 
 def test_one_metric_that_was_not_run_keeps_the_claim_from_a_pass(profile: Profile) -> None:
     both = [{"metric": "psnr", "rule": "better"}, {"metric": "musiq", "rule": "better"}]
-    found = only(evaluate(claims(claim(expect=both)), make_scores(1.0), profile, {}))
+    found = only(evaluate(claims(claim(expect=both)), make_scores(1.0), profile))
     assert [m.verdict for m in found.measured] == ["reproduced", "not run"]
     assert found.verdict == "not run"
 
@@ -446,7 +445,7 @@ PERCEPTUAL = [{"metric": "musiq", "rule": "better"}, {"metric": "clipiqa+", "rul
 
 def test_a_metric_of_the_paper_decides_where_it_was_measured(profile: Profile) -> None:
     scores = with_metrics(make_scores(0.0), musiq=2.0, clipiqa=0.1, piqe=-9.0, st_lpips=-0.5)
-    found = only(evaluate(claims(claim(expect=PERCEPTUAL)), scores, profile, {}))
+    found = only(evaluate(claims(claim(expect=PERCEPTUAL)), scores, profile))
     assert found.verdict == "reproduced"
     assert {m.column.metric for m in found.measured} == {"musiq", "clipiqa+"}
 
@@ -472,7 +471,7 @@ def test_surrogates_support_and_never_reproduce(
         scores.loc[scores["metric"].isin(["piqe", "st-lpips"]), "value"] = 5.0
     if gains.get("st_lpips") == 0.0:
         scores.loc[scores["metric"] == "st-lpips", "value"] = 5.0
-    found = only(evaluate(claims(claim(expect=PERCEPTUAL)), scores, profile, {}))
+    found = only(evaluate(claims(claim(expect=PERCEPTUAL)), scores, profile))
     assert found.verdict == verdict
     shown = {m.column.metric for m in found.measured if m.measured}
     assert shown == {name.replace("_", "-") for name in gains}  # never one behind the other
@@ -483,10 +482,10 @@ def test_surrogates_support_and_never_reproduce(
 def test_the_held_out_loss_has_a_verdict_of_its_own_and_no_other(profile: Profile) -> None:
     second = [{"metric": "heldout_loss", "rule": "better"}]
     asked = claim(expect=PERCEPTUAL, second=second)
-    alone = only(evaluate(claims(asked), make_scores(0.5), profile, {}))
+    alone = only(evaluate(claims(asked), make_scores(0.5), profile))
     assert (alone.verdict, alone.second) == ("not run", "supported by a proxy")
     against = with_metrics(make_scores(0.5), musiq=-2.0, clipiqa=-0.1)
-    found = evaluate(claims(asked), against, profile, {})
+    found = evaluate(claims(asked), against, profile)
     assert (only(found).verdict, only(found).second) == ("not reproduced", "supported by a proxy")
     assert "by held-out loss: supported by a proxy" in to_markdown(found)
     assert json.loads(to_json(found))["claims"][0]["second"] == "supported by a proxy"
@@ -503,11 +502,11 @@ def test_the_price_has_two_halves_against_each_rival(profile: Profile) -> None:
          ["reproduced", "not reproduced"]),
         ({"piqe": 5.0, "st_lpips": 0.2}, "supported by a proxy", ["supported by a proxy"] * 2),
     ):  # fmt: skip
-        found = only(evaluate(claims(asked), with_metrics(paid, **gains), profile, {}))
+        found = only(evaluate(claims(asked), with_metrics(paid, **gains), profile))
         assert found.verdict == verdict
         assert [outcome.verdict for outcome in found.outcomes] == each
     free = several(*rivals, psnr={"diffbir": -0.5, "seesr": 0.5})
-    found = only(evaluate(claims(asked), with_metrics(free, musiq=2.0), profile, {}))
+    found = only(evaluate(claims(asked), with_metrics(free, musiq=2.0), profile))
     assert found.verdict == "not reproduced"
 
 
@@ -531,7 +530,7 @@ def test_a_method_that_the_profile_lacks_hides_no_other(
     lacking = profile.model_copy(update={"variants": kept})
     test = {"kind": "gain", "method": "faithdiff", "over": over, "need": need}
     scores = several(*gains, psnr=gains)
-    found = only(evaluate(claims(claim(test=test)), scores, lacking, {}))
+    found = only(evaluate(claims(claim(test=test)), scores, lacking))
     assert found.verdict == verdict
     assert [o.verdict for o in found.outcomes] == [
         "not run" if name not in gains else "reproduced" if gains[name] > 0 else "not reproduced"
@@ -548,19 +547,19 @@ def test_what_holds_in_one_training_alone_varies(profile: Profile) -> None:
     scores = make_scores(0.0, noise=0.02, seeds=(0, 1, 2))
     moved = (scores["method"] == "faithdiff") & (scores["metric"] == "psnr")
     scores.loc[moved, "value"] += scores.loc[moved, "seed"].map({0: 0.8, 1: 0.0, 2: -0.5})
-    found = only(evaluate(claims(claim()), scores, profile, {}))
+    found = only(evaluate(claims(claim()), scores, profile))
     assert found.verdict == VARIES
     assert any("seed 0 alone, not over 3 trainings" in line for line in found.because)
-    one = only(evaluate(claims(claim()), scores.query("seed == 0"), profile, {}))
+    one = only(evaluate(claims(claim()), scores.query("seed == 0"), profile))
     assert one.verdict == "reproduced"
-    settled = only(evaluate(claims(claim()), make_scores(1.0, seeds=(0, 1, 2)), profile, {}))
+    settled = only(evaluate(claims(claim()), make_scores(1.0, seeds=(0, 1, 2)), profile))
     assert settled.verdict == "reproduced"
 
 
 def test_budgets_stand_beside_each_difference(profile: Profile) -> None:
     test = {"kind": "gain", "method": "faithdiff", "over": ["bicubic", "separate"]}
     scores = several("bicubic", "separate", psnr={"bicubic": 1.0, "separate": 1.0})
-    report = evaluate(claims(claim(test=test)), scores, profile, {})
+    report = evaluate(claims(claim(test=test)), scores, profile)
     own, apart = profile.updates_of("faithdiff"), profile.updates_of("separate")
     page = to_markdown(report)
     assert f"FaithDiff over separate optimisation · updates: FaithDiff {own}, " in page
@@ -606,7 +605,7 @@ def test_other_data_levels_and_protocols_are_not_comparable(
 ) -> None:
     place = {"data": {"datasets": ["Photos"], "levels": ["I"]}}
     asked = claim(**{"kind": "published", **place, **changes})
-    found = only(evaluate(claims(asked), make_scores(1.0), profile, {}))
+    found = only(evaluate(claims(asked), make_scores(1.0), profile))
     assert found.verdict == "not comparable" and said in found.because[0] and not found.measured
 
 
@@ -616,7 +615,7 @@ def test_a_controlled_baseline_is_not_the_published_system(profile: Profile) -> 
         data={"datasets": ["Photos"], "levels": ["I"]},
         test={"kind": "gain", "method": "FaithDiff", "over": ["Real-ESRGAN"]},
     )
-    found = only(evaluate(claims(asked), make_scores(1.0), profile, {}))
+    found = only(evaluate(claims(asked), make_scores(1.0), profile))
     assert found.verdict == "not run" and "labelled 'Real-ESRGAN'" in found.because[0]
 
 
@@ -632,8 +631,7 @@ def test_seconds_are_compared_on_the_same_hardware_alone(
         test={"kind": "seconds", "method": "FaithDiff", "hardware": "A800", "measure": "bench"},
         expect=[{"metric": "seconds", "printed": "2.55", "within": 0.25}],
     )
-    manifest = {"machines": [{"hardware": {"gpus": gpus}}]}
-    assert only(evaluate(claims(asked), make_scores(1.0), profile, manifest)).verdict == verdict
+    assert only(evaluate(claims(asked), make_scores(1.0), profile, gpus)).verdict == verdict
 
 
 def test_a_trend_is_the_gain_beyond_the_other_levels(profile: Profile) -> None:
@@ -645,7 +643,7 @@ def test_a_trend_is_the_gain_beyond_the_other_levels(profile: Profile) -> None:
         claim(test={**test, "beyond": ["I", "II"]}),
         claim(id="b", test={**test, "beyond": ["III"]}),
     ]
-    found = evaluate(claims(*asked), scores, profile, {}).findings
+    found = evaluate(claims(*asked), scores, profile).findings
     assert [each.verdict for each in found] == ["reproduced", "no effect that matters"]
     assert [m.value for m in found[0].measured] == pytest.approx([1.0, 1.0], abs=0.15)
 
@@ -679,13 +677,13 @@ def test_the_smallest_effect_does_not_depend_on_the_one_that_was_seen() -> None:
 
 def test_an_open_claim_says_what_it_could_have_shown(profile: Profile) -> None:
     scores = make_scores(0.01, noise=0.3)
-    found = only(evaluate(claims(claim()), scores, profile, {}))
+    found = only(evaluate(claims(claim()), scores, profile))
     assert found.verdict == "inconclusive"
     assert "12 pictures can show a gain of" in found.settle[0]
     assert "images" not in " ".join(found.settle)  # no sample size from a gain near zero
     assert "1 training each" in found.settle[1]
     more = make_scores(0.01, noise=0.3, seeds=(0, 1, 2))
-    several_seeds = only(evaluate(claims(claim()), more, profile, {}))
+    several_seeds = only(evaluate(claims(claim()), more, profile))
     assert several_seeds.measured[0].seeds == (0, 1, 2)
     assert "12 pictures and 3 trainings can show" in several_seeds.settle[0]
     assert "between 3 trainings it varies by" in several_seeds.settle[1]
@@ -695,7 +693,7 @@ def test_an_open_claim_says_what_it_could_have_shown(profile: Profile) -> None:
 
 
 def test_the_page_escapes_and_counts(profile: Profile) -> None:
-    report = evaluate(claims(claim(statement="a | b <script>")), make_scores(1.0), profile, {})
+    report = evaluate(claims(claim(statement="a | b <script>")), make_scores(1.0), profile)
     page = to_markdown(report)
     assert r"a \| b \<script\>" in page and "<script>" not in page
     assert "1 reproduced" in page and "**reproduced**" in page
@@ -716,10 +714,10 @@ def test_the_committed_claims_are_those_of_the_committed_scores(
 ) -> None:
     committed = ROOT / "results" / "mini"
     whole = load_profile(ROOT / "config" / "mini.yaml").report
-    manifest = json.loads((committed / "manifest.json").read_text(encoding="utf-8"))
     scores = load_scores(committed / "scores.csv")
+    gpus = Manifest.read(committed / "manifest.json").gpus
     found = evaluate(
-        load_claims(SHIPPED), scores, profile.model_copy(update={"report": whole}), manifest
+        load_claims(SHIPPED), scores, profile.model_copy(update={"report": whole}), gpus
     )
     # The last bits of a resampled bound hang on the processor; what is printed does not.
     kept = json.loads((committed / "claims.json").read_text(encoding="utf-8"))

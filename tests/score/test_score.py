@@ -34,8 +34,9 @@ from faithdiff.data.images import sha256_file, write_png
 from faithdiff.errors import ConfigError, RunError, UserError
 from faithdiff.score.cache import Cache
 from faithdiff.score.metrics import Metric, prepare_all
-from faithdiff.score.protocols import COLUMNS, Definition, choose, load_protocols, weights_state
-from faithdiff.score.run import Place, score_folder, score_job, write_scores
+from faithdiff.score.protocols import Definition, choose, load_protocols, weights_state
+from faithdiff.score.rows import COLUMNS
+from faithdiff.score.run import ScoredSet, score_folder, score_job, write_scores
 from faithdiff.score.scorer import Pair, Scorer
 from faithdiff.study.layout import Layout
 
@@ -43,7 +44,7 @@ compat.patch()
 PROTOCOLS = load_protocols(CONFIG / "protocols.yaml")
 ARTIFACTS = load_artifacts(CONFIG / "artifacts.yaml")
 BOTH = ["faithdiff-repo", "ycbcr"]
-PLACE = Place("faithdiff", "faithdiff", 0, "Photos", "II")
+PLACE = ScoredSet("faithdiff", "faithdiff", 0, "Photos", "II")
 
 
 def picture(seed: int, size: int = 48) -> np.ndarray:
