@@ -12,7 +12,8 @@ from faithdiff.errors import UserError
 from faithdiff.report.scores import load_scores
 from faithdiff.study.files import write_text_atomic
 from faithdiff.study.layout import Layout
-from faithdiff.study.records import Manifest, RestoredSet
+from faithdiff.study.manifest import Manifest
+from faithdiff.study.restored import RestoredSet
 
 
 def write_claims(

@@ -21,21 +21,20 @@ from faithdiff.study.checkpoints import RUN, check_checkpoint
 from faithdiff.study.checksums import check_summed, with_checksum
 from faithdiff.study.files import write_text_atomic
 from faithdiff.study.layout import Layout
-from faithdiff.study.provenance import commit, file_digest, folder_digest, packages
-from faithdiff.study.records import (
+from faithdiff.study.manifest import (
     CheckpointHashes,
     DataHashes,
-    Hardware,
     JobCost,
     Machine,
     Manifest,
     MasterSeeds,
     PriorHashes,
     RestoredHashes,
-    RestoredSet,
-    RunRecord,
     TotalCost,
 )
+from faithdiff.study.provenance import commit, file_digest, folder_digest, packages
+from faithdiff.study.records import Hardware, RunRecord
+from faithdiff.study.restored import RestoredSet
 
 MANIFEST = "manifest.json"
 COSTS = {"seconds": "s", "cpu_seconds": "cpu_time", "peak_memory_mb": "max_rss"}

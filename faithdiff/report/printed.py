@@ -29,7 +29,7 @@ from faithdiff.report.versus import (
     versus,
 )
 from faithdiff.study.layout import Layout
-from faithdiff.study.records import Manifest
+from faithdiff.study.manifest import Manifest
 
 Format = Literal["latex", "markdown", "csv", "html"]
 _SCORED: Mapping[str, Callable[[pd.DataFrame, Profile, str], Table]] = {

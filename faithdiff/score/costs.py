@@ -16,7 +16,8 @@ from faithdiff.config import Profile, Variant
 from faithdiff.errors import RunError
 from faithdiff.study.checkpoints import RUN
 from faithdiff.study.layout import Layout
-from faithdiff.study.records import Cost, RestoredSet, RunRecord, Seconds
+from faithdiff.study.records import Cost, RunRecord, Seconds
+from faithdiff.study.restored import RestoredSet
 
 
 @dataclass(frozen=True)

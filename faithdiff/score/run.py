@@ -30,7 +30,7 @@ from faithdiff.score.scorer import Outcome, Pair, Scorer
 from faithdiff.study.checksums import corrupted
 from faithdiff.study.layout import Layout
 from faithdiff.study.locks import claimed
-from faithdiff.study.records import RestoredSet
+from faithdiff.study.restored import RestoredSet
 
 
 @dataclass(frozen=True)

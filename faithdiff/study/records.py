@@ -1,8 +1,9 @@
-"""What jobs write down of themselves: each record's fields, with one reader for all of them.
+"""What jobs write down of themselves: one reader for all records, and the record of a training.
 
-``run.json`` beside a checkpoint, the ``manifest.json`` of a restored test set, and the
-``manifest.json`` of a study. A field that an older version did not write has its default, and one
-that a newer version added is passed over: results that were committed years ago stay readable.
+A field that an older version did not write has its default, and one that a newer version added is
+passed over: results that were committed years ago stay readable. Each record has a module of its
+own (:mod:`restored`, :mod:`manifest`), so that a field that is new in one reruns no job that only
+knows another.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from faithdiff.errors import RunError
 from faithdiff.study.checksums import corrupted, read_checked
+from faithdiff.study.plain import JsonObject
 
-JsonObject = dict[str, JsonValue]
 # As JSON has them: the sum of no seconds is the whole number 0, and is written as it was read.
 Seconds = int | float
 
@@ -65,13 +66,10 @@ class Hardware(Record):
     processor: str = ""
     cores: int | None = None
     memory_gib: float | None = None
-    gpus: list[str] = []
+    gpus: list[str] = Field(default_factory=list)
     system: str = ""
     python: str = ""
     torch: str = ""
-
-
-# --- ``run.json`` of a checkpoint -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -100,162 +98,11 @@ class RunRecord(Record):
 
     method: str = ""
     seed: int = 0
-    profile: JsonObject = {}
+    profile: JsonObject = Field(default_factory=dict)
     seconds: Seconds | None = None
     cost: Cost | None = None
     commit: str | None = None
     dirty: bool | None = None
     hardware: Hardware | None = None
-    packages: dict[str, str] = {}
-    files: dict[str, str] = {}
-
-
-# --- ``manifest.json`` of a restored test set -----------------------------------------------------
-
-
-class RestoredImage(Record):
-    """One image of a restored test set: its hash, or why there is none."""
-
-    sha256: str = ""
-    failed: str = ""
-    lq_sha256: str = ""
-    seed: int | None = None
-    key: str = ""
-
-    @model_validator(mode="after")
-    def _hash_or_reason(self) -> Self:
-        if not self.sha256 and not self.failed:
-            raise ValueError("has neither sha256 nor failed")
-        return self
-
-
-class RestoredShare(Record):
-    """The machine of one of several jobs that shared the images."""
-
-    hardware: Hardware | None = None
-
-
-class RestoredSet(Record):
-    """What restored one test set at one level, and its images by name.
-
-    Attributes:
-        made: Images that the last run made anew, in `seconds`; it found the others made.
-        parameters: Of weights that no training here wrote.
-        shards: One for each job, where several shared the images.
-    """
-
-    method: str = ""
-    settings: JsonObject = {}
-    weights: str | None = None
-    images: dict[str, RestoredImage] = {}
-    made: int = 0
-    seconds: Seconds = 0
-    parameters: int | None = None
-    hardware: Hardware | None = None
-    shards: list[RestoredShare] = []
-
-    @property
-    def machines(self) -> list[Hardware | None]:
-        """The machines that made it; None where nobody wrote it down."""
-        return [share.hardware for share in self.shards] or [self.hardware]
-
-
-# --- ``manifest.json`` of a study -----------------------------------------------------------------
-
-
-class MasterSeeds(Record):
-    """The seed of all draws, and the repetitions."""
-
-    master: int
-    repetitions: list[int]
-
-
-class Machine(Record):
-    """A machine, and the names of the checkpoints and restored sets that it made."""
-
-    hardware: Hardware | None = None
-    made: list[str] = []
-
-
-class TotalCost(Record):
-    """Sums over jobs, which run side by side: `seconds` is not the time that one waits."""
-
-    jobs: int
-    seconds: Seconds
-    cpu_seconds: Seconds
-    peak_memory_mb: float | None
-
-
-class JobCost(Record):
-    """What Snakemake measured of one job; None for what it could not see."""
-
-    seconds: float | None = None
-    cpu_seconds: float | None = None
-    peak_memory_mb: float | None = None
-
-
-class DataHashes(Record):
-    """A data set: hash of its index, number of images, hash of each level's degradation log."""
-
-    index: str | None = Field(None, alias="index.csv")
-    images: int | None = None
-    degradation: dict[str, str] = Field({}, alias="degradation.jsonl")
-
-
-class PriorHashes(Record):
-    """The prior: where it lies, and the digest of its weights."""
-
-    folder: str = ""
-    weights: str = ""
-
-
-class CheckpointHashes(Record):
-    """A checkpoint: digest of its weights, and the commit that trained it, maybe an earlier one."""
-
-    weights: str | None = None
-    commit: str | None = None
-    dirty: bool | None = None
-    seconds: Seconds | None = None
-
-
-class RestoredHashes(Record):
-    """A restored test set: number of images, and one digest over all of their hashes."""
-
-    images: int
-    digest: str
-
-
-class Manifest(Record):
-    """What exactly made the results of a study; :mod:`faithdiff.report.manifest` writes it.
-
-    Attributes:
-        checkpoints: By ``name/seed``.
-        published: Hashes of the weights of published systems, by method.
-        restorations: By ``method/seed/dataset/level``.
-        results: sha256 by the path below ``results/<profile>``.
-        jobs: By ``rule/name``.
-        config: The profile. Not the class of today's: keys come and go over the years.
-    """
-
-    profile: str = ""
-    commit: str | None = None
-    dirty: bool | None = None
-    seeds: MasterSeeds | None = None
-    machines: list[Machine] = []
-    total: TotalCost | None = None
-    data: dict[str, DataHashes] = {}
-    prior: PriorHashes | None = None
-    checkpoints: dict[str, CheckpointHashes] = {}
-    published: dict[str, JsonValue] = {}
-    restorations: dict[str, RestoredHashes] = {}
-    results: dict[str, str] = {}
-    jobs: dict[str, JobCost] = {}
-    config: JsonObject = {}
-    packages: dict[str, str] = {}
-
-    @property
-    def gpus(self) -> list[str]:
-        """Names of the GPUs of all machines."""
-        return [
-            gpu for machine in self.machines if machine.hardware for gpu in machine.hardware.gpus
-        ]
+    packages: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict)

@@ -40,7 +40,7 @@ from faithdiff.errors import ConfigError
 from faithdiff.report.scores import COLUMNS, load_scores
 from faithdiff.report.statistics import Draws, estimate
 from faithdiff.study.layout import Layout
-from faithdiff.study.records import Manifest
+from faithdiff.study.manifest import Manifest
 
 SHIPPED = ROOT / "config" / "claims.yaml"
 IMAGES = 12
