@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -19,6 +18,7 @@ from faithdiff.config import REAL
 from faithdiff.data.datasets import check_names
 from faithdiff.data.images import read_image, sha256_file, write_png
 from faithdiff.data.recorded import LOG, check_hq
+from faithdiff.degrade.draw import Drawn
 from faithdiff.degrade.levels import Level
 from faithdiff.degrade.pipeline import apply, draw
 from faithdiff.errors import ImageError
@@ -114,7 +114,7 @@ def _member(level: Level | Mapping[str, Level], name: str, seed: int) -> tuple[s
     return chosen, level[chosen]
 
 
-def _degrade(source: Path, target: Path, level: Level, seed: int, scale: int) -> dict[str, Any]:
+def _degrade(source: Path, target: Path, level: Level, seed: int, scale: int) -> Drawn:
     hq = read_image(source)
     try:
         parameters = draw(level, seed, (hq.shape[0], hq.shape[1]), scale)

@@ -7,7 +7,7 @@ preparation scripts draw them, with one generator per image in place of three gl
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -16,12 +16,84 @@ from faithdiff.errors import ImageError
 
 Size = tuple[int, int]
 
+# --- What is drawn, as a line of degradation.jsonl holds it ---------------------------------------
+
+StageName = Literal["first", "second", "tail"]
+Mode = Literal["area", "bilinear", "bicubic"]
+
+
+class BlurStep(TypedDict):
+    """One filter: a sinc has a `cutoff`, every other family `sigma` and `theta`."""
+
+    stage: StageName
+    op: Literal["blur"]
+    kernel: str
+    size: int  # side in pixels, as used
+    size_drawn: int  # before the cap
+    sigma: NotRequired[list[float]]
+    theta: NotRequired[float]
+    beta: NotRequired[float]
+    cutoff: NotRequired[float]
+
+
+class ResizeStep(TypedDict):
+    """One resize; `of` says whether the factor is relative to the input or to the LQ size."""
+
+    stage: StageName
+    op: Literal["resize"]
+    mode: Mode
+    factor: float
+    of: Literal["input", "lq"]
+    size: list[int]
+
+
+class GaussianStep(TypedDict):
+    """Additive noise; the seed is that of its pixels."""
+
+    stage: StageName
+    op: Literal["gaussian"]
+    sigma: float
+    gray: bool
+    seed: int
+
+
+class PoissonStep(TypedDict):
+    """Shot noise; the seed is that of its pixels."""
+
+    stage: StageName
+    op: Literal["poisson"]
+    scale: float
+    gray: bool
+    seed: int
+
+
+class JpegStep(TypedDict):
+    """One compression."""
+
+    stage: StageName
+    op: Literal["jpeg"]
+    quality: int
+
+
+Step = BlurStep | ResizeStep | GaussianStep | PoissonStep | JpegStep
+
+
+class Drawn(TypedDict):
+    """Everything that makes an LQ image from its HQ image."""
+
+    hq_size: list[int]
+    scale: int
+    steps: list[Step]
+
+
+# --- Drawing --------------------------------------------------------------------------------------
+
 MIN_SIDE = 32  # px of HQ; below it the strongest first resize leaves nothing to degrade
-MODES = ("area", "bilinear", "bicubic")  # equally likely, as in all sources
+MODES: tuple[Mode, ...] = ("area", "bilinear", "bicubic")  # equally likely, as in all sources
 NARROW_KERNEL = 13  # px; smaller sinc kernels cannot hold the slow ripples of low cut-offs
 
 
-def draw(level: Level, seed: int, hq_size: Size, scale: int) -> dict[str, Any]:
+def draw(level: Level, seed: int, hq_size: Size, scale: int) -> Drawn:
     """Draw every parameter of one image's degradation.
 
     The draws depend on `level` and `seed`; `hq_size` enters through sizes in pixels and through
@@ -64,9 +136,9 @@ class _Drawer:
     def __init__(self, seed: int, size: Size) -> None:
         self.rng = np.random.default_rng(seed)
         self.size = size
-        self.steps: list[dict[str, Any]] = []
+        self.steps: list[Step] = []
 
-    def order(self, name: str, stage: Stage, lq_size: Size | None) -> None:
+    def order(self, name: StageName, stage: Stage, lq_size: Size | None) -> None:
         """Blur, resize and noise; `lq_size` where factors are relative to it."""
         if self.happens(stage.blur.prob):
             self.blur(name, stage.blur)
@@ -84,7 +156,7 @@ class _Drawer:
         if resize_first:
             self.jpeg("second", second.jpeg)
 
-    def blur(self, name: str, blur: Blur) -> None:
+    def blur(self, name: StageName, blur: Blur) -> None:
         side = self.side(blur.size)
         if self.happens(blur.sinc_prob):
             self.sinc(name, side, math.pi / 3 if side < NARROW_KERNEL else math.pi / 5)
@@ -95,18 +167,35 @@ class _Drawer:
         theta = 0.0
         if family.endswith("aniso"):
             sigma[1], theta = self.uniform(blur.sigma), self.uniform((-math.pi, math.pi))
-        step = {"kernel": family, **self.capped(side), "sigma": sigma, "theta": theta}
+        step = BlurStep(
+            stage=name,
+            op="blur",
+            kernel=family,
+            size=self.capped(side),
+            size_drawn=side,
+            sigma=sigma,
+            theta=theta,
+        )
         if family.startswith("generalized") and blur.beta_generalized:
             step["beta"] = self.around_one(blur.beta_generalized)
         elif family.startswith("plateau") and blur.beta_plateau:
             step["beta"] = self.around_one(blur.beta_plateau)
-        self.add(name, "blur", **step)
+        self.steps.append(step)
 
-    def sinc(self, name: str, side: int, lowest_cutoff: float) -> None:
+    def sinc(self, name: StageName, side: int, lowest_cutoff: float) -> None:
         cutoff = self.uniform((lowest_cutoff, math.pi))
-        self.add(name, "blur", kernel="sinc", **self.capped(side), cutoff=cutoff)
+        self.steps.append(
+            BlurStep(
+                stage=name,
+                op="blur",
+                kernel="sinc",
+                size=self.capped(side),
+                size_drawn=side,
+                cutoff=cutoff,
+            )
+        )
 
-    def resize_by(self, name: str, resize: Resize, lq_size: Size | None) -> None:
+    def resize_by(self, name: StageName, resize: Resize, lq_size: Size | None) -> None:
         point = self.rng.random() * (resize.up + resize.down + resize.keep)
         if point < resize.up:
             factor = self.uniform((1.0, resize.range[1]))
@@ -116,29 +205,35 @@ class _Drawer:
             factor = 1.0
         base = lq_size or self.size
         self.size = (max(1, int(base[0] * factor)), max(1, int(base[1] * factor)))
-        relative_to = "lq" if lq_size else "input"
-        self.add(
-            name, "resize", mode=self.mode(), factor=factor, of=relative_to, size=list(self.size)
+        self.resized(name, factor, "lq" if lq_size else "input")
+
+    def resize_to(self, name: StageName, size: Size) -> None:
+        self.size = size
+        self.resized(name, 1.0, "lq")
+
+    def resized(self, name: StageName, factor: float, of: Literal["input", "lq"]) -> None:
+        size = list(self.size)
+        self.steps.append(
+            ResizeStep(stage=name, op="resize", mode=self.mode(), factor=factor, of=of, size=size)
         )
 
-    def resize_to(self, name: str, size: Size) -> None:
-        self.size = size
-        self.add(name, "resize", mode=self.mode(), factor=1.0, of="lq", size=list(size))
-
-    def noise(self, name: str, noise: Noise) -> None:
-        if self.happens(noise.gaussian_prob):
-            kind, amount = "gaussian", {"sigma": self.uniform(noise.gaussian_sigma)}
-        else:
-            kind, amount = "poisson", {"scale": self.uniform(noise.poisson_scale)}
+    def noise(self, name: StageName, noise: Noise) -> None:
+        gaussian = self.happens(noise.gaussian_prob)
+        amount = self.uniform(noise.gaussian_sigma if gaussian else noise.poisson_scale)
         gray, seed = self.happens(noise.gray_prob), int(self.rng.integers(2**32))
-        self.add(name, kind, **amount, gray=gray, seed=seed)
+        if gaussian:
+            self.steps.append(
+                GaussianStep(stage=name, op="gaussian", sigma=amount, gray=gray, seed=seed)
+            )
+        else:
+            self.steps.append(
+                PoissonStep(stage=name, op="poisson", scale=amount, gray=gray, seed=seed)
+            )
 
-    def jpeg(self, name: str, quality: tuple[int, int]) -> None:
+    def jpeg(self, name: StageName, quality: tuple[int, int]) -> None:
         low, high = quality
-        self.add(name, "jpeg", quality=int(self.rng.integers(low, high, endpoint=True)))
-
-    def add(self, stage: str, op: str, **parameters: Any) -> None:
-        self.steps.append({"stage": stage, "op": op, **parameters})
+        drawn = int(self.rng.integers(low, high, endpoint=True))
+        self.steps.append(JpegStep(stage=name, op="jpeg", quality=drawn))
 
     def happens(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
@@ -151,15 +246,15 @@ class _Drawer:
         halves = (range_[0], 1.0), (1.0, range_[1])
         return self.uniform(halves[self.rng.integers(2)])
 
-    def mode(self) -> str:
+    def mode(self) -> Mode:
         return MODES[self.rng.integers(len(MODES))]
 
     def side(self, range_: tuple[int, int]) -> int:
         return int(range_[0] + 2 * self.rng.integers((range_[1] - range_[0]) // 2, endpoint=True))
 
-    def capped(self, side: int) -> dict[str, Any]:
+    def capped(self, side: int) -> int:
         # Reflection needs a radius below the image's side: radius <= side - 1.
-        return {"size": min(side, 2 * min(self.size) - 1), "size_drawn": side}
+        return min(side, 2 * min(self.size) - 1)
 
 
 def ceil_to(side: int, multiple: int) -> int:

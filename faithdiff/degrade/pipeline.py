@@ -7,9 +7,8 @@ all randomness, the noise seeds included, so a logged line suffices to remake it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +17,17 @@ import torch
 from torch.nn import functional as F
 
 from faithdiff import compat  # noqa: F401  (must precede basicsr)
-from faithdiff.degrade.draw import ceil_to, draw
+from faithdiff.degrade.draw import (
+    BlurStep,
+    Drawn,
+    GaussianStep,
+    JpegStep,
+    PoissonStep,
+    ResizeStep,
+    Step,
+    ceil_to,
+    draw,
+)
 from faithdiff.errors import ImageError
 
 from basicsr.data import degradations as basicsr  # isort: skip
@@ -29,7 +38,7 @@ Pixels = npt.NDArray[np.uint8]
 __all__ = ["apply", "draw", "make_kernel"]
 
 
-def apply(hq: Pixels, parameters: Mapping[str, Any]) -> Pixels:
+def apply(hq: Pixels, parameters: Drawn) -> Pixels:
     """Make the LQ image; a pure function of its arguments.
 
     An HQ side that `scale` does not divide is first extended right/below by repeating the border
@@ -59,12 +68,26 @@ def apply(hq: Pixels, parameters: Mapping[str, Any]) -> Pixels:
     image = np.ascontiguousarray(bgr, dtype=np.float32) / np.float32(255)
     with _one_opencv_thread():
         for step in parameters["steps"]:
-            image = _OPERATIONS[step["op"]](image, step).astype(np.float32, copy=False)
+            image = _applied(image, step).astype(np.float32, copy=False)
     rounded = np.clip(np.round(image * 255), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(rounded[..., ::-1])
 
 
-def make_kernel(step: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+def _applied(image: Image, step: Step) -> Image:
+    match step["op"]:
+        case "blur":
+            return _blur(image, step)
+        case "resize":
+            return _resize(image, step)
+        case "gaussian":
+            return _gaussian(image, step)
+        case "poisson":
+            return _poisson(image, step)
+        case "jpeg":
+            return _jpeg(image, step)
+
+
+def make_kernel(step: BlurStep) -> npt.NDArray[np.float32]:
     """Return basicsr's kernel (size, size), sum 1, for one ``blur`` step."""
     family, size = step["kernel"], step["size"]
     if family == "sinc":
@@ -83,46 +106,38 @@ def make_kernel(step: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     return np.asarray(kernel, dtype=np.float32)
 
 
-def _blur(image: Image, step: Mapping[str, Any]) -> Image:
+def _blur(image: Image, step: BlurStep) -> Image:
     # Equals basicsr's filter2D (reflect pad, correlation) to 1e-6, and is ten times faster.
     return cv2.filter2D(image, -1, make_kernel(step), borderType=cv2.BORDER_REFLECT_101)
 
 
-def _resize(image: Image, step: Mapping[str, Any]) -> Image:
+def _resize(image: Image, step: ResizeStep) -> Image:
     # torch, not OpenCV: "area" differs between them when enlarging. As in the sources, a resize
     # relative to its input keeps the exact factor (its grid), one relative to LQ fits the size.
-    grid: dict[str, Any] = {"size": tuple(step["size"])}
-    if step["of"] == "input":
-        grid = {"scale_factor": step["factor"]}
     planes = torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
-    out: Image = F.interpolate(planes, mode=step["mode"], **grid)[0].numpy().transpose(1, 2, 0)
+    if step["of"] == "input":
+        resized = F.interpolate(planes, mode=step["mode"], scale_factor=step["factor"])
+    else:
+        resized = F.interpolate(planes, mode=step["mode"], size=tuple(step["size"]))
+    out: Image = resized[0].numpy().transpose(1, 2, 0)
     return np.ascontiguousarray(out)
 
 
-def _gaussian(image: Image, step: Mapping[str, Any]) -> Image:
+def _gaussian(image: Image, step: GaussianStep) -> Image:
     with _seeded_numpy(step["seed"]):
         return basicsr.add_gaussian_noise(image, step["sigma"], gray_noise=step["gray"])
 
 
-def _poisson(image: Image, step: Mapping[str, Any]) -> Image:
+def _poisson(image: Image, step: PoissonStep) -> Image:
     with _seeded_numpy(step["seed"]):
         return basicsr.add_poisson_noise(image, step["scale"], gray_noise=step["gray"])
 
 
-def _jpeg(image: Image, step: Mapping[str, Any]) -> Image:
+def _jpeg(image: Image, step: JpegStep) -> Image:
     # Equals basicsr's add_jpg_compression, which hands OpenCV floats and so earns a warning.
     pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
     _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, step["quality"]])
     return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), dtype=np.float32) / np.float32(255)
-
-
-_OPERATIONS: dict[str, Callable[[Image, Mapping[str, Any]], Image]] = {
-    "blur": _blur,
-    "resize": _resize,
-    "gaussian": _gaussian,
-    "poisson": _poisson,
-    "jpeg": _jpeg,
-}
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import NoReturn
 
 # Both are read by libraries: the hub client at its import, torch at each load (pyiqa asks for
 # unrestricted pickles, and its files come from a hub).
@@ -141,7 +142,8 @@ def _from_pyiqa(metric: Metric, weights: Path, device: torch.device) -> Callable
     return lambda *images: float(network(*(image.to(device) for image in images)).item())
 
 
-def _from_basicsr(metric: Metric, *_: Any) -> Callable[..., float]:
+def _from_basicsr(metric: Metric, weights: Path, device: torch.device) -> Callable[..., float]:
+    """NIQE: its statistics ship with basicsr, and it computes on the CPU alone."""
     from basicsr.metrics import calculate_niqe
 
     def niqe(image: torch.Tensor) -> float:
@@ -176,7 +178,7 @@ def _weights_from(root: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _replaced(owner: Any, attribute: str, value: Any) -> Iterator[None]:
+def _replaced(owner: ModuleType, attribute: str, value: object) -> Iterator[None]:
     kept = getattr(owner, attribute)
     setattr(owner, attribute, value)
     try:
@@ -185,5 +187,5 @@ def _replaced(owner: Any, attribute: str, value: Any) -> Iterator[None]:
         setattr(owner, attribute, kept)
 
 
-def _refuse(*_: Any, **__: Any) -> Any:
+def _refuse(*_: object, **__: object) -> NoReturn:
     raise OSError("scoring uses no network; an artifact is missing from config/protocols.yaml")
