@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
-
-from pydantic import ValidationError
-
-from faithdiff.config.methods import Sampling
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from faithdiff.config import Profile, Restore
+    from faithdiff.config import Dataset, Profile, Restore
     from faithdiff.config.yaml_file import Location
 
 Problem = tuple["Location", str]
@@ -47,15 +43,11 @@ def lowest(steps: int, restore: Restore) -> int:
 
 def settings_of_sampler(profile: Profile, method: str) -> Restore:
     """`restore` with the switches of a method; without them where they do not fit their schema."""
-    chosen = profile.settings_of(method) if method in profile.baselines else {}
-    try:
-        return Sampling.model_validate(chosen.get("sampling") or {}).changed(profile.restore)
-    except ValidationError:  # the method's own class says what is wrong
-        return profile.restore
+    return profile.sampling_of(method).changed(profile.restore)
 
 
 def _repeated(profile: Profile) -> Iterator[Problem]:
-    lists: dict[Location, Iterable[Any]] = {
+    lists: dict[Location, Iterable[str | int]] = {
         ("seeds",): profile.seeds,
         ("data", "levels"): profile.data.levels,
         ("prior", "unet", "attention_levels"): profile.prior.unet.attention_levels,
@@ -100,7 +92,7 @@ def _deviations(profile: Profile) -> Iterator[Problem]:
             yield ("deviations", path), f"there is no such setting{hint}"
 
 
-def _paths(section: Any, path: str = "") -> Iterator[str]:
+def _paths(section: Mapping[str, object], path: str = "") -> Iterator[str]:
     for key, value in section.items():
         yield (below := f"{path}.{key}".lstrip("."))
         if isinstance(value, dict):
@@ -145,7 +137,7 @@ def _trainings(profile: Profile) -> Iterator[Problem]:
         )
 
 
-def _fits(path: str, crop: int, images: Any) -> Iterator[Problem]:
+def _fits(path: str, crop: int, images: Dataset) -> Iterator[Problem]:
     """Whether crops fit images whose size the profile itself says."""
     size = getattr(images, "size", None)
     if size is not None and crop > size:

@@ -7,7 +7,7 @@ and scores it like any other; figures and tables of curves find it by its name.
 
 from __future__ import annotations
 
-from typing import Any
+from faithdiff.study.plain import JsonObject
 
 LABELS = {
     "budget": "{value:g} x updates",
@@ -28,7 +28,7 @@ def row_name(method: str, setting: str, value: float | str) -> str:
     return f"{method}-{setting}-{text}"
 
 
-def expanded(data: Any) -> Any:
+def expanded(data: object) -> object:
     """Add the rows of ``curves`` to the plain data of a profile.
 
     What does not fit the schema is left for its check. A row that is there already stays as it is:
@@ -49,34 +49,43 @@ def expanded(data: Any) -> Any:
     return {**data, **sections}
 
 
-def _listed(curve: dict[str, Any], key: str) -> list[Any]:
+def _listed(curve: JsonObject, key: str) -> list[int | float | str]:
     values = curve.get(key)
     found = values if isinstance(values, list) else []
     return [value for value in found if isinstance(value, int | float | str)]
 
 
-def _add(sections: dict[str, dict[str, Any]], method: Any, setting: str, value: Any) -> None:
+def _add(
+    sections: dict[str, JsonObject], method: int | float | str, setting: str, value: float | str
+) -> None:
     home = next((key for key, section in sections.items() if method in section), None)
     name = row_name(str(method), setting, value)
     if home is None or any(name in section for section in sections.values()):
         return
-    own = sections[home][method]
+    own = sections[home][str(method)]
     if not isinstance(own, dict):
         return
     if LABELS[setting].count(":g") and isinstance(value, str):
         return  # a word where a number belongs: the schema says so
-    said = CAPTIONS.get(value, f"{value}'s") if setting == "captions" else value
+    said = CAPTIONS.get(str(value), f"{value}'s") if setting == "captions" else value
     label = f"{own.get('label', method)}, {LABELS[setting].format(value=said)}"
-    settings = own.get("settings") or {}
+    settings = _group(own, "settings")
     if setting in TRAINED and home == "variants":
         sections[home][name] = {**own, "label": label, setting: value}
     elif setting in TRAINED:
         sections[home][name] = {**own, "label": label, "settings": {**settings, setting: value}}
     else:
-        sampling = {**(settings.get("sampling") or {}), setting: value}
         sections["baselines"][name] = {
             "label": label,
             "implementation": own.get("implementation", SAMPLED_VARIANT),
-            "checkpoint_of": own.get("checkpoint_of") or method,
-            "settings": {**(settings if own.get("checkpoint_of") else {}), "sampling": sampling},
+            "checkpoint_of": own.get("checkpoint_of") or str(method),
+            "settings": {
+                **(settings if own.get("checkpoint_of") else {}),
+                "sampling": {**_group(settings, "sampling"), setting: value},
+            },
         }
+
+
+def _group(section: JsonObject, key: str) -> JsonObject:
+    group = section.get(key)
+    return group if isinstance(group, dict) else {}

@@ -7,9 +7,10 @@ import re
 import reprlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from faithdiff.config.checks import problems
 from faithdiff.config.profile import Profile
@@ -17,6 +18,31 @@ from faithdiff.config.yaml_file import Layer, Layers, Location, misread
 from faithdiff.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Tags(TypedDict):
+    """How a union is told apart: by which key, and which schema each of its values means."""
+
+    mapping: dict[str, str]
+
+
+# The part of JSON schema that pydantic writes and we read.
+_Schema = TypedDict(
+    "_Schema",
+    {
+        "$ref": str,
+        "$defs": "dict[str, _Schema]",
+        "type": str,
+        "properties": "dict[str, _Schema]",
+        "patternProperties": "dict[str, _Schema]",
+        "additionalProperties": "_Schema | bool",
+        "items": "_Schema",
+        "anyOf": "list[_Schema]",
+        "oneOf": "list[_Schema]",
+        "discriminator": _Tags,
+    },
+    total=False,
+)
 
 
 def load_profile(file: Path, *over: Layer) -> Profile:
@@ -48,16 +74,16 @@ def load_yaml(file: Path, model: type[Model]) -> Model:
     return _check(layers.merged(), model, lambda path: str(layers.origin(path)))
 
 
-def parse(data: Any, model: type[Model], where: str) -> Model:
+def parse(data: object, model: type[Model], where: str) -> Model:
     """Check plain data against a model; `where` opens each message (a file, or file and path)."""
     return _check(data, model, lambda _: where)
 
 
-def _check(data: Any, model: type[Model], where: Callable[[Location], str]) -> Model:
+def _check(data: object, model: type[Model], where: Callable[[Location], str]) -> Model:
     try:
         checked = model.model_validate(data)
     except ValidationError as error:
-        schema = model.model_json_schema()
+        schema = cast(_Schema, model.model_json_schema())
         lines = []
         for item in error.errors():
             path, message = _explain(item, schema)
@@ -70,7 +96,7 @@ def _check(data: Any, model: type[Model], where: Callable[[Location], str]) -> M
     return checked
 
 
-def _explain(item: Any, schema: Any) -> tuple[Location, str]:
+def _explain(item: ErrorDetails, schema: _Schema) -> tuple[Location, str]:
     """Where an error lies, and what is wrong there in words."""
     path, allowed = _walk(schema, item["loc"])
     kind, context, found = item["type"], item.get("ctx", {}), reprlib.repr(item["input"])
@@ -87,8 +113,10 @@ def _explain(item: Any, schema: Any) -> tuple[Location, str]:
     if kind == "union_tag_invalid":
         tag = context["discriminator"].strip("'")
         return (*path, tag), f"{context['tag']!r} is not one of {context['expected_tags']}"
-    if kind in ("missing", "union_tag_not_found"):
-        return (*path, *_tag(context)), "is missing"
+    if kind == "union_tag_not_found":
+        return (*path, context["discriminator"].strip("'")), "is missing"
+    if kind == "missing":
+        return path, "is missing"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return path, f"must be a group of keys, not {found}"
     message = re.sub(r"^\w+ should ", "must ", item["msg"]).removeprefix("Value error, ")
@@ -98,16 +126,12 @@ def _explain(item: Any, schema: Any) -> tuple[Location, str]:
     return path, f"{message}, not {found}"
 
 
-def _tag(context: dict[str, Any]) -> list[str]:
-    return [context["discriminator"].strip("'")] if context else []
-
-
 def _dotted(location: Location) -> str:
     parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
     return "".join(parts).lstrip(".")
 
 
-def _walk(schema: Any, location: Location) -> tuple[Location, list[str]]:
+def _walk(schema: _Schema, location: Location) -> tuple[Location, list[str]]:
     """Follow a location through the JSON schema.
 
     Returns:
@@ -120,10 +144,10 @@ def _walk(schema: Any, location: Location) -> tuple[Location, list[str]]:
         if part == "[key]":
             break
         if "discriminator" in node:
-            node = _deref(schema, {"$ref": node["discriminator"]["mapping"].get(part, "")})
+            node = _deref(schema, {"$ref": node["discriminator"]["mapping"].get(str(part), "")})
             continue
         if {"$ref": f"#/$defs/{part}"} in node.get("oneOf", []):
-            node = schema["$defs"][part]
+            node = schema["$defs"][str(part)]
             continue
         path.append(part)
         allowed = list(node.get("properties", {}))
@@ -131,20 +155,20 @@ def _walk(schema: Any, location: Location) -> tuple[Location, list[str]]:
     return tuple(path), allowed
 
 
-def _step(node: Any, part: str | int) -> Any:
+def _step(node: _Schema, part: str | int) -> _Schema | bool:
     if isinstance(part, int):
         return node.get("items", {})
     if part in node.get("properties", {}):
         return node["properties"][part]
     # dict[Name, X]: a key with a pattern gives patternProperties, dict[str, X] gives the other
     patterns = list(node.get("patternProperties", {}).values())
-    return patterns[0] if patterns else node.get("additionalProperties", {})
+    return patterns[0] if patterns else node.get("additionalProperties", False)
 
 
-def _deref(schema: Any, node: Any) -> Any:
-    while isinstance(node, dict) and "$ref" in node:
-        node = schema["$defs"].get(node["$ref"].rsplit("/", 1)[-1], {})
-    if not isinstance(node, dict):
+def _deref(schema: _Schema, node: _Schema | bool) -> _Schema:
+    if isinstance(node, bool):  # whether more keys are allowed
         return {}
+    while "$ref" in node:
+        node = schema["$defs"].get(node["$ref"].rsplit("/", 1)[-1], {})
     options = [option for option in node.get("anyOf", []) if option.get("type") != "null"]
     return _deref(schema, options[0]) if options else node

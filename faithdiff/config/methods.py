@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from faithdiff.config.curves import row_name
 from faithdiff.config.section import Name, Natural, Positive, Rate, Section
 from faithdiff.config.training import Phase
+from faithdiff.study.plain import JsonObject
 
 
 class Variant(Section):
@@ -41,7 +42,7 @@ class Baseline(Section):
     # Restores with the checkpoint of this method, whose settings hold where its own say nothing:
     # the same training under another sampler.
     checkpoint_of: Name | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)  # checked by the class's own schema
+    settings: JsonObject = Field(default_factory=dict)  # checked by the class's own schema
 
 
 class _Own(Section):
@@ -66,7 +67,7 @@ class _Own(Section):
         return None
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> JsonObject:
         return {}
 
 
@@ -101,7 +102,7 @@ class OwnCommand(_Own):
         return "faithdiff.methods.external.own:Command"
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     """Which section a baseline is, by the key that only this one has."""
     if isinstance(value, Section):
         return type(value).__name__
@@ -172,16 +173,19 @@ class Sampling(Section):
         return restore.model_copy(update=mine)
 
 
+Setting = Literal[
+    "budget", "rates",  # of the training: a training of its own
+    "start_timestep", "guidance_scale", "restoration_guidance", "captions",  # of the sampling
+]  # fmt: skip
+
+
 class Curve(Section):
     """Methods repeated at other values of one setting: a row of the study for each.
 
     A row is named ``<method>-<setting>-<value>``, and is a method like any other.
     """
 
-    setting: Literal[
-        "budget", "rates",  # of the training: a training of its own
-        "start_timestep", "guidance_scale", "restoration_guidance", "captions",  # of the sampling
-    ]  # fmt: skip
+    setting: Setting
     methods: Annotated[list[Name], Field(min_length=1)]  # the others are compared with the first
     values: Annotated[list[float | Name], Field(min_length=1)]
 

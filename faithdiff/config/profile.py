@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from faithdiff.config.curves import expanded
 from faithdiff.config.data import Data, Dataset
@@ -21,6 +22,7 @@ from faithdiff.config.methods import (
 from faithdiff.config.models import Alignment, Captioner, Prior, Stage1
 from faithdiff.config.section import Name, Natural, Positive, Section
 from faithdiff.config.training import Training
+from faithdiff.study.plain import JsonObject
 
 
 class Score(Section):
@@ -104,17 +106,34 @@ class Profile(Section):
         baseline = self.baselines.get(method)
         return (baseline.checkpoint_of if baseline else None) or method
 
-    def settings_of(self, baseline: str) -> dict[str, Any]:
+    def settings_of(self, baseline: str) -> JsonObject:
         """Settings of a baseline, with those of the one whose checkpoint it takes."""
         own = self.baselines[baseline]
         shared = self.baselines.get(own.checkpoint_of or "")
         return {**(shared.settings if shared else {}), **own.settings}
 
+    def sampling_of(self, method: str) -> Sampling:
+        """Where the sampling of a method departs from `restore`.
+
+        Nowhere where its settings do not fit: its own class says what is wrong with them.
+        """
+        settings = self.settings_of(method) if method in self.baselines else {}
+        try:
+            return Sampling.model_validate(settings.get("sampling") or {})
+        except ValidationError:
+            return Sampling()
+
+    def factor_of(self, method: str, setting: Literal["budget", "rates"]) -> float:
+        """What multiplies the updates, or the learning rates, of a method's training."""
+        if method in self.variants:
+            variant = self.variants[method]
+            return variant.budget if setting == "budget" else variant.rates
+        factor = self.settings_of(method).get(setting)
+        return float(factor) if isinstance(factor, int | float) else 1.0
+
     def captioner_of(self, method: str) -> str | None:
         """The method whose captions a method restores by, if they are another's."""
-        settings = self.settings_of(method) if method in self.baselines else {}
-        captions = (settings.get("sampling") or {}).get("captions")
-        return Sampling(captions=captions).captioner
+        return self.sampling_of(method).captioner
 
     def phase_updates(self, variant: str) -> list[int]:
         """Updates of each phase of stage 2: equal shares of what stage 1 leaves of the budget."""
@@ -134,13 +153,13 @@ class Profile(Section):
         baseline = self.baselines[method]
         if not baseline.trained:
             return None
-        stages = [v for key, v in baseline.settings.items() if key.endswith("_steps")]
-        return sum(stages) + (self.control_updates(method) if baseline.denoises else 0)
+        stages = {k: v for k, v in baseline.settings.items() if k.endswith("_steps")}
+        own = sum(steps for steps in stages.values() if isinstance(steps, int))
+        return own + (self.control_updates(method) if baseline.denoises else 0)
 
     def control_updates(self, baseline: str) -> int:
         """Updates of the last stage of a controlled diffusion baseline."""
-        budget = self.baselines[baseline].settings.get("budget", 1.0)
-        return round(budget * self.training.stage2_steps)
+        return round(self.factor_of(baseline, "budget") * self.training.stage2_steps)
 
     def gpus_to_restore(self, method: str) -> int:
         """GPUs that restoring with a method takes: none for given images and interpolation."""
@@ -178,7 +197,7 @@ class Profile(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _with_rows_of_curves(cls, data: Any) -> Any:
+    def _with_rows_of_curves(cls, data: object) -> object:
         return expanded(data)
 
     @model_validator(mode="after")
@@ -208,6 +227,6 @@ class Profile(Section):
         return self
 
 
-def _known(where: str, name: str, allowed: Any) -> None:
+def _known(where: str, name: str, allowed: Collection[str]) -> None:
     if name not in allowed:
         raise ValueError(f"{where}: {name!r} is not one of {', '.join(allowed)}")

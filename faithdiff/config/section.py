@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from faithdiff.study.plain import JsonObject
 
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -17,17 +20,23 @@ Group = Literal["lq_encoder", "alignment", "unet"]
 Scale = Literal[1, 2, 4, 8]
 
 
+# What a digest can be taken of: sections, plain values, and any nesting of the two.
+Hashed: TypeAlias = (
+    "BaseModel | Mapping[str, Hashed] | Sequence[Hashed] | str | int | float | bool | None"
+)
+
+
 class Section(BaseModel):
     """A part of a config file: immutable, and closed to unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def digest(*parts: Any) -> str:
+def digest(*parts: Hashed) -> str:
     """Hash config sections (or any plain values): equal digests mean equal settings."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _plain(section: BaseModel) -> dict[str, Any]:
+def _plain(section: BaseModel) -> JsonObject:
     return section.model_dump(mode="json")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from faithdiff.config.models import Optimiser
 from faithdiff.config.section import Group, Natural, Positive, Probability, Rate, Section
+from faithdiff.study.plain import JsonObject
 
 
 class Phase(Section):
@@ -70,7 +71,7 @@ class Training(Section):
         """Forward passes of one update, over all processes."""
         return self.batch_size // self.micro_batch
 
-    def decisive(self) -> dict[str, Any]:
+    def decisive(self) -> JsonObject:
         """The settings that decide the weights: without those of where and how fast they run."""
         return self.model_dump(mode="json", exclude=OPERATIONAL)
 

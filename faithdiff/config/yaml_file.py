@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import JsonValue
 
 from faithdiff.errors import ConfigError, UserError
 from faithdiff.study.files import read_text, unreadable
+from faithdiff.study.plain import Json
 
 Location = tuple[str | int, ...]
 
@@ -26,9 +28,11 @@ class _Loader(yaml.SafeLoader):
     """Plain values as in YAML 1.2; equal keys and missing values are errors."""
 
     # Not inherited: these would be the rules of YAML 1.1.
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as PyYAML declares it
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as PyYAML declares it
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(
+        self, node: yaml.MappingNode, deep: bool = False
+    ) -> dict[Hashable, JsonValue]:
         lines: dict[tuple[str, str], int] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -80,7 +84,7 @@ for _tag, _pattern in _PLAIN.items():
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole_number)
 
 
-def read_yaml(text: str, where: str) -> Any:
+def read_yaml(text: str, where: str) -> JsonValue:
     """Read YAML; equal keys, missing values and numbers with a leading zero are refused.
 
     Args:
@@ -90,13 +94,14 @@ def read_yaml(text: str, where: str) -> Any:
         ConfigError: Says what is wrong, with line and column.
     """
     try:
-        return yaml.load(text, _Loader)
+        content: JsonValue = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         kind = "" if isinstance(error, yaml.constructor.ConstructorError) else "is not valid YAML: "
         raise ConfigError(f"{where}: {kind}{_first_problem(error)}") from None
+    return content
 
 
-def plain_value(text: str, where: str) -> Any:
+def plain_value(text: str, where: str) -> JsonValue:
     """What a text would be if it stood in a YAML file without quotes; an empty one stays a text.
 
     Raises:
@@ -125,7 +130,7 @@ for _tag, _pattern in _PLAIN.items():
     _Dumper.add_implicit_resolver(_tag, _pattern, None)
 
 
-def dump_yaml(data: Any) -> str:
+def dump_yaml(data: Json) -> str:
     """Write plain data as YAML, its keys in their own order."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
@@ -142,7 +147,7 @@ class Layer:
     """The content of one file, or of a command line, in a chain of those that extend others."""
 
     file: Path
-    data: Any
+    data: Any  # unchecked, as its author wrote it
 
     def holds(self, path: Location) -> bool:
         """Whether this layer itself says something about a path."""
@@ -179,9 +184,9 @@ class Layers:
         """The files, nearest first."""
         return [layer.file for layer in self.layers]
 
-    def merged(self) -> Any:
+    def merged(self) -> JsonValue:
         """One content of all: null removes an inherited key, and stays where there is none."""
-        data = functools.reduce(merge, (layer.data for layer in reversed(self.layers)))
+        data: JsonValue = functools.reduce(merge, (layer.data for layer in reversed(self.layers)))
         for number, layer in enumerate(self.layers[:-1]):
             for path in _nulls(layer.data):
                 if not any(lower.holds(path) for lower in self.layers[number + 1 :]):
@@ -228,7 +233,7 @@ def merge(base: Any, over: Any, keep_nulls: bool = False) -> Any:
     return {key: value for key, value in merged.items() if keep_nulls or value is not None}
 
 
-def _nulls(data: Any, path: Location = ()) -> Iterator[Location]:
+def _nulls(data: JsonValue, path: Location = ()) -> Iterator[Location]:
     if data is None and path:
         yield path
     elif isinstance(data, dict):
@@ -236,17 +241,18 @@ def _nulls(data: Any, path: Location = ()) -> Iterator[Location]:
             yield from _nulls(value, (*path, key))
 
 
-def _put_null(data: Any, path: Location) -> None:
+def _put_null(data: JsonValue, path: Location) -> None:
     *parents, last = path
     for part in parents:
-        if not isinstance(data, dict) or not isinstance(data.get(part), dict):
+        below = data.get(part) if isinstance(data, dict) and isinstance(part, str) else None
+        if not isinstance(below, dict):
             return
-        data = data[part]
-    if isinstance(data, dict):
+        data = below
+    if isinstance(data, dict) and isinstance(last, str):
         data.setdefault(last, None)
 
 
-def misread(given: Any, kept: Any, path: Location = ()) -> Iterator[tuple[Location, str]]:
+def misread(given: object, kept: object, path: Location = ()) -> Iterator[tuple[Location, str]]:
     """Where a schema made a number of a truth value or of a text, as pydantic would: true is 1."""
     if isinstance(given, dict) and isinstance(kept, dict):
         for key in given:

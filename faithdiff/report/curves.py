@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,6 +18,8 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from matplotlib.transforms import Transform, offset_copy
 
 from faithdiff.config import Curve, Profile
+from faithdiff.config.checks import settings_of_sampler
+from faithdiff.config.methods import Setting
 from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Row, Table, header
 from faithdiff.report.draft import Draft
 from faithdiff.report.groups import budgeted
@@ -37,15 +38,12 @@ AXES = {  # what stands below a figure's abscissa
 }
 
 
-def own_value(profile: Profile, method: str, setting: str) -> Value | None:
+def own_value(profile: Profile, method: str, setting: Setting) -> Value | None:
     """The value of a setting at which a method itself stands on a curve; None if at none."""
-    settings = profile.settings_of(method) if method in profile.baselines else {}
-    if setting in ("budget", "rates"):
-        own = settings if method in profile.baselines else dict(profile.variants[method])
-        return float(own.get(setting, 1.0))
-    sampling: dict[str, Any] = settings.get("sampling") or {}
+    if setting == "budget" or setting == "rates":
+        return profile.factor_of(method, setting)
     if setting in ("start_timestep", "guidance_scale"):
-        return float(sampling.get(setting) or getattr(profile.restore, setting))
+        return float(getattr(settings_of_sampler(profile, method), setting))
     return None
 
 
@@ -253,7 +251,9 @@ def _abscissa(profile: Profile, curve: Curve, value: Value, row: str) -> Value:
     return value if updates is None else float(updates)
 
 
-def _line(axes: Axes, x: dict[Value, Any], cells: dict[Value, Cell], style: MethodStyle) -> None:
+def _line(
+    axes: Axes, x: Mapping[Value, Value], cells: dict[Value, Cell], style: MethodStyle
+) -> None:
     ok = [value for value in x if cells[value].status == "ok"]
     axes.plot(
         [x[value] for value in ok], [cells[value].mean for value in ok], color=style.colour,
@@ -262,7 +262,11 @@ def _line(axes: Axes, x: dict[Value, Any], cells: dict[Value, Cell], style: Meth
 
 
 def _differences(
-    axes: Axes, x: dict[Value, Any], cells: dict[Value, Cell], style: MethodStyle, beside: Transform
+    axes: Axes,
+    x: Mapping[Value, Value],
+    cells: dict[Value, Cell],
+    style: MethodStyle,
+    beside: Transform,
 ) -> None:
     """Draw intervals; `beside` keeps those of several methods at one value apart."""
     axes.margins(x=0.12)
