@@ -45,7 +45,7 @@ def expanded(data: object) -> object:
             continue
         for method in _listed(curve, "methods"):
             for value in _listed(curve, "values"):
-                _add(sections, method, curve["setting"], value)
+                _add(sections, str(method), curve["setting"], value)
     return {**data, **sections}
 
 
@@ -55,14 +55,12 @@ def _listed(curve: JsonObject, key: str) -> list[int | float | str]:
     return [value for value in found if isinstance(value, int | float | str)]
 
 
-def _add(
-    sections: dict[str, JsonObject], method: int | float | str, setting: str, value: float | str
-) -> None:
+def _add(sections: dict[str, JsonObject], method: str, setting: str, value: float | str) -> None:
     home = next((key for key, section in sections.items() if method in section), None)
-    name = row_name(str(method), setting, value)
+    name = row_name(method, setting, value)
     if home is None or any(name in section for section in sections.values()):
         return
-    own = sections[home][str(method)]
+    own = sections[home][method]
     if not isinstance(own, dict):
         return
     if LABELS[setting].count(":g") and isinstance(value, str):
@@ -78,7 +76,7 @@ def _add(
         sections["baselines"][name] = {
             "label": label,
             "implementation": own.get("implementation", SAMPLED_VARIANT),
-            "checkpoint_of": own.get("checkpoint_of") or str(method),
+            "checkpoint_of": own.get("checkpoint_of") or method,
             "settings": {
                 **(settings if own.get("checkpoint_of") else {}),
                 "sampling": {**_group(settings, "sampling"), setting: value},

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypedDict
 from urllib.parse import quote
 
 from pydantic import Field, model_validator
@@ -303,11 +303,19 @@ def lacking(files: Iterable[tuple[Artifact, str]], fetch: str) -> str:
 
 def expected(artifact: Artifact, root: Path) -> str:
     """The hash to expect, or how it begins: published, recorded on first fetch, or by name."""
-    kept = recorded(root).get(artifact.name, {}).get("sha256")
-    return str(artifact.sha256 or kept or artifact.sha256_prefix or "")
+    known = recorded(root).get(artifact.name)
+    kept = known.get("sha256") if known else ""
+    return artifact.sha256 or kept or artifact.sha256_prefix or ""
 
 
-def recorded(root: Path) -> dict[str, dict[str, Any]]:
+class KnownFile(TypedDict):
+    """A file that was here: its hash and its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+def recorded(root: Path) -> dict[str, KnownFile]:
     """What ``recorded.json`` holds: hash and size by name.
 
     Raises:
@@ -317,7 +325,7 @@ def recorded(root: Path) -> dict[str, dict[str, Any]]:
     if not file.exists():
         return {}
     try:
-        entries: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+        entries: dict[str, KnownFile] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         raise UserError(f"{file}: is not JSON; delete it, and fetch again") from None
     return entries
@@ -327,7 +335,8 @@ def record(artifact: Artifact, root: Path, sha256: str) -> None:
     """Remember the hash of a file that is here, for the next look at it."""
     size = artifact.file(root).stat().st_size
     entries = recorded(root)
-    if entries.get(artifact.name) == (entry := {"sha256": sha256, "size": size}):
+    entry = KnownFile(sha256=sha256, size=size)
+    if entries.get(artifact.name) == entry:
         return
     text = json.dumps(entries | {artifact.name: entry}, indent=1, sort_keys=True)
     write_text_atomic(text + "\n", root / RECORD)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from faithdiff.config import REAL, Dataset, FolderSet, MixtureSet, PhotoSet, Sce
 from faithdiff.data.folders import Source, cut, read_files, sources
 from faithdiff.data.images import Notes, sha256_file, write_png
 from faithdiff.data.outside import MISSING, contents
-from faithdiff.data.photos import PHOTOS, load_photo, photo_files
+from faithdiff.data.photos import PHOTOS, Photo, load_photo, photo_files
 from faithdiff.data.scene_words import font_files
 from faithdiff.data.scenes import render_scene
 from faithdiff.errors import ImageError, UserError
@@ -37,15 +37,64 @@ from faithdiff.study.checksums import (
 from faithdiff.study.files import write_text_atomic
 from faithdiff.study.remake import command_for
 
-# Name, image, and its picture, caption, source, licence, and what is to be noted of its file.
-Picture = tuple[str, NDArray[np.uint8], dict[str, Any]]
-Unit = Any  # what one call makes images from: a name, or a file of a folder
-Make = Callable[[Unit], Iterable[Picture]]
-Row = dict[str, Any]  # of the index, and what is noted besides
+
+@dataclass(frozen=True)
+class NewImage:
+    """An image of a set before it is written, and what is known of it.
+
+    Attributes:
+        picture: What it was cut from: crops of one photograph are no independent test images.
+        asked: Who is to caption it, if anybody.
+        file: Of a person's folder, for notes.
+        notes: What was changed of the file's values as it was read.
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+    picture: str
+    caption: str
+    source: str
+    licence: str
+    asked: str = ""
+    file: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one call makes images from, so that workers share a set: a scene, or a file."""
+
+    name: str
+    make: Callable[[], Iterable[NewImage]]
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """One image of a set; the fields are the columns of ``index.csv``, in their order."""
+
+    name: str
+    sha256: str
+    width: int
+    height: int
+    picture: str
+    caption: str
+    source: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """An image on disk: its row, and what is said besides."""
+
+    row: IndexRow
+    asked: str
+    file: str
+    notes: tuple[str, ...]
+
+
+COLUMNS = tuple(field.name for field in fields(IndexRow))
 # Images and their hashes by name -> captions by name.
 Captioner = Callable[[Mapping[str, Path], Mapping[str, str]], dict[str, str]]
-# picture: what an image was cut from; crops of one photograph are no independent test images.
-COLUMNS = ("name", "sha256", "width", "height", "picture", "caption", "source", "licence")
 SOURCES = "sources.json"  # beside the index of a person's images: what they were when it was made
 
 
@@ -79,37 +128,37 @@ def prepare_dataset(
         UserError: A folder set has no images, or more photographs are asked for than there are.
     """
     notes = Notes()
-    units, make = _plan(config, dataset, master_seed, notes)
+    units = _plan(config, dataset, master_seed, notes)
     before = source_hashes(config)  # a file that changes from here on is found changed
     real = isinstance(config, FolderSet) and config.lq_only
     images = folder / "lq" / REAL if real else folder / "hq"
-    write = partial(_write, make, images, multiple)
+    write = partial(_write, images, multiple)
     parts = tqdm(_each(write, units, workers), f"prepare {dataset}", len(units), unit="image")
-    rows: list[Row] = []
+    written: list[Written] = []
     for unit, made in zip(units, parts, strict=True):
-        rows += made
+        written += made
         if not made:
-            notes.add("skipped, smaller than a crop", unit.file.name)
-    if not rows:
+            notes.add("skipped, smaller than a crop", unit.name)
+    if not written:
         raise UserError(f"data set {dataset}: every image is smaller than a crop (`crops.size`)")
-    for row in rows:
-        for what in row["notes"]:
-            notes.add(what, row["file"])
+    for each in written:
+        for what in each.notes:
+            notes.add(what, each.file)
     if said := notes.line():
         print(f"prepare {dataset}: {said}", flush=True)
-    index = pd.DataFrame(rows).sort_values("name")
+    index = pd.DataFrame([asdict(each.row) for each in written]).sort_values("name")
     kept = {images / f"{name}.png" for name in index["name"]}
     for stale in set(images.glob("*.png")) - kept:
         stale.unlink()
     if captioner is not None:
-        asked = index["asked"] == "llava"
+        asked = index["name"].isin([each.row.name for each in written if each.asked == "llava"])
         files = {name: images / f"{name}.png" for name in index.loc[asked, "name"]}
         hashes = dict(zip(index["name"], index["sha256"], strict=True))
         index.loc[asked, "caption"] = index.loc[asked, "name"].map(captioner(files, hashes))
     if isinstance(config, FolderSet | MixtureSet):
         record = json.dumps(with_checksum({"files": before}), indent=1, ensure_ascii=False)
         write_text_atomic(record + "\n", folder / SOURCES)
-    table = index[list(COLUMNS)].to_csv(index=False, lineterminator="\n")
+    table = index.to_csv(index=False, lineterminator="\n")
     write_summed(table, folder / "index.csv")
 
 
@@ -181,8 +230,8 @@ def check_names(index: Path, names: Iterable[str]) -> None:
 
 
 def _each(
-    write: Callable[[Unit], list[Row]], units: list[Unit], workers: int
-) -> Iterator[list[Row]]:
+    write: Callable[[Unit], list[Written]], units: list[Unit], workers: int
+) -> Iterator[list[Written]]:
     if workers == 1:
         yield from map(write, units)
         return
@@ -190,10 +239,10 @@ def _each(
         yield from pool.map(write, units, chunksize=8)
 
 
-def _write(make: Make, folder: Path, multiple: int, unit: Unit) -> list[Row]:
-    rows: list[Row] = []
-    for name, image, about in make(unit):
-        source, notes = about["source"], list(about.get("notes", ()))
+def _write(folder: Path, multiple: int, unit: Unit) -> list[Written]:
+    written: list[Written] = []
+    for new in unit.make():
+        image, source, notes = new.pixels, new.source, new.notes
         height, width = (side - side % multiple for side in image.shape[:2])
         if (height, width) != image.shape[:2]:
             whole = f"{image.shape[1]} x {image.shape[0]}"
@@ -201,54 +250,65 @@ def _write(make: Make, folder: Path, multiple: int, unit: Unit) -> list[Row]:
                 raise ImageError(f"{source}: of {whole} px, each side needs {multiple} at least")
             image = np.ascontiguousarray(image[:height, :width])
             source = f"{source}; {whole} cut to {width} x {height} px"
-            notes.append(f"cut to a multiple of {multiple} px")
-        file = folder / f"{name}.png"
+            notes = (*notes, f"cut to a multiple of {multiple} px")
+        file = folder / f"{new.name}.png"
         write_png(image, file)
-        made = {"name": name, "sha256": sha256_file(file), "width": width, "height": height}
-        rows.append({"asked": "", "file": name, **about, **made, "source": source, "notes": notes})
-    return rows
+        row = IndexRow(
+            name=new.name,
+            sha256=sha256_file(file),
+            width=width,
+            height=height,
+            picture=new.picture,
+            caption=new.caption,
+            source=source,
+            licence=new.licence,
+        )
+        written.append(Written(row, new.asked, new.file or new.name, notes))
+    return written
 
 
-def _plan(config: Dataset, dataset: str, master_seed: int, notes: Notes) -> tuple[list[Unit], Make]:
-    """What a set is made from, and what makes its images from each of them."""
+def _plan(config: Dataset, dataset: str, master_seed: int, notes: Notes) -> list[Unit]:
+    """What a set is made from."""
     if isinstance(config, SceneSet):
-        names: list[Unit] = [f"scene-{index:05d}" for index in range(config.count)]
-        return names, partial(_scene, config.size, dataset, master_seed)
+        names = [f"scene-{index:05d}" for index in range(config.count)]
+        return [
+            Unit(name, partial(_scene, config.size, dataset, master_seed, name)) for name in names
+        ]
     if isinstance(config, PhotoSet):
         if config.count > len(PHOTOS):
             raise UserError(
                 f"data set {dataset}: {config.count} photographs asked for, {len(PHOTOS)} ship"
             )
-        return [photo.name for photo in PHOTOS[: config.count]], partial(_photo, config.size)
-    return [*sources(config, notes)], partial(_folder, dataset, master_seed)
+        chosen = PHOTOS[: config.count]
+        return [Unit(photo.name, partial(_photo, config.size, photo)) for photo in chosen]
+    return [
+        Unit(source.file.name, partial(_folder, dataset, master_seed, source))
+        for source in sources(config, notes)
+    ]
 
 
-def _scene(size: int, dataset: str, master_seed: int, name: str) -> list[Picture]:
+def _scene(size: int, dataset: str, master_seed: int, name: str) -> list[NewImage]:
     scene = render_scene(seeds.numpy_rng(master_seed, "scene", dataset, name), size)
     source = f"procedural, seed key ('scene', '{dataset}', '{name}')"
-    about = {"picture": name, "caption": scene.caption, "source": source, "licence": "Apache-2.0"}
-    return [(name, scene.image, about)]
+    return [NewImage(name, scene.image, name, scene.caption, source, "Apache-2.0")]
 
 
-def _photo(size: int, name: str) -> list[Picture]:
-    photo = next(photo for photo in PHOTOS if photo.name == name)
-    about = {
-        "picture": photo.file,
-        "caption": photo.caption,
-        "source": photo.source,
-        "licence": photo.licence,
-    }
-    return [(name, load_photo(photo, size), about)]
+def _photo(size: int, photo: Photo) -> list[NewImage]:
+    pixels = load_photo(photo, size)
+    return [NewImage(photo.name, pixels, photo.file, photo.caption, photo.source, photo.licence)]
 
 
-def _folder(dataset: str, master_seed: int, source: Source) -> Iterator[Picture]:
+def _folder(dataset: str, master_seed: int, source: Source) -> Iterator[NewImage]:
     config = source.config
-    about = {
-        "picture": source.name,
-        "caption": source.caption,
-        "licence": config.licence,
-        "asked": config.captions,
-        "file": source.file.name,
-    }
     for part in cut(source, dataset, master_seed):
-        yield part.name, part.pixels, {**about, "source": part.place, "notes": part.changes}
+        yield NewImage(
+            name=part.name,
+            pixels=part.pixels,
+            picture=source.name,
+            caption=source.caption,
+            source=part.place,
+            licence=config.licence,
+            asked=config.captions,
+            file=source.file.name,
+            notes=part.changes,
+        )

@@ -16,7 +16,6 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from faithdiff.errors import RunError
 from faithdiff.study.files import write_text_atomic
@@ -29,6 +28,7 @@ SETTLED = 2_000_000_000  # nanoseconds
 TELL = 4  # GB that take long enough to be told
 
 Look = list[int]
+Kept = dict[str, list[int | str]]  # a look, then the hash, by absolute path
 
 
 def contents(files: Iterable[Path]) -> dict[Path, str]:
@@ -51,7 +51,7 @@ def contents(files: Iterable[Path]) -> dict[Path, str]:
         with suppress(RunError):  # a study that cannot be written is only slower to plan
             write_text_atomic(json.dumps(kept), KEPT)
     return {
-        file: hashed.get(file) or (kept[str(file.absolute())][-1] if look else MISSING)
+        file: hashed.get(file) or (str(kept[str(file.absolute())][-1]) if look else MISSING)
         for file, look in looks.items()
     }
 
@@ -69,7 +69,7 @@ def files_in(path: Path) -> list[Path]:
 
 
 @functools.cache
-def _kept(file: Path) -> dict[str, list[Any]]:
+def _kept(file: Path) -> Kept:
     """What earlier plans hashed; nothing where the file is corrupted, as it is only a cache."""
     try:
         found = json.loads(file.read_bytes())
@@ -90,7 +90,7 @@ def _look(file: Path) -> Look:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
-def _known(kept: dict[str, list[Any]], file: Path, look: Look) -> bool:
+def _known(kept: Kept, file: Path, look: Look) -> bool:
     return kept.get(str(file.absolute()), [])[:-1] == look
 
 

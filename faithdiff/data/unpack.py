@@ -17,11 +17,11 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 from tqdm import tqdm
 
@@ -71,10 +71,19 @@ def unpack(archive: Path, folder: Path, sha256: str, limit_mb: float) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def marker(folder: Path) -> dict[str, Any]:
+class Unpacked(TypedDict, total=False):
+    """What came out of an archive; empty where nothing did."""
+
+    archive: str
+    sha256: str
+    files: int
+    bytes: int
+
+
+def marker(folder: Path) -> Unpacked:
     """What was unpacked into a folder; empty where nothing was, or a person filled it."""
     try:
-        facts: dict[str, Any] = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        facts: Unpacked = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return facts
@@ -86,7 +95,7 @@ class _Member:
     refused: str  # what it is, if it is neither a plain file nor a folder
     is_folder: bool
     size: int  # as the archive states it
-    content: Any  # opens it: () -> file object
+    content: Callable[[], IO[bytes]]  # opens it
 
 
 def _extract(archive: Path, target: Path, limit_mb: float) -> tuple[int, int]:

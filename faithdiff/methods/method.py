@@ -18,6 +18,7 @@ from faithdiff.data.artifacts import Artifact, check_shipped
 from faithdiff.errors import UserError
 from faithdiff.study.checkpoints import check_checkpoint
 from faithdiff.study.layout import Layout
+from faithdiff.study.plain import Json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,7 +168,7 @@ class Method(ABC):
         return None
 
     @abstractmethod
-    def settings(self, study: Study) -> dict[str, Any]:
+    def settings(self, study: Study) -> dict[str, Json]:
         """Everything besides the weights that decides an output, as plain values."""
 
     def check(self, study: Study) -> None:  # noqa: B027 - most methods go with every profile
@@ -181,11 +182,11 @@ class Method(ABC):
         """What is missing before a run, each with the way to get it; empty when it can start."""
         return []
 
-    def state(self, study: Study) -> Any:
+    def state(self, study: Study) -> Json:
         """What a workflow compares to decide whether to restore again; cheap, and reads little."""
         return self.settings(study)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Json]:
         """What the manifest says of a run besides: parameters, versions, memory, exit codes."""
         return {}
 
@@ -242,7 +243,7 @@ class ExternalMethod(Method):
             FaithDiffError: Nothing can come of it: what is wrong, and the way out.
         """
 
-    def prepare(self, study: Study) -> dict[str, Any]:
+    def prepare(self, study: Study) -> dict[str, Json]:
         """Get what a run needs beside weights: code, environment; returns what was found."""
         return {}
 

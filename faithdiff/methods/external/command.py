@@ -11,7 +11,6 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -23,6 +22,7 @@ from faithdiff.methods.external.process import Call, Ended, run
 from faithdiff.methods.external.results import take
 from faithdiff.methods.method import ExternalMethod, Item, Keep, Place, Study
 from faithdiff.study import seeds
+from faithdiff.study.plain import Json
 
 PATIENCE = 3  # calls in a row without one image, after which a job per image gives up
 
@@ -92,7 +92,7 @@ class CommandMethod(ExternalMethod):
             replace(item, key=digest(item.key, self.per, place.seed, together)) for item in items
         ]
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Json]:
         return {
             "calls": len(self.calls),
             "exit_codes": sorted({ended.code for ended in self.calls}),

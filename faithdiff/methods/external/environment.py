@@ -13,13 +13,13 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from faithdiff.config import digest
 from faithdiff.data.images import sha256_file
 from faithdiff.errors import RunError, UserError
 from faithdiff.study.files import write_text_atomic
 from faithdiff.study.layout import OFFICIAL
+from faithdiff.study.plain import Json
 
 MARKER = "faithdiff.json"
 CONDA = ("micromamba", "mamba", "conda")
@@ -68,7 +68,7 @@ class Environment:
         made = self.given or (self.folder / MARKER).is_file()
         return made and (self.folder / "bin" / "python").exists()
 
-    def identity(self) -> Any:
+    def identity(self) -> Json:
         """What decides its packages: the description, or of a given folder the packages."""
         return self.packages() if self.given else [self._content(), self.python]
 

@@ -8,7 +8,6 @@ import string
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from faithdiff.config import OwnCommand, OwnOutputs, digest
 from faithdiff.data.images import sha256_file
@@ -20,6 +19,7 @@ from faithdiff.methods.external.named import named_in
 from faithdiff.methods.external.process import Call, gpu_memory
 from faithdiff.methods.external.results import take
 from faithdiff.methods.method import ExternalMethod, Item, Keep, Place, Study
+from faithdiff.study.plain import Json
 
 IN_OUTPUTS = ("dataset", "level", "seed")
 IN_COMMAND = ("lq", "out", "seed", "scale", "captions")
@@ -47,7 +47,7 @@ class Outputs(ExternalMethod):
         else:
             self.pattern = config.outputs
 
-    def settings(self, study: Study) -> dict[str, Any]:
+    def settings(self, study: Study) -> dict[str, Json]:
         return {"outputs": self.config.outputs}
 
     def keyed(self, place: Place, items: list[Item]) -> list[Item]:
@@ -70,7 +70,7 @@ class Outputs(ExternalMethod):
         folders = self._folders(study)
         return [f"{folder}: no such folder" for folder in folders if not folder.is_dir()]
 
-    def state(self, study: Study) -> Any:
+    def state(self, study: Study) -> Json:
         files = [file for f in self._folders(study) for file in images_in(f).values()]
         return [[str(file), sha256] for file, sha256 in contents(files).items()]
 
@@ -121,7 +121,7 @@ class Command(CommandMethod):
             raise ConfigError(f"{place}: {error}: {config.command}") from None
         self.environment = Environment(config.environment) if config.environment else None
 
-    def settings(self, study: Study) -> dict[str, Any]:
+    def settings(self, study: Study) -> dict[str, Json]:
         return {
             "command": self.config.command,
             "per": self.per,
@@ -166,7 +166,7 @@ class Command(CommandMethod):
             )
         return found + gpu_problem(self.config.gpu_gb)
 
-    def prepare(self, study: Study) -> dict[str, Any]:
+    def prepare(self, study: Study) -> dict[str, Json]:
         if self.environment is None:
             return {}
         self.environment.make()
