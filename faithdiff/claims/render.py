@@ -6,15 +6,16 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from faithdiff.claims.evaluate import Finding, Report
-from faithdiff.claims.measure import Contrast, Measured
+from faithdiff.claims.measure import Contrast, Measured, Role
 from faithdiff.claims.schema import Kind
-from faithdiff.claims.verdict import VERDICTS
+from faithdiff.claims.verdict import VERDICTS, Verdict
 from faithdiff.report.cells import number
 from faithdiff.report.render import markdown_escape
 from faithdiff.report.statistics import ALPHA, CONFIDENCE
+from faithdiff.study.plain import JsonObject
 
 TITLES: dict[Kind, str] = {
     "published": "Published numbers and orders",
@@ -31,6 +32,64 @@ HEAD = (
 )
 
 
+@dataclass(frozen=True)
+class ContrastRecord:
+    """The verdict of one contrast, and the updates of the trainings behind it, by label."""
+
+    contrast: str
+    verdict: Verdict
+    updates: dict[str, int | None]
+
+
+@dataclass(frozen=True)
+class MeasuredRecord:
+    """One metric of one contrast; the fields are the keys of ``claims.json``, in their order.
+
+    None where there is no number: JSON has no NaN.
+    """
+
+    contrast: str
+    metric: str
+    protocol: str
+    label: str
+    role: Role
+    speaks_for: tuple[str, ...]
+    printed: str | None
+    window: tuple[float | None, float | None]
+    matters: float | None
+    budgets: str
+    n: int
+    seeds: tuple[int, ...]
+    value: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    per_seed: tuple[float, ...]
+    reason: str
+    text: str
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class ClaimRecord:
+    """A claim as ``config/claims.yaml`` states it, with all that was found."""
+
+    id: str
+    kind: Kind
+    statement: str
+    source: JsonObject
+    protocol: str
+    data: JsonObject
+    expect: list[JsonObject]
+    verdict: Verdict
+    because: tuple[str, ...]
+    settle: tuple[str, ...]
+    second: Verdict | None
+    contrasts: list[ContrastRecord]
+    measured: list[MeasuredRecord]
+
+
 def to_json(report: Report) -> str:
     """Everything, numbers in full precision."""
     content = {
@@ -41,7 +100,7 @@ def to_json(report: Report) -> str:
         "tests": report.tests,
         "unmeasured": report.unmeasured,
         "verdicts": counts(report),
-        "claims": [_entry(each) for each in report.findings],
+        "claims": [asdict(_claim(each)) for each in report.findings],
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -52,59 +111,55 @@ def counts(report: Report) -> dict[str, int]:
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 
-def _entry(found: Finding) -> dict[str, Any]:
+def _claim(found: Finding) -> ClaimRecord:
     claim = found.claim
-    return {
-        "id": claim.id,
-        "kind": claim.kind,
-        "statement": claim.statement,
-        "source": claim.source.model_dump(),
-        "protocol": claim.protocol,
-        "data": claim.data.model_dump(),
-        "expect": [
+    return ClaimRecord(
+        id=claim.id,
+        kind=claim.kind,
+        statement=claim.statement,
+        source=claim.source.model_dump(),
+        protocol=claim.protocol,
+        data=claim.data.model_dump(),
+        expect=[
             {**each.model_dump(), "precision": each.precision if each.printed else None}
             for each in claim.expect
         ],
-        "verdict": found.verdict,
-        "because": list(found.because),
-        "settle": list(found.settle),
-        "second": found.second,
-        "contrasts": [
-            {
-                "contrast": each.contrast.text,
-                "verdict": each.verdict,
-                "updates": dict(each.contrast.updates),
-            }
+        verdict=found.verdict,
+        because=found.because,
+        settle=found.settle,
+        second=found.second,
+        contrasts=[
+            ContrastRecord(each.contrast.text, each.verdict, dict(each.contrast.updates))
             for each in found.outcomes
         ],
-        "measured": [_numbers(m) for m in found.measured],
-    }
+        measured=[_measured(m) for m in found.measured],
+    )
 
 
-def _numbers(m: Measured) -> dict[str, Any]:
-    return {
-        "contrast": m.contrast.text,
-        "metric": m.column.metric,
-        "protocol": m.column.protocol,
-        "label": m.column.label,
-        "role": m.role,
-        "speaks_for": list(m.speaks_for),
-        "printed": m.printed or None,
-        "window": [_finite(bound) for bound in m.window],
-        "matters": _finite(m.matters),
-        "budgets": updates_text(m.contrast),
-        "n": m.n,
-        "seeds": list(m.seeds),
-        "value": _finite(m.value),
-        "low": _finite(m.low),
-        "high": _finite(m.high),
-        "p": m.found.p if m.found and m.contrast.paired else None,
-        "p_holm": _finite(m.p_holm),
-        "per_seed": list(m.per_seed),
-        "reason": m.reason,
-        "text": ours_text(m),
-        "verdict": m.verdict if m.role != "beside" else None,
-    }
+def _measured(m: Measured) -> MeasuredRecord:
+    return MeasuredRecord(
+        contrast=m.contrast.text,
+        metric=m.column.metric,
+        protocol=m.column.protocol,
+        label=m.column.label,
+        role=m.role,
+        speaks_for=m.speaks_for,
+        printed=m.printed or None,
+        window=(_finite(m.window[0]), _finite(m.window[1])),
+        matters=_finite(m.matters),
+        budgets=updates_text(m.contrast),
+        n=m.n,
+        seeds=m.seeds,
+        value=_finite(m.value),
+        low=_finite(m.low),
+        high=_finite(m.high),
+        p=m.found.p if m.found and m.contrast.paired else None,
+        p_holm=_finite(m.p_holm),
+        per_seed=m.per_seed,
+        reason=m.reason,
+        text=ours_text(m),
+        verdict=m.verdict if m.role != "beside" else None,
+    )
 
 
 def _finite(value: float) -> float | None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from faithdiff.config import Profile, load_profile
 from faithdiff.errors import ConfigError
+from faithdiff.study.plain import JsonObject
 
 # What the paper and its code say of the method; sizes of models and data are `mini` itself.
 COMPARED = ("data.train_level", "prior.prediction_type", "alignment", "training", "restore")
@@ -78,7 +80,7 @@ def _check(file: Path, paper: Path, different: list[str], reasons: Mapping[str, 
         raise ConfigError("\n".join(unexplained + needless))
 
 
-def _settings(profile: Profile) -> dict[str, Any]:
+def _settings(profile: Profile) -> JsonObject:
     """Compared settings by dotted path, in the order of the profile."""
     flat = dict(_flat("", profile.model_dump(mode="json")))
     return {
@@ -88,7 +90,7 @@ def _settings(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _flat(path: str, value: JsonValue) -> Iterator[tuple[str, JsonValue]]:
     if not isinstance(value, dict):
         yield path, value
         return
@@ -100,7 +102,7 @@ def _below(path: str, sections: tuple[str, ...]) -> bool:
     return any(path == section or path.startswith(f"{section}.") for section in sections)
 
 
-def _text(value: Any) -> str:
+def _text(value: JsonValue) -> str:
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -6,24 +6,116 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 
-from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Row, Table, cell_text
+from faithdiff.report.cells import Block, Cell, Column, Row, Table, cell_text
+from faithdiff.study.plain import Json
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """One cell of a table with its statistics; the fields are the keys of its entry, in order.
+
+    None where there is no number: JSON has no NaN.
+
+    Attributes:
+        printed: As the table shows it.
+        n: Images that are usable, of `expected`; pictures are what they were cut from.
+        mark: best, second or tie, where the table marks them.
+        separated: Whether interval and test agree that the difference is not chance.
+        against: The reference of the main table, to which every cell of it is compared.
+    """
+
+    block: str
+    datasets: tuple[str, ...]
+    levels: tuple[str, ...]
+    method: str
+    label: str
+    group: str
+    updates: int | None
+    metric: str
+    protocol: str
+    higher_is_better: bool
+    printed: str
+    status: str
+    reasons: tuple[str, ...]
+    seeds: tuple[int, ...]
+    n: int
+    pictures: int
+    expected: int
+    mean: float | None
+    low: float | None
+    high: float | None
+    mark: str
+    compared_with: str | None
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+    p: float | None
+    p_holm: float | None
+    separated: bool | None
+    seed_sd: float | None
+    against: str | None
+    against_difference: float | None
+    against_low: float | None
+    against_high: float | None
+    against_p_holm: float | None
+    against_separated: bool | None
+
+    @classmethod
+    def of(cls, block: Block, row: Row, column: Column, cell: Cell) -> CellRecord:
+        """The record of a cell, from where it stands and what it holds."""
+        compared, against = cell.comparison, cell.against
+        return cls(
+            block=block.name,
+            datasets=block.datasets,
+            levels=block.levels,
+            method=row.method,
+            label=row.label,
+            group=row.group,
+            updates=row.updates,
+            metric=column.metric,
+            protocol=column.protocol,
+            higher_is_better=column.higher_is_better,
+            printed=cell_text(cell, column),
+            status=cell.status,
+            reasons=cell.reasons,
+            seeds=cell.seeds,
+            n=cell.usable,
+            pictures=cell.pictures,
+            expected=cell.expected,
+            mean=_finite(cell.mean),
+            low=_finite(cell.low),
+            high=_finite(cell.high),
+            mark=cell.mark,
+            compared_with=compared.other if compared else None,
+            difference=_finite(compared.mean) if compared else None,
+            difference_low=_finite(compared.low) if compared else None,
+            difference_high=_finite(compared.high) if compared else None,
+            p=_finite(compared.p) if compared else None,
+            p_holm=_finite(compared.p_holm) if compared else None,
+            separated=compared.separated if compared else None,
+            seed_sd=_finite(cell.seed_sd),
+            against=against.other if against else None,
+            against_difference=_finite(against.mean) if against else None,
+            against_low=_finite(against.low) if against else None,
+            against_high=_finite(against.high) if against else None,
+            against_p_holm=_finite(against.p_holm) if against else None,
+            against_separated=against.separated if against else None,
+        )
 
 
 def to_csv(table: Table) -> str:
     """One line per cell, numbers in full precision."""
     out = io.StringIO()
-    entries = [entry for _, entry in _entries(table)]
-    # A table without columns has no entry, and its file the same head as any other's.
-    empty = _entry(Block("", "", (), ()), Row("", "", ()), HELD_OUT, Cell("not run"))
-    names = [name for name in empty if name not in ("images", "seeds", "reasons")]
+    # Lists of images, seeds and reasons are in the JSON; a line of CSV has one value a column.
+    names = [field.name for field in fields(CellRecord) if field.name not in ("seeds", "reasons")]
     writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    for entry in entries:
-        places = {name: ";".join(entry[name]) for name in ("datasets", "levels")}
-        writer.writerow({**entry, **places})  # None is written as an empty field
+    for _, entry in _entries(table):
+        places = {"datasets": ";".join(entry.datasets), "levels": ";".join(entry.levels)}
+        writer.writerow({**asdict(entry), **places})  # None is written as an empty field
     return out.getvalue()
 
 
@@ -33,8 +125,8 @@ def to_cells(table: Table) -> str:
     The rows behind a cell are those of ``scores.csv`` with the cell's method, metric, protocol,
     seeds, data sets and levels, for the images under ``images[<protocol>/<metric>]``.
     """
-    cells = {key: entry for key, entry in _entries(table) if entry["status"] != "published"}
-    head = {
+    cells = {key: asdict(each) for key, each in _entries(table) if each.status != "published"}
+    head: dict[str, Json] = {
         "table": table.name,
         "profile": table.profile,
         "scores": f"results/{table.profile}/{table.source}",
@@ -44,10 +136,7 @@ def to_cells(table: Table) -> str:
         "groups": _titles(table),
     }
     parts = [f"{_json(name)}: {_json(value)}" for name, value in head.items()]
-    parts += [
-        f"{_json(name)}: {_lines(part)}"
-        for name, part in (("images", table.images), ("cells", cells))
-    ]
+    parts += [f"{_json('images')}: {_lines(table.images)}", f"{_json('cells')}: {_lines(cells)}"]
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
@@ -61,62 +150,21 @@ def _titles(table: Table) -> dict[str, str]:
     }
 
 
-def _lines(entries: dict[str, Any]) -> str:
+def _lines(entries: Mapping[str, Json]) -> str:
     """One line per entry: a changed cell is one changed line."""
     return "{\n" + ",\n".join(f"  {_json(k)}: {_json(v)}" for k, v in entries.items()) + "\n}"
 
 
-def _json(value: Any) -> str:
+def _json(value: Json) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _entries(table: Table) -> Iterator[tuple[str, dict[str, Any]]]:
+def _entries(table: Table) -> Iterator[tuple[str, CellRecord]]:
     for block in table.blocks:
         for row in block.rows:
             for cell, column in zip(row.cells, table.columns, strict=True):
                 key = "|".join((block.name, row.method or row.label, column.metric))
-                yield key, _entry(block, row, column, cell)
-
-
-def _entry(block: Block, row: Row, column: Column, cell: Cell) -> dict[str, Any]:
-    compared, against = cell.comparison, cell.against
-    return {
-        "block": block.name,
-        "datasets": list(block.datasets),
-        "levels": list(block.levels),
-        "method": row.method,
-        "label": row.label,
-        "group": row.group,
-        "updates": row.updates,
-        "metric": column.metric,
-        "protocol": column.protocol,
-        "higher_is_better": column.higher_is_better,
-        "printed": cell_text(cell, column),
-        "status": cell.status,
-        "reasons": list(cell.reasons),
-        "seeds": list(cell.seeds),
-        "n": cell.usable,
-        "pictures": cell.pictures,
-        "expected": cell.expected,
-        "mean": _finite(cell.mean),
-        "low": _finite(cell.low),
-        "high": _finite(cell.high),
-        "mark": cell.mark,
-        "compared_with": compared.other if compared else None,
-        "difference": _finite(compared.mean) if compared else None,
-        "difference_low": _finite(compared.low) if compared else None,
-        "difference_high": _finite(compared.high) if compared else None,
-        "p": _finite(compared.p) if compared else None,
-        "p_holm": _finite(compared.p_holm) if compared else None,
-        "separated": compared.separated if compared else None,
-        "seed_sd": _finite(cell.seed_sd),
-        "against": against.other if against else None,
-        "against_difference": _finite(against.mean) if against else None,
-        "against_low": _finite(against.low) if against else None,
-        "against_high": _finite(against.high) if against else None,
-        "against_p_holm": _finite(against.p_holm) if against else None,
-        "against_separated": against.separated if against else None,
-    }
+                yield key, CellRecord.of(block, row, column, cell)
 
 
 def _finite(value: float) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,6 +24,15 @@ _MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*"]
 GREY = "#808080"
 # For lines that no profile names: a colour and a marker each.
 PALETTE = [*zip([VERMILLION, *_COLOURS], _MARKERS, strict=False)]
+
+
+class NoteStyle(TypedDict):
+    """The line below a figure."""
+
+    fontsize: float
+    color: str
+
+
 RC: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are equal on every machine
     "font.size": 7.5,
@@ -44,7 +53,7 @@ RC: Any = {
     "pdf.compression": 9,
     "svg.hashsalt": "faithdiff",
 }
-NOTE: dict[str, Any] = {"fontsize": 6.5, "color": "#404040"}  # the line below a figure
+NOTE: NoteStyle = {"fontsize": 6.5, "color": "#404040"}
 SMALL = 256  # pixels
 WIDTH = 7.0  # inches: the text width of a two-column paper
 
@@ -88,7 +97,7 @@ def grid(axes: Axes) -> None:
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write ``<stem>.png`` (200 dpi) and ``<stem>.pdf``; equal figures give equal bytes."""
-    undated: dict[str, dict[str, Any]] = {
+    undated: dict[str, dict[str, str | None]] = {
         "png": {"Software": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     }
@@ -99,7 +108,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     return paths
 
 
-def _save(figure: Figure, path: Path, metadata: dict[str, Any]) -> Path:
+def _save(figure: Figure, path: Path, metadata: dict[str, str | None]) -> Path:
     if path.suffix == ".pdf":
         # Small images go in pixel by pixel; resampled ones would be larger and no sharper.
         for image in figure.findobj(AxesImage):

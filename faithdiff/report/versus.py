@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from html import escape
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from faithdiff.errors import UserError
 from faithdiff.report.cells import Block, Cell, Column, Table, cell_text, header, number
@@ -27,6 +26,7 @@ ABSENT = "–"
 ROWS = 44  # lines of a table that fit a page
 SECONDS = "seconds_per_image"
 Line = tuple[str, ...]
+GridBlock = tuple[str, tuple[Line, ...]]  # its title and its rows
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Grid:
     source: str
     caption: str
     heads: Line
-    blocks: tuple[tuple[str, tuple[Line, ...]], ...]
+    blocks: tuple[GridBlock, ...]
 
 
 def versus(table: Table, paper: Path, code: str = "") -> Grid:
@@ -275,9 +275,9 @@ def grid_latex(grid: Grid) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pages(blocks: Sequence[tuple[str, tuple[Line, ...]]]) -> Iterator[list[Any]]:
+def _pages(blocks: Sequence[GridBlock]) -> Iterator[list[GridBlock]]:
     """Blocks together, as long as they have no more than `ROWS` lines."""
-    page: list[Any] = []
+    page: list[GridBlock] = []
     for block in blocks:
         if page and sum(len(rows) + 1 for _, rows in [*page, block]) > ROWS:
             yield page
@@ -286,7 +286,7 @@ def _pages(blocks: Sequence[tuple[str, tuple[Line, ...]]]) -> Iterator[list[Any]
     yield page
 
 
-def _latex_metric(heads: Line, blocks: Sequence[tuple[str, tuple[Line, ...]]], first: int) -> Line:
+def _latex_metric(heads: Line, blocks: Sequence[GridBlock], first: int) -> Line:
     """One metric on half a page: its three columns."""
     name = latex_escape(heads[first].removesuffix(f" {PARTS[0]}"))
     lines = [
