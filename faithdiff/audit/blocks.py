@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import pandas as pd
 
@@ -70,13 +70,13 @@ def blocks(values: pd.DataFrame) -> list[Block]:
         flat = place.droplevel(["dataset", "level"])
         old, new = (flat[side].unstack(["method", "metric", "protocol"]) for side in ("old", "new"))
         there = old.notna().to_numpy()
-        columns: list[Any] = old.columns.to_list()
+        columns = cast("list[Name]", old.columns.to_list())
         patterns: dict[bytes, list[int]] = {}
         for i in range(there.shape[1]):
             patterns.setdefault(there[:, i].tobytes(), []).append(i)
         for chosen in patterns.values():
             kept = there[:, chosen[0]]
-            names: list[Name] = [columns[i] for i in chosen]
+            names = [columns[i] for i in chosen]
             pictures = list(old.index[kept])
             sides = (frame.to_numpy()[kept][:, chosen] for frame in (old, new))
             found.append(Block(str(dataset), str(level), pictures, names, *sides))

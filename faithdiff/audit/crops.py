@@ -13,7 +13,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from PIL import Image
 from scipy import ndimage
 
 from faithdiff.audit.movers import Mover
+from faithdiff.audit.recorded import LockedStage
 from faithdiff.audit.results import Results
 
 Pixels = NDArray[np.uint8]
@@ -83,9 +83,9 @@ def finder(results: Results, root: Path) -> Finder:
     return find
 
 
-def _directory_md5(lock: dict[str, Any], folder: str) -> str:
-    outs = {out["path"]: out for out in lock.get("outs", [])}
-    return str(outs.get(folder, {}).get("md5", ""))
+def _directory_md5(lock: LockedStage, folder: str) -> str:
+    hashes = {out["path"]: out.get("md5", "") for out in lock.get("outs", [])}
+    return hashes.get(folder, "")
 
 
 def _cache(root: Path, md5: str) -> Callable[[str], bytes | None]:

@@ -8,15 +8,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import yaml
+from pydantic import JsonValue
 
-from faithdiff.audit.differences import samples_from_prior
 from faithdiff.audit.explain_costs import COSTS, cost_facts, cost_rows, is_cost
 from faithdiff.audit.match import resolve
-from faithdiff.audit.records import finite
+from faithdiff.audit.recorded import Manifest, RecordedCell, RecordedData, RecordedTable
+from faithdiff.audit.records import json_text
 from faithdiff.audit.results import Results, columns_of, load_results
 from faithdiff.audit.revision import SCORES, find_revision
 from faithdiff.audit.sections import Section
@@ -39,7 +39,7 @@ class Explanation:
     """
 
     table: str
-    cell: dict[str, Any]
+    cell: RecordedCell
     rows: pd.DataFrame
     facts: Facts
     commands: list[str]
@@ -68,14 +68,14 @@ def explain(
         raise UserError(f"table {table!r}: {results.title} has: {there}")
     content = results.tables[table]
     try:
-        cell = _find(list(content["cells"].values()), words, results, root)
+        cell = _find(list(content.cells.values()), words, results, root)
     except UserError as error:
         # A metric that nobody measured has no column; the table says how to get it.
-        raise UserError(f"{error}. {content.get('unmeasured', '')}".rstrip(". ")) from None
+        raise UserError(f"{error}. {content.unmeasured}".rstrip(". ")) from None
     return explain_cell(results, table, cell, root)
 
 
-def explain_cell(results: Results, table: str, cell: dict[str, Any], root: Path) -> Explanation:
+def explain_cell(results: Results, table: str, cell: RecordedCell, root: Path) -> Explanation:
     """Everything behind a cell of ``tables/<table>.cells.json``.
 
     Raises:
@@ -84,97 +84,95 @@ def explain_cell(results: Results, table: str, cell: dict[str, Any], root: Path)
     content, facts = results.tables[table], _origin(results)
     if is_cost(content):
         rows = cost_rows(results, cell)
-        facts += cost_facts(results, cell, rows) + _weight_facts(results.manifest, cell)
+        facts += cost_facts(results, cell, rows) + _weight_facts(results.made, cell)
     else:
         rows = _rows(results, content, cell)
         _check(cell, rows, table, results)
         facts += _protocol_facts(results, cell, rows, root)
-        facts += _weight_facts(results.manifest, cell) + _data_facts(results, cell)
+        facts += _weight_facts(results.made, cell) + _data_facts(results, cell)
     if results.stale:
         facts.append(("note", "manifest.json describes another scores.csv"))
     return Explanation(table, cell, rows, facts, _commands(results, cell, table))
 
 
 def _find(
-    cells: list[dict[str, Any]], words: Sequence[str], results: Results, root: Path
-) -> dict[str, Any]:
+    cells: list[RecordedCell], words: Sequence[str], results: Results, root: Path
+) -> RecordedCell:
     if len(words) < 2:
         raise UserError("name a method and a metric, e.g.: faithdiff explain main FaithDiff PSNR")
-    methods = {cell["method"]: cell["label"] for cell in cells}
+    methods = {cell.method: cell.label for cell in cells}
     columns = columns_of([results], root)
-    metrics = {c["metric"]: columns[c["metric"], c["protocol"]].label for c in cells}
+    metrics = {cell.metric: columns[cell.column].label for cell in cells}
     (method,) = resolve(words[:1], methods, "method")
     (metric,) = resolve(words[1:2], metrics, "metric")
-    own = [cell for cell in cells if (cell["method"], cell["metric"]) == (method, metric)]
+    own = [cell for cell in cells if (cell.method, cell.metric) == (method, metric)]
     wanted = {word.casefold() for word in words[2:]}
     fitting = [cell for cell in own if wanted <= _names(cell)]
-    exact = [cell for cell in fitting if cell["block"].casefold() in wanted]
+    exact = [cell for cell in fitting if cell.block.casefold() in wanted]
     found = exact or fitting
     if len(found) == 1 or (found and not wanted and "all levels" in _names(found[0])):
         return found[0]
-    blocks = "; ".join(cell["block"] for cell in (found or own))
+    blocks = "; ".join(cell.block for cell in (found or own))
     said = " ".join(words[2:]) or "nothing more was said"
     raise UserError(f"{method}, {metric}: {said}: name one of these blocks: {blocks}")
 
 
-def _names(cell: dict[str, Any]) -> set[str]:
+def _names(cell: RecordedCell) -> set[str]:
     """Words that a cell answers to: its sets, levels and block, where they name it alone."""
-    names = [cell["block"], *cell["datasets"], *cell["levels"]]
-    if len(cell["levels"]) > 1:
-        names = [cell["block"], *cell["datasets"]]
+    names = [cell.block, *cell.datasets, *cell.levels]
+    if len(cell.levels) > 1:
+        names = [cell.block, *cell.datasets]
     return {name.casefold() for name in names}
 
 
-def _rows(results: Results, content: dict[str, Any], cell: dict[str, Any]) -> pd.DataFrame:
+def _rows(results: Results, content: RecordedTable, cell: RecordedCell) -> pd.DataFrame:
     scores = results.scores
     own = scores[
-        (scores["method"] == cell["method"])
-        & (scores["metric"] == cell["metric"])
-        & (scores["protocol"] == cell["protocol"])
-        & scores["dataset"].isin(cell["datasets"])
-        & scores["level"].isin(cell["levels"])
+        (scores["method"] == cell.method)
+        & (scores["metric"] == cell.metric)
+        & (scores["protocol"] == cell.protocol)
+        & scores["dataset"].isin(cell.datasets)
+        & scores["level"].isin(cell.levels)
     ]
-    names = content["images"].get(f"{cell['protocol']}/{cell['metric']}", {})
+    names = content.images.get(f"{cell.protocol}/{cell.metric}", {})
     listed = {(*place.split("/", 1), image) for place, images in names.items() for image in images}
     places = list(own[["dataset", "level", "image"]].itertuples(index=False, name=None))
     return own.iloc[[i for i, place in enumerate(places) if place in listed]]
 
 
-def _check(cell: dict[str, Any], rows: pd.DataFrame, table: str, results: Results) -> None:
-    if cell["mean"] is None:
+def _check(cell: RecordedCell, rows: pd.DataFrame, table: str, results: Results) -> None:
+    if cell.mean is None:
         return
     mean = rows.groupby(["dataset", "picture"])["value"].mean().mean()
-    if not math.isclose(mean, cell["mean"], rel_tol=1e-9, abs_tol=1e-12):
+    if not math.isclose(mean, cell.mean, rel_tol=1e-9, abs_tol=1e-12):
         raise UserError(
-            f"{results.title}: table {table} says {cell['mean']!r}, scores.csv {mean!r}: it "
+            f"{results.title}: table {table} says {cell.mean!r}, scores.csv {mean!r}: it "
             "was rendered from other scores; render it again with: faithdiff tables"
         )
 
 
 def _origin(results: Results) -> Facts:
     facts = [("results of", results.title)]
-    if made := results.manifest.get("commit"):
-        dirty = " with uncommitted changes" if results.manifest.get("dirty") else ""
-        facts.append(("code commit", f"{made}{dirty}"))
+    if results.made.commit:
+        dirty = " with uncommitted changes" if results.made.dirty else ""
+        facts.append(("code commit", f"{results.made.commit}{dirty}"))
     return facts
 
 
-def _data_facts(results: Results, cell: dict[str, Any]) -> Facts:
+def _data_facts(results: Results, cell: RecordedCell) -> Facts:
     facts = []
-    for dataset in cell["datasets"]:
-        data = results.manifest.get("data", {}).get(dataset, {})
-        facts.append((f"data {dataset}", f"index.csv sha256 {data.get('index.csv', 'not known')}"))
-        for level in cell["levels"]:
-            log = data.get("degradation.jsonl", {}).get(level, "not known")
+    for dataset in cell.datasets:
+        data = results.made.data.get(dataset, RecordedData())
+        facts.append((f"data {dataset}", f"index.csv sha256 {data.index or 'not known'}"))
+        for level in cell.levels:
+            log = data.degradation.get(level, "not known")
             facts.append((f"degradation {dataset}, {level}", f"degradation.jsonl sha256 {log}"))
     return facts
 
 
-def _protocol_facts(
-    results: Results, cell: dict[str, Any], rows: pd.DataFrame, root: Path
-) -> Facts:
+def _protocol_facts(results: Results, cell: RecordedCell, rows: pd.DataFrame, root: Path) -> Facts:
     digests = ", ".join(sorted(set(rows["protocol_sha256"]))) or "no rows"
-    facts = [("protocol", f"{cell['protocol']}, digest {digests}")]
+    facts = [("protocol", f"{cell.protocol}, digest {digests}")]
     definition = _definition(results, cell)
     if definition is None:
         return facts
@@ -187,20 +185,19 @@ def _protocol_facts(
     return facts
 
 
-def _definition(results: Results, cell: dict[str, Any]) -> Definition | None:
+def _definition(results: Results, cell: RecordedCell) -> Definition | None:
     """The metric's definition at this revision; None where the revision has no protocols."""
-    file = results.manifest.get("config", {}).get("score", {}).get("protocols_file", "")
+    file = results.made.config.score.protocols_file
     content = results.revision.read(file) if file else None
     if content is None:
         return None
-    metrics = _parsed(content)["protocols"].get(cell["protocol"], {}).get("metrics", {})
-    found = metrics.get(cell["metric"])
+    found = _protocols(content).get(cell.protocol, {}).get("metrics", {}).get(cell.metric)
     return Definition.model_validate(found) if found is not None else None
 
 
 @functools.lru_cache(maxsize=4)  # a page explains hundreds of cells by the same file
-def _parsed(content: bytes) -> Any:
-    return yaml.safe_load(content)
+def _protocols(content: bytes) -> dict[str, dict[str, dict[str, dict[str, JsonValue]]]]:
+    return yaml.safe_load(content)["protocols"]
 
 
 def _hashes(root: Path) -> dict[str, str | None]:
@@ -217,44 +214,36 @@ def _listed(file: Path, _content: bytes) -> dict[str, str | None]:
     return {name: each.sha256 for name, each in load_artifacts(file).items()}
 
 
-def _weight_facts(manifest: dict[str, Any], cell: dict[str, Any]) -> Facts:
-    config = manifest.get("config", {})
-    variant = config.get("variants", {}).get(cell["method"])
+def _weight_facts(made: Manifest, cell: RecordedCell) -> Facts:
+    config = made.config
+    variant = config.variants.get(cell.method)
     facts = []
-    if samples_from_prior(config, cell["method"]) and "prior" in manifest:
-        prior = manifest["prior"]
-        facts.append(("prior", f"{prior['folder']}, weights sha256 {prior['weights']}"))
-    for seed in cell["seeds"]:
-        owners = [_checkpoint_of(config, cell["method"])]
-        if variant is not None and variant.get("pretrain"):
-            owners.insert(0, f"stage1-{variant['recipe']}")
+    if config.samples_from_prior(cell.method) and made.prior is not None:
+        facts.append(("prior", f"{made.prior.folder}, weights sha256 {made.prior.weights}"))
+    for seed in cell.seeds:
+        owners = [config.checkpoint_of(cell.method)]
+        if variant is not None and variant.pretrain:
+            owners.insert(0, f"stage1-{variant.recipe}")
         for owner in owners:
-            if run := manifest.get("checkpoints", {}).get(f"{owner}/seed{seed}"):
-                text = f"sha256 {run['weights']}, trained at {str(run.get('commit'))[:9]}"
+            if run := made.checkpoints.get(f"{owner}/seed{seed}"):
+                text = f"sha256 {run.weights}, trained at {str(run.commit)[:9]}"
                 facts.append((f"weights {owner}/seed{seed}", text))
     return facts
 
 
-def _checkpoint_of(config: dict[str, Any], method: str) -> str:
-    """The method whose checkpoint a method restores with."""
-    return config.get("baselines", {}).get(method, {}).get("checkpoint_of") or method
-
-
-def _commands(results: Results, cell: dict[str, Any], table: str) -> list[str]:
+def _commands(results: Results, cell: RecordedCell, table: str) -> list[str]:
     """What makes the cell again: its own steps, or the whole study at the same code."""
     file = f"--config config/{results.profile}.yaml"
-    made = results.manifest.get("commit")
-    config = results.manifest.get("config", {})
-    baseline = config.get("baselines", {}).get(cell["method"], {"trained": True})
-    variant = config.get("variants", {}).get(cell["method"], {})
+    made, config = results.made.commit, results.made.config
+    variant, baseline = config.variants.get(cell.method), config.baselines.get(cell.method)
+    owner = config.checkpoint_of(cell.method)
     steps = []
-    for seed in cell["seeds"]:
-        if variant.get("pretrain"):
-            steps.append(f"faithdiff pretrain --recipe {variant['recipe']} --seed {seed} {file}")
-        if baseline.get("trained") or baseline.get("checkpoint_of"):
-            owner = _checkpoint_of(config, cell["method"])
+    for seed in cell.seeds:
+        if variant is not None and variant.pretrain:
+            steps.append(f"faithdiff pretrain --recipe {variant.recipe} --seed {seed} {file}")
+        if baseline is None or baseline.trained or baseline.checkpoint_of:
             steps.append(f"faithdiff train --method {owner} --seed {seed} {file}")
-        own = f"--method {cell['method']} --seed {seed} {file}"
+        own = f"--method {cell.method} --seed {seed} {file}"
         steps += [f"faithdiff {verb} {own}" for verb in ("restore-sets", "score")]
     target = f"results/{results.profile}/tables/{table}.cells.json"
     whole = [f"snakemake --cores all --config profile={results.profile} -- {target}"]
@@ -269,41 +258,40 @@ def _commands(results: Results, cell: dict[str, Any], table: str) -> list[str]:
 def explanation_sections(found: Explanation) -> list[Section]:
     """The explanation as sections."""
     cell, of_scores = found.cell, "status" in found.rows
-    better = "higher" if cell["higher_is_better"] else "lower"
-    seeds = ", ".join(map(str, cell["seeds"])) or "none"
-    pictures = f" ({cell['pictures']} source pictures)" if cell.get("pictures") else ""
-    images = f"n = {cell['n']} of {cell['expected']} images{pictures}, " if of_scores else ""
+    better = "higher" if cell.higher_is_better else "lower"
+    seeds = ", ".join(map(str, cell.seeds)) or "none"
+    pictures = f" ({cell.pictures} source pictures)" if cell.pictures else ""
+    images = f"n = {cell.n} of {cell.expected} images{pictures}, " if of_scores else ""
     lines = [
-        f"{cell['label']} ({cell['method']}), {cell['metric']}@{cell['protocol']}, "
-        f"{cell['block']}: printed as {cell['printed'] or '(nothing)'}, status {cell['status']}",
+        f"{cell.label} ({cell.method}), {cell.metric}@{cell.protocol}, "
+        f"{cell.block}: printed as {cell.printed or '(nothing)'}, status {cell.status}",
         f"{images}seeds {seeds}; {better} is better",
     ]
-    if cell["mean"] is not None:
-        interval = f", 95% interval [{cell['low']!r}, {cell['high']!r}]" if of_scores else ""
-        lines.append(f"mean {cell['mean']!r}{interval}")
-    lines += cell["reasons"]
-    if cell["compared_with"]:
+    if cell.mean is not None:
+        interval = f", 95% interval [{cell.low!r}, {cell.high!r}]" if of_scores else ""
+        lines.append(f"mean {cell.mean!r}{interval}")
+    lines += cell.reasons
+    if cell.compared_with:
         lines.append(
-            f"difference to {cell['compared_with']}: {cell['difference']!r} "
-            f"[{cell['difference_low']!r}, {cell['difference_high']!r}], p {cell['p']!r}, after "
-            f"Holm {cell['p_holm']!r}: {'separated' if cell['separated'] else 'not separated'}"
+            f"difference to {cell.compared_with}: {cell.difference!r} "
+            f"[{cell.difference_low!r}, {cell.difference_high!r}], p {cell.p!r}, after "
+            f"Holm {cell.p_holm!r}: {'separated' if cell.separated else 'not separated'}"
         )
     names = list(SHOWN if of_scores else found.rows.columns)
-    rows = [_row(line, names) for line in found.rows.to_dict("records")]
+    rows = [
+        tuple(_shown(name, value) for name, value in zip(names, line, strict=True))
+        for line in found.rows[names].itertuples(index=False)
+    ]
     file = SCORES if of_scores else COSTS
     return [
-        Section(f"{found.table}: {cell['label']}, {cell['metric']}, {cell['block']}", lines),
+        Section(f"{found.table}: {cell.label}, {cell.metric}, {cell.block}", lines),
         Section("Made from", head=("what", "value"), rows=[*found.facts]),
         Section("Made again by", found.commands),
         Section(f"Rows of {file} ({len(rows)})", head=tuple(names), rows=rows),
     ]
 
 
-def _row(line: dict[Any, Any], names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(_shown(name, line[name]) for name in names)
-
-
-def _shown(name: str, value: Any) -> str:
+def _shown(name: str, value: str | float) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else repr(value)
     return str(value)[:12] if name == "restored_sha256" else str(value)
@@ -313,9 +301,9 @@ def explanation_json(found: Explanation) -> str:
     """The explanation as JSON, with every row whole."""
     content = {
         "table": found.table,
-        "cell": found.cell,
+        "cell": found.cell.dumped(),
         "made_from": dict(found.facts),
         "commands": found.commands,
         "rows": found.rows.to_dict("records"),
     }
-    return json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(content)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Any
 
 import pandas as pd
 
+from faithdiff.audit.recorded import RecordedCell, RecordedTable
 from faithdiff.audit.results import Results
 from faithdiff.errors import UserError
 from faithdiff.report.costs import SOURCES, cost_values, gpus_of, read_costs
@@ -15,12 +15,12 @@ from faithdiff.report.costs import SOURCES, cost_values, gpus_of, read_costs
 COSTS = "cost.csv"
 
 
-def is_cost(content: dict[str, Any]) -> bool:
+def is_cost(table: RecordedTable) -> bool:
     """Whether a table is made of costs, not of scores."""
-    return str(content.get("scores", "")).endswith(COSTS)
+    return table.scores.endswith(COSTS)
 
 
-def cost_rows(results: Results, cell: dict[str, Any]) -> pd.DataFrame:
+def cost_rows(results: Results, cell: RecordedCell) -> pd.DataFrame:
     """The lines behind a cell, one for each seed: what was measured, and `value` as averaged.
 
     Raises:
@@ -31,36 +31,34 @@ def cost_rows(results: Results, cell: dict[str, Any]) -> pd.DataFrame:
     if content is None:
         raise UserError(f"{name}: is missing; `faithdiff collect` writes it")
     costs = read_costs(io.BytesIO(content), name)
-    own = costs[costs["method"] == cell["method"]]
-    config = results.manifest.get("config", {})
-    processes = config.get("training", {}).get("processes", 1)
-    gpus = gpus_of(config.get("device", "cpu"), processes, config.get("variants", {}))
-    metric = cell["metric"]
+    own = costs[costs["method"] == cell.method]
+    config = results.made.config
+    gpus = gpus_of(config.device, config.training.processes, config.variants)
+    metric = cell.metric
     shown = own[["method", "seed", "parts", *SOURCES.get(metric, [metric])]]
     rows = shown.assign(value=cost_values(own, metric, gpus))
     mean = float(rows["value"].mean())
-    if cell["mean"] is not None and not math.isclose(mean, cell["mean"], rel_tol=1e-9):
+    if cell.mean is not None and not math.isclose(mean, cell.mean, rel_tol=1e-9):
         raise UserError(
-            f"{results.title}: table cost says {cell['mean']!r}, {COSTS} {mean!r}: it was "
+            f"{results.title}: table cost says {cell.mean!r}, {COSTS} {mean!r}: it was "
             "rendered from another file; render it again with: faithdiff tables"
         )
     return rows
 
 
-def cost_facts(results: Results, cell: dict[str, Any], rows: pd.DataFrame) -> list[tuple[str, str]]:
+def cost_facts(results: Results, cell: RecordedCell, rows: pd.DataFrame) -> list[tuple[str, str]]:
     """What was trained, the file, the jobs that were measured, and the machines that ran them."""
-    manifest, method = results.manifest, cell["method"]
-    sha = manifest.get("results", {}).get(COSTS, "not known")
+    made, method = results.made, cell.method
+    sha = made.results.get(COSTS, "not known")
     facts = [(COSTS, f"sha256 {sha}")]
     facts += [("parameters trained", str(parts)) for parts in rows["parts"].dropna().unique()]
-    for seed in cell["seeds"]:
+    for seed in cell.seeds:
         job = f"{method}-seed{seed}"
-        for name, cost in manifest.get("jobs", {}).items():
+        for name, cost in made.jobs.items():
             if name.endswith(f"/{job}"):
                 facts.append((f"job {name}", ", ".join(f"{k} {v}" for k, v in cost.items())))
-        for machine in manifest.get("machines", []):
-            made = f"{method}/seed{seed}"
-            if any(name == made or name.startswith(f"{made}/") for name in machine["made"]):
-                hardware = ", ".join(f"{k}: {v}" for k, v in machine["hardware"].items())
-                facts.append((f"machine of {made}", hardware))
+        owner = f"{method}/seed{seed}"
+        for machine in made.machines:
+            if any(name == owner or name.startswith(f"{owner}/") for name in machine.made):
+                facts.append((f"machine of {owner}", machine.text))
     return facts

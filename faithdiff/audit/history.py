@@ -122,9 +122,7 @@ def _series(sides: dict[str, Results], columns: Columns, selection: Selection) -
 
 def _compared(old: Results, new: Results, columns: Columns, selection: Selection) -> Comparison:
     rows = match_rows(old, new, selection)
-    return compare(
-        rows, describe_cells(rows, data_differences(old.manifest, new.manifest)), columns
-    )
+    return compare(rows, describe_cells(rows, data_differences(old.made, new.made)), columns)
 
 
 def _cells(comparison: Comparison) -> list[Change]:

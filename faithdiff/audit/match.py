@@ -7,12 +7,12 @@ different questions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
+from faithdiff.audit.recorded import Manifest
 from faithdiff.audit.results import Results
 from faithdiff.errors import UserError
 from faithdiff.report.scores import KEY, PICTURE
@@ -131,7 +131,7 @@ def describe_cells(rows: pd.DataFrame, data: dict[tuple[str, str], list[str]]) -
     return pd.DataFrame(found, index=counts.index, columns=["verdict", "note"])
 
 
-def _cell(n: dict[Any, int], data: list[str], reason: str) -> tuple[str, str]:
+def _cell(n: Mapping[Hashable, int], data: list[str], reason: str) -> tuple[str, str]:
     if n["old"] == 0:
         return "added", ""
     if n["new"] == 0:
@@ -162,17 +162,14 @@ def _reasons(rows: pd.DataFrame) -> dict[tuple[str, ...], str]:
     return found
 
 
-def data_differences(old: dict[str, Any], new: dict[str, Any]) -> dict[tuple[str, str], list[str]]:
+def data_differences(old: Manifest, new: Manifest) -> dict[tuple[str, str], list[str]]:
     """What differs in the inputs of each (data set, level), by the two manifests."""
-    before, after = old.get("data", {}), new.get("data", {})
     found: dict[tuple[str, str], list[str]] = {}
-    for dataset in before.keys() & after.keys():
-        sides = before[dataset], after[dataset]
-        logs = [side.get("degradation.jsonl", {}) for side in sides]
-        index = [side.get("index.csv") for side in sides]
-        for level in logs[0].keys() & logs[1].keys():
-            names = [f"data ({dataset}/index.csv)"] if index[0] != index[1] else []
-            if logs[0][level] != logs[1][level]:
+    for dataset in old.data.keys() & new.data.keys():
+        before, after = old.data[dataset], new.data[dataset]
+        for level in before.degradation.keys() & after.degradation.keys():
+            names = [f"data ({dataset}/index.csv)"] if before.index != after.index else []
+            if before.degradation[level] != after.degradation[level]:
                 names.append(f"degradation ({dataset}/lq/{level}/degradation.jsonl)")
             if names:
                 found[dataset, level] = names

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -65,19 +64,18 @@ def most_moved(
     ranked = kept.assign(score=score).sort_values(["score", *KEY], ascending=[False] + [True] * 7)
     image = ["method", "seed", "dataset", "level", "image"]
     chosen = ranked.drop_duplicates(image).head(count)
-    return [_mover(line, columns) for line in chosen.to_dict("records")]
-
-
-def _mover(line: dict[Any, Any], columns: Columns) -> Mover:
-    return Mover(
-        line["method"],
-        int(line["seed"]),
-        line["dataset"],
-        line["level"],
-        line["image"],
-        column_of(columns, line["metric"], line["protocol"]),
-        float(line["value_old"]),
-        float(line["value_new"]),
-        float(line["score"]),
-        (line["restored_sha256_old"], line["restored_sha256_new"]),
-    )
+    return [
+        Mover(
+            line["method"],
+            int(line["seed"]),
+            line["dataset"],
+            line["level"],
+            line["image"],
+            column_of(columns, line["metric"], line["protocol"]),
+            float(line["value_old"]),
+            float(line["value_new"]),
+            float(line["score"]),
+            (line["restored_sha256_old"], line["restored_sha256_new"]),
+        )
+        for line in chosen.to_dict("records")
+    ]

@@ -12,6 +12,7 @@ import numpy as np
 from faithdiff.audit.blocks import ALL, Block
 from faithdiff.audit.compare import column_of, separated
 from faithdiff.audit.match import Selection
+from faithdiff.audit.recorded import RecordedCell
 from faithdiff.audit.resampling import resample
 from faithdiff.audit.results import Columns, Results
 from faithdiff.report.cells import Column
@@ -116,22 +117,20 @@ def moved_marks(old: Results, new: Results, selection: Selection) -> list[MovedM
     """Marks that differ between the tables that both revisions print."""
     found = []
     for table in old.tables.keys() & new.tables.keys():
-        before, after = (side.tables[table].get("cells", {}) for side in (old, new))
+        before, after = (side.tables[table].cells for side in (old, new))
         for key in sorted(before.keys() & after.keys()):
-            cell, marks = after[key], (before[key]["mark"], after[key]["mark"])
-            if marks[0] != marks[1] and _selected(cell, selection):
-                found.append(
-                    MovedMark(table, cell["block"], cell["method"], cell["metric"], *marks)
-                )
+            was, cell = before[key].mark, after[key]
+            if was != cell.mark and _selected(cell, selection):
+                found.append(MovedMark(table, cell.block, cell.method, cell.metric, was, cell.mark))
     return sorted(found, key=lambda mark: (mark.table, mark.block, mark.metric, mark.method))
 
 
-def _selected(cell: dict[str, str], selection: Selection) -> bool:
+def _selected(cell: RecordedCell, selection: Selection) -> bool:
     return all(
-        not names or cell[name] in names
+        not names or name in names
         for name, names in (
-            ("method", selection.methods),
-            ("metric", selection.metrics),
-            ("protocol", selection.protocols),
+            (cell.method, selection.methods),
+            (cell.metric, selection.metrics),
+            (cell.protocol, selection.protocols),
         )
     )

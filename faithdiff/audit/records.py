@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+
+from pydantic import JsonValue
+from pydantic_core import to_jsonable_python
 
 from faithdiff.audit.compare import UNCHANGED, Change
 from faithdiff.audit.history import History
@@ -30,7 +32,7 @@ def to_json(audit: Audit, only_changed: bool = False) -> str:
         "counts": audit.counts(audit.comparison.changes),
         "cells": [_change(change, id(change) in regressed) for change in changes],
         "overtakings": [_overtaking(each) for each in audit.ranks],
-        "marks": [asdict(mark) for mark in audit.marks],
+        "marks": audit.marks,
         "images": [
             asdict(mover) | {"column": _metric(mover.column.metric, mover.column.protocol)}
             for mover in audit.movers
@@ -39,7 +41,7 @@ def to_json(audit: Audit, only_changed: bool = False) -> str:
             "statement": audit.why.statement,
             "entry": audit.why.entry,
             "unknown": audit.why.unknown,
-            "commits": [asdict(commit) for commit in audit.why.commits],
+            "commits": audit.why.commits,
             "differences": [
                 {
                     **asdict(each),
@@ -50,7 +52,7 @@ def to_json(audit: Audit, only_changed: bool = False) -> str:
             ],
         },
     }
-    return json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(content)
 
 
 def history_json(found: History) -> str:
@@ -76,29 +78,26 @@ def history_json(found: History) -> str:
     ]
     content = {
         "profile": found.profile,
-        "commits": [asdict(commit) for commit in found.commits],
+        "commits": found.commits,
         "unreadable": found.unreadable,
         "points": points,
     }
-    return json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(content)
 
 
-def finite(value: Any) -> Any:
-    """The value with null where JSON has no number."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(part) for key, part in value.items()}
-    return [finite(part) for part in value] if isinstance(value, list | tuple) else value
+def json_text(content: Mapping[str, object]) -> str:
+    """Records and plain values as JSON; null where it has no number."""
+    plain = to_jsonable_python(content, inf_nan_mode="null")
+    return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _side(results: Results) -> dict[str, Any]:
+def _side(results: Results) -> dict[str, JsonValue]:
     commit = results.revision.commit
     return {
         "name": results.revision.name,
         "title": results.title,
         "commit": commit.sha if commit else None,
-        "made_at": results.manifest.get("commit"),
+        "made_at": results.made.commit,
     }
 
 
@@ -106,7 +105,7 @@ def _metric(metric: str, protocol: str) -> str:
     return f"{metric}@{protocol}"
 
 
-def _change(change: Change, regressed: bool) -> dict[str, Any]:
+def _change(change: Change, regressed: bool) -> dict[str, JsonValue]:
     return {
         "method": change.method,
         "dataset": change.dataset,
@@ -128,7 +127,7 @@ def _change(change: Change, regressed: bool) -> dict[str, Any]:
     }
 
 
-def _overtaking(each: Overtaking) -> dict[str, Any]:
+def _overtaking(each: Overtaking) -> dict[str, JsonValue]:
     column = each.column
     return asdict(each) | {
         "column": _metric(column.metric, column.protocol),

@@ -143,7 +143,7 @@ def audit(request: Request, root: Path, with_crops: bool = False) -> Audit:
     columns = columns_of([old, new], root)
     selection = select(request, [old, new], columns)
     rows = match_rows(old, new, selection)
-    cells = describe_cells(rows, data_differences(old.manifest, new.manifest))
+    cells = describe_cells(rows, data_differences(old.made, new.made))
     comparison = compare(rows, cells, columns)
     movers = most_moved(rows, cells, columns)
     crops, without = crops_of(movers, old, new, root) if with_crops else ([], [])
@@ -190,24 +190,16 @@ def method_labels(sides: list[Results], names: Iterable[str]) -> dict[str, str]:
     """Labels of methods by name, as the manifests have them."""
     known: dict[str, str] = {}
     for side in sides:
-        config = side.manifest.get("config", {})
-        for section in ("baselines", "variants"):
-            known |= {
-                name: each.get("label", name) for name, each in config.get(section, {}).items()
-            }
+        known |= side.made.config.labels
     return {name: known.get(name, name) for name in names}
 
 
 def printed_protocols(sides: list[Results]) -> tuple[str, ...]:
     """Protocols of the printed tables; all where no table says."""
-    cells = [
-        cell
-        for side in sides
-        for table in side.tables.values()
-        for cell in table.get("cells", {}).values()
-    ]
+    tables = [table for side in sides for table in side.tables.values()]
+    printed = {cell.protocol for table in tables for cell in table.cells.values()}
     there = {name for side in sides for name in side.scores["protocol"].unique()}
-    return tuple(sorted({cell["protocol"] for cell in cells} & there)) or (EVERY_PROTOCOL,)
+    return tuple(sorted(printed & there)) or (EVERY_PROTOCOL,)
 
 
 def changed_only(changes: list[Change]) -> list[Change]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
+from pydantic import ValidationError
 
+from faithdiff.audit.recorded import LockedStage, Manifest, RecordedTable
 from faithdiff.audit.revision import SCORES, Revision
 from faithdiff.errors import UserError
 from faithdiff.report.cells import HELD_OUT, Column, timestep_columns
@@ -21,6 +25,7 @@ from faithdiff.study.checksums import checksum_fits
 
 PLACE = ["metric", "protocol", "dataset", "level"]
 OWNER = ["method", "seed", *PLACE]
+PROTOCOLS = "config/protocols.yaml"  # where a manifest names none
 Columns = dict[tuple[str, str], Column]  # (metric, protocol) -> how it is printed
 
 
@@ -30,7 +35,8 @@ class Results:
 
     Attributes:
         scores: As :func:`faithdiff.report.scores.load_scores` returns them.
-        manifest: What made them; empty where there is no manifest.
+        manifest: The whole of ``manifest.json``, which two revisions are compared by: every key of
+            it, known here or not. Empty where there is none. Whoever asks for a fact reads `made`.
         lock: The profile's stage of ``dvc.lock``; empty where there is none.
         tables: Content of ``tables/*.cells.json`` by table name.
         stale: Whether the manifest describes another ``scores.csv``.
@@ -40,14 +46,19 @@ class Results:
     profile: str
     scores: pd.DataFrame
     manifest: dict[str, Any]
-    lock: dict[str, Any]
-    tables: dict[str, dict[str, Any]]
+    lock: LockedStage
+    tables: dict[str, RecordedTable]
     stale: bool = False
 
     @property
     def title(self) -> str:
         """What the revision is, for a reader."""
         return self.revision.title
+
+    @cached_property
+    def made(self) -> Manifest:
+        """What made the results, by the manifest."""
+        return Manifest.model_validate(self.manifest)
 
 
 def load_results(revision: Revision, profile: str) -> Results:
@@ -61,7 +72,7 @@ def load_results(revision: Revision, profile: str) -> Results:
     if content is None:
         raise UserError(_absent(revision, profile))
     manifest = _manifest(revision, f"{folder}/manifest.json")
-    known = manifest.get("results", {}).get(SCORES)
+    recorded = manifest.get("results", {}).get(SCORES)
     return Results(
         revision,
         profile,
@@ -73,7 +84,7 @@ def load_results(revision: Revision, profile: str) -> Results:
             for name in revision.names(f"{folder}/tables")
             if name.endswith(".cells.json")
         },
-        stale=known is not None and known != _sha256(content),
+        stale=recorded is not None and recorded != hashlib.sha256(content).hexdigest(),
     )
 
 
@@ -87,22 +98,17 @@ def columns_of(results: list[Results], root: Path) -> Columns:
         losses = timestep_columns(side.scores["metric"].unique()).values()
         columns |= {(column.metric, column.protocol): column for column in losses}
         for table in side.tables.values():
-            for cell in table.get("cells", {}).values():
-                key = cell["metric"], cell["protocol"]
-                known = Column(*key, cell["metric"], "", 4, cell["higher_is_better"])
-                columns.setdefault(key, known)
-    for file in {_protocols_file(side, root) for side in results}:
+            for cell in table.cells.values():
+                known = Column(*cell.column, cell.metric, "", 4, cell.higher_is_better)
+                columns.setdefault(cell.column, known)
+    files = {root / (side.made.config.score.protocols_file or PROTOCOLS) for side in results}
+    for file in files:
         for name, protocol in load_protocols(file).items() if file.is_file() else ():
             for metric, d in protocol.metrics.items():
                 columns[metric, name] = Column(
                     metric, name, d.label, d.unit, d.decimals, d.higher_is_better
                 )
     return columns
-
-
-def _protocols_file(results: Results, root: Path) -> Path:
-    score = results.manifest.get("config", {}).get("score", {})
-    return root / score.get("protocols_file", "config/protocols.yaml")
 
 
 def _scores(content: bytes, name: str, profile: str) -> pd.DataFrame:
@@ -154,17 +160,14 @@ def _json(revision: Revision, path: str) -> dict[str, Any]:
     return data
 
 
-_SECTIONS = ("data", "checkpoints", "restorations", "results", "config", "packages")
-_CELL = ("block", "method", "label", "metric", "protocol", "higher_is_better", "datasets", "levels")
-
-
 def _manifest(revision: Revision, path: str) -> dict[str, Any]:
     content = _json(revision, path)
-    nested = [content.get(name, {}) for name in _SECTIONS]
-    entries = [e for section in nested[:3] if isinstance(section, dict) for e in section.values()]
-    if not all(isinstance(part, dict) for part in (*nested, *entries)) or not checksum_fits(
-        content
-    ):
+    try:
+        Manifest.model_validate(content)
+        whole = checksum_fits(content)
+    except ValidationError:
+        whole = False
+    if not whole:
         raise UserError(
             f"{revision.place(path)}: is corrupted, or was edited; write it again with: faithdiff "
             "manifest, or get it back with: git checkout"
@@ -172,41 +175,24 @@ def _manifest(revision: Revision, path: str) -> dict[str, Any]:
     return content
 
 
-def _table(revision: Revision, path: str) -> dict[str, Any]:
-    content = _json(revision, path)
-    cells, images = content.get("cells"), content.get("images")
-    named = isinstance(cells, dict) and isinstance(images, dict)
-    if not named or not all(map(_is_cell, (cells or {}).values())):
+def _table(revision: Revision, path: str) -> RecordedTable:
+    try:
+        return RecordedTable.model_validate(_json(revision, path))
+    except ValidationError:
         raise UserError(
             f"{revision.place(path)}: is no table of cells (corrupted, or edited); write it again "
             "with: faithdiff tables"
-        )
-    return content
+        ) from None
 
 
-def _is_cell(cell: Any) -> bool:
-    if not isinstance(cell, dict) or any(name not in cell for name in _CELL):
-        return False
-    lists = [cell[name] for name in ("datasets", "levels")]
-    return all(isinstance(cell[n], str) for n in _CELL[:5]) and all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists
-    )
-
-
-def _stage(revision: Revision, profile: str) -> dict[str, Any]:
+def _stage(revision: Revision, profile: str) -> LockedStage:
     content = revision.read("dvc.lock")
     if content is None:
         return {}
     try:
         # The C loader is ten times faster, and a lock file has thousands of lines.
         data = yaml.load(content, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        stage: dict[str, Any] = data["stages"].get(f"study@{profile}", {})
+        stage: LockedStage = data["stages"].get(f"study@{profile}", {})
     except (yaml.YAMLError, KeyError, TypeError, AttributeError):
         raise UserError(f"{revision.place('dvc.lock')}: is not a lock file of DVC") from None
     return stage
-
-
-def _sha256(content: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(content).hexdigest()

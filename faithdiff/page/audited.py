@@ -6,11 +6,20 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from faithdiff.audit.report import Audit, Request, audit
 from faithdiff.audit.sections import Section, sections
 from faithdiff.errors import UserError
+
+
+class MovedImage(TypedDict):
+    """An image of the explorer, and the method that restores it otherwise than before."""
+
+    dataset: str
+    level: str
+    image: str
+    method: str
 
 
 @dataclass(frozen=True)
@@ -18,13 +27,13 @@ class Audited:
     """An audit as the page prints it, or why there is none.
 
     Attributes:
-        movers: Images that moved most, for the explorer: data set, level, image, method.
+        movers: Images that moved most, for the explorer.
     """
 
     title: str
     reason: str = ""
     sections: Sequence[Section] = ()
-    movers: list[dict[str, Any]] = field(default_factory=list)
+    movers: list[MovedImage] = field(default_factory=list)
 
     @staticmethod
     def source(png: bytes) -> str:
@@ -46,7 +55,7 @@ def audited(profile: str, root: Path) -> Audited:
     return Audited(title, "", sections(found, only_changed=True), _movers(found))
 
 
-def _movers(found: Audit) -> list[dict[str, Any]]:
+def _movers(found: Audit) -> list[MovedImage]:
     return [
         {"dataset": m.dataset, "level": m.level, "image": m.image, "method": m.method}
         for m in found.movers

@@ -17,7 +17,8 @@ from faithdiff.audit.revision import WORKING_TREE, find_revision
 from faithdiff.config import digest
 from faithdiff.methods.method import Study
 from faithdiff.page.audited import audited
-from faithdiff.page.content import embedded, page_content
+from faithdiff.page.content import page_content
+from faithdiff.page.embedded import embedded
 from faithdiff.page.pictures import Album, explorer, figures
 from faithdiff.study.files import unwritable
 from faithdiff.study.layout import Layout
@@ -44,12 +45,13 @@ def write_page(study: Study, root: Path) -> Path:
         album = Album(partial)
         shown = figures(root / study.layout.results / "figures", album)
         audit = audited(profile.profile, root)
-        data = embedded(results, root) | {
+        data = {
+            **embedded(results, root),
             "explorer": explorer(study, results.scores, root, album),
             "movers": audit.movers,
         }
         text = _environment().get_template("index.html.jinja").render(
-            **page_content(results, root), figures=shown, audit=audit, data=data
+            **vars(page_content(results, root)), figures=shown, audit=audit, data=data
         )  # fmt: skip
         (partial / PAGE).write_text(text, encoding="utf-8")
         for name in STATIC:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import pandas as pd
 from PIL import Image
@@ -35,6 +35,27 @@ Place = tuple[str, str, str]  # data set, level, image
 Box = tuple[int, int, int, int]  # top, left, bottom, right as thousandths of the sides
 
 
+class ShownFigure(TypedDict):
+    """A figure as the template prints it: its file in the page's folder, and its size there."""
+
+    title: str
+    caption: str
+    file: str
+    width: int
+    height: int
+
+
+class Explorer(TypedDict):
+    """Images that can be looked at: ``images[data set|level|image][method]`` is a file.
+
+    `missing` says why others are not there.
+    """
+
+    images: dict[str, dict[str, str]]
+    labels: dict[str, str]
+    missing: list[str]
+
+
 class Album:
     """Pictures below the folder of a page; equal ones are stored once."""
 
@@ -56,26 +77,28 @@ class Album:
         return name
 
 
-def figures(folder: Path, album: Album) -> list[dict[str, Any]]:
+def figures(folder: Path, album: Album) -> list[ShownFigure]:
     """The study's figures, small enough for a page."""
-    found = []
+    found: list[ShownFigure] = []
     for file in sorted(folder.glob("*.png")):
         pixels = read_image(file)
         height = round(pixels.shape[0] * min(1, FIGURE_WIDTH / pixels.shape[1]))
-        size = {"width": min(pixels.shape[1], FIGURE_WIDTH), "height": height}
         title = file.stem.replace("-", " ").capitalize()
         caption = next((CAPTIONS[name] for name in CAPTIONS if file.stem.startswith(name)), "")
         found.append(
-            {"title": title, "caption": caption, "file": album.add(pixels, FIGURE_WIDTH), **size}
+            {
+                "title": title,
+                "caption": caption,
+                "file": album.add(pixels, FIGURE_WIDTH),
+                "width": min(pixels.shape[1], FIGURE_WIDTH),
+                "height": height,
+            }
         )
     return found
 
 
-def explorer(study: Study, scores: pd.DataFrame, root: Path, album: Album) -> dict[str, Any]:
-    """Images that can be looked at: ``images[data set|level|image][method]`` is a file.
-
-    `missing` says why others are not there. The first seed stands for its method.
-    """
+def explorer(study: Study, scores: pd.DataFrame, root: Path, album: Album) -> Explorer:
+    """Images that can be looked at; the first seed stands for its method."""
     images: dict[str, dict[str, str]] = {}
     missing: list[str] = []
     known = _hashes(scores, study.profile.seeds[0])

@@ -1,0 +1,225 @@
+"""What the steps of a study recorded, as the audit reads it at any revision.
+
+``report/manifest.py`` writes the manifest, ``report/records.py`` the tables, DVC its lock file. A
+commit may be older than this code: what it did not record yet has a default here, what is no longer
+recorded is passed over.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+Facts = dict[str, JsonValue]  # named facts that are shown as they are
+
+
+class Recorded(BaseModel):
+    """Read from a file of results; never changed."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+# --- The profile, as a manifest holds it ----------------------------------------------------------
+
+
+class RecordedVariant(Recorded):
+    """One of `variants`."""
+
+    label: str = ""
+    recipe: str = ""
+    pretrain: bool = False
+
+
+class RecordedBaseline(Recorded):
+    """One of `baselines`."""
+
+    label: str = ""
+    trained: bool = False
+    denoises: bool = False
+    checkpoint_of: str | None = None
+
+
+class RecordedScore(Recorded):
+    """The section `score`."""
+
+    metrics: tuple[str, ...] = ()
+    protocols_file: str = ""
+
+
+class RecordedReport(Recorded):
+    """The section `report`."""
+
+    protocol: str | None = None
+
+
+class RecordedTraining(Recorded):
+    """The section `training`."""
+
+    processes: int = 1
+
+
+class RecordedConfig(Recorded):
+    """What the audit asks of a profile. Its differences are found in the whole of it instead."""
+
+    device: str = "cpu"
+    variants: dict[str, RecordedVariant] = {}
+    baselines: dict[str, RecordedBaseline] = {}
+    score: RecordedScore = RecordedScore()
+    report: RecordedReport = RecordedReport()
+    training: RecordedTraining = RecordedTraining()
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """How each method is printed."""
+        methods: dict[str, RecordedBaseline | RecordedVariant] = {**self.baselines, **self.variants}
+        return {name: method.label or name for name, method in methods.items()}
+
+    def samples_from_prior(self, method: str) -> bool:
+        """Whether a method samples from the prior: a variant, or a design on the frozen prior."""
+        baseline = self.baselines.get(method, RecordedBaseline())
+        return method in self.variants or baseline.denoises or bool(baseline.checkpoint_of)
+
+    def checkpoint_of(self, method: str) -> str:
+        """The method whose checkpoint a method restores with."""
+        return self.baselines.get(method, RecordedBaseline()).checkpoint_of or method
+
+
+# --- manifest.json --------------------------------------------------------------------------------
+
+
+class RecordedData(Recorded):
+    """Hashes of a data set: of its index, and of its degradation log at each level."""
+
+    index: str | None = Field(None, alias="index.csv")
+    images: int | None = None
+    degradation: dict[str, str | None] = Field({}, alias="degradation.jsonl")
+
+
+class RecordedCheckpoint(Recorded):
+    """The weights of a training, and the commit that it ran at."""
+
+    weights: str | None = None
+    commit: str | None = None
+
+
+class RecordedPrior(Recorded):
+    """Where the prior lay, and the hash of its weights."""
+
+    folder: str
+    weights: str
+
+
+class RecordedMachine(Recorded):
+    """A machine, and the checkpoints and restorations that it made."""
+
+    hardware: Facts | None = None
+    made: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Its facts in one line."""
+        return ", ".join(f"{name}: {fact}" for name, fact in (self.hardware or {}).items())
+
+
+class Manifest(Recorded):
+    """What made the results of a profile."""
+
+    commit: str | None = None
+    dirty: bool | None = None
+    seeds: Facts = {}
+    machines: tuple[RecordedMachine, ...] = ()
+    total: Facts = {}
+    data: dict[str, RecordedData] = {}
+    prior: RecordedPrior | None = None
+    checkpoints: dict[str, RecordedCheckpoint] = {}
+    restorations: dict[str, Facts] = {}
+    results: dict[str, str] = {}
+    jobs: dict[str, Facts] = {}
+    config: RecordedConfig = RecordedConfig()
+    packages: dict[str, str] = {}
+
+
+# --- tables/<table>.cells.json --------------------------------------------------------------------
+
+
+class RecordedCell(Recorded):
+    """A cell of a printed table: its statistics, and what names the rows behind it."""
+
+    # In the order of the file, in which `dumped` gives them back. What this version does not know
+    # stays with the cell, so that an explanation of an old table is complete.
+    model_config = ConfigDict(extra="allow")
+
+    block: str
+    datasets: tuple[str, ...]
+    levels: tuple[str, ...]
+    method: str
+    label: str
+    group: str = ""
+    updates: int | None = None
+    metric: str
+    protocol: str
+    higher_is_better: bool
+    printed: str = ""
+    status: str = ""
+    reasons: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    n: int = 0
+    pictures: int = 0
+    expected: int = 0
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    mark: str = ""
+    compared_with: str | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    separated: bool | None = None
+    seed_sd: float | None = None
+    against: str | None = None
+    against_difference: float | None = None
+    against_low: float | None = None
+    against_high: float | None = None
+    against_p_holm: float | None = None
+    against_separated: bool | None = None
+
+    @property
+    def column(self) -> tuple[str, str]:
+        """Metric and protocol."""
+        return self.metric, self.protocol
+
+    def dumped(self) -> Facts:
+        """As its file has it."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class RecordedTable(Recorded):
+    """A printed table; the rows behind a cell are of the images under its protocol and metric."""
+
+    scores: str = ""
+    caption: str = ""
+    unmeasured: str = ""
+    notes: tuple[str, ...] = ()
+    groups: dict[str, str] = {}
+    images: dict[str, dict[str, tuple[str, ...]]]
+    cells: dict[str, RecordedCell]
+
+
+# --- dvc.lock -------------------------------------------------------------------------------------
+
+
+class LockedOutput(TypedDict, total=False):
+    """An output of a stage."""
+
+    path: str
+    md5: str
+
+
+class LockedStage(TypedDict, total=False):
+    """A stage of ``dvc.lock``; empty where there is none."""
+
+    params: dict[str, Facts]
+    outs: list[LockedOutput]
