@@ -15,13 +15,14 @@ from pydantic import JsonValue
 
 from faithdiff.audit.explain_costs import COSTS, cost_facts, cost_rows, is_cost
 from faithdiff.audit.match import resolve
-from faithdiff.audit.recorded import Manifest, RecordedCell, RecordedData, RecordedTable
+from faithdiff.audit.recorded import RecordedCell, RecordedTable
 from faithdiff.audit.records import json_text
 from faithdiff.audit.results import Results, columns_of, load_results
 from faithdiff.audit.revision import SCORES, find_revision
 from faithdiff.audit.sections import Section
 from faithdiff.errors import UserError
 from faithdiff.score.protocols import Definition
+from faithdiff.study.records import DataHashes
 
 Facts = list[tuple[str, str]]
 SHOWN = ("image", "seed", "dataset", "level", "value", "status", "restored_sha256")
@@ -84,12 +85,12 @@ def explain_cell(results: Results, table: str, cell: RecordedCell, root: Path) -
     content, facts = results.tables[table], _origin(results)
     if is_cost(content):
         rows = cost_rows(results, cell)
-        facts += cost_facts(results, cell, rows) + _weight_facts(results.made, cell)
+        facts += cost_facts(results, cell, rows) + _weight_facts(results, cell)
     else:
         rows = _rows(results, content, cell)
         _check(cell, rows, table, results)
         facts += _protocol_facts(results, cell, rows, root)
-        facts += _weight_facts(results.made, cell) + _data_facts(results, cell)
+        facts += _weight_facts(results, cell) + _data_facts(results, cell)
     if results.stale:
         facts.append(("note", "manifest.json describes another scores.csv"))
     return Explanation(table, cell, rows, facts, _commands(results, cell, table))
@@ -162,7 +163,7 @@ def _origin(results: Results) -> Facts:
 def _data_facts(results: Results, cell: RecordedCell) -> Facts:
     facts = []
     for dataset in cell.datasets:
-        data = results.made.data.get(dataset, RecordedData())
+        data = results.made.data.get(dataset, DataHashes())
         facts.append((f"data {dataset}", f"index.csv sha256 {data.index or 'not known'}"))
         for level in cell.levels:
             log = data.degradation.get(level, "not known")
@@ -187,7 +188,7 @@ def _protocol_facts(results: Results, cell: RecordedCell, rows: pd.DataFrame, ro
 
 def _definition(results: Results, cell: RecordedCell) -> Definition | None:
     """The metric's definition at this revision; None where the revision has no protocols."""
-    file = results.made.config.score.protocols_file
+    file = results.config.score.protocols_file
     content = results.revision.read(file) if file else None
     if content is None:
         return None
@@ -214,8 +215,8 @@ def _listed(file: Path, _content: bytes) -> dict[str, str | None]:
     return {name: each.sha256 for name, each in load_artifacts(file).items()}
 
 
-def _weight_facts(made: Manifest, cell: RecordedCell) -> Facts:
-    config = made.config
+def _weight_facts(results: Results, cell: RecordedCell) -> Facts:
+    made, config = results.made, results.config
     variant = config.variants.get(cell.method)
     facts = []
     if config.samples_from_prior(cell.method) and made.prior is not None:
@@ -234,7 +235,7 @@ def _weight_facts(made: Manifest, cell: RecordedCell) -> Facts:
 def _commands(results: Results, cell: RecordedCell, table: str) -> list[str]:
     """What makes the cell again: its own steps, or the whole study at the same code."""
     file = f"--config config/{results.profile}.yaml"
-    made, config = results.made.commit, results.made.config
+    made, config = results.made.commit, results.config
     variant, baseline = config.variants.get(cell.method), config.baselines.get(cell.method)
     owner = config.checkpoint_of(cell.method)
     steps = []
@@ -301,7 +302,7 @@ def explanation_json(found: Explanation) -> str:
     """The explanation as JSON, with every row whole."""
     content = {
         "table": found.table,
-        "cell": found.cell.dumped(),
+        "cell": found.cell.plain(),
         "made_from": dict(found.facts),
         "commands": found.commands,
         "rows": found.rows.to_dict("records"),

@@ -11,8 +11,15 @@ from faithdiff.audit.recorded import RecordedCell, RecordedTable
 from faithdiff.audit.results import Results
 from faithdiff.errors import UserError
 from faithdiff.report.costs import SOURCES, cost_values, gpus_of, read_costs
+from faithdiff.study.records import Machine
 
 COSTS = "cost.csv"
+
+
+def hardware_text(machine: Machine) -> str:
+    """Everything that is known of a machine, in one line."""
+    known = machine.hardware.plain() if machine.hardware is not None else {}
+    return ", ".join(f"{name}: {value}" for name, value in known.items())
 
 
 def is_cost(table: RecordedTable) -> bool:
@@ -32,7 +39,7 @@ def cost_rows(results: Results, cell: RecordedCell) -> pd.DataFrame:
         raise UserError(f"{name}: is missing; `faithdiff collect` writes it")
     costs = read_costs(io.BytesIO(content), name)
     own = costs[costs["method"] == cell.method]
-    config = results.made.config
+    config = results.config
     gpus = gpus_of(config.device, config.training.processes, config.variants)
     metric = cell.metric
     shown = own[["method", "seed", "parts", *SOURCES.get(metric, [metric])]]
@@ -56,9 +63,11 @@ def cost_facts(results: Results, cell: RecordedCell, rows: pd.DataFrame) -> list
         job = f"{method}-seed{seed}"
         for name, cost in made.jobs.items():
             if name.endswith(f"/{job}"):
-                facts.append((f"job {name}", ", ".join(f"{k} {v}" for k, v in cost.items())))
+                facts.append(
+                    (f"job {name}", ", ".join(f"{k} {v}" for k, v in cost.plain().items()))
+                )
         owner = f"{method}/seed{seed}"
         for machine in made.machines:
             if any(name == owner or name.startswith(f"{owner}/") for name in machine.made):
-                facts.append((f"machine of {owner}", machine.text))
+                facts.append((f"machine of {owner}", hardware_text(machine)))
     return facts

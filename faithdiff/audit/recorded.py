@@ -1,29 +1,21 @@
-"""What the steps of a study recorded, as the audit reads it at any revision.
+"""What the audit reads of a revision beside scores and manifest: profile, tables, lock file.
 
-``report/manifest.py`` writes the manifest, ``report/records.py`` the tables, DVC its lock file. A
-commit may be older than this code: what it did not record yet has a default here, what is no longer
-recorded is passed over.
+``report/manifest.py`` writes the profile into the manifest, ``report/records.py`` the tables, DVC
+its lock file. A commit may be older than this code: what it did not record has a default here.
 """
 
 from __future__ import annotations
 
 from typing import TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Field
 
-Facts = dict[str, JsonValue]  # named facts that are shown as they are
-
-
-class Recorded(BaseModel):
-    """Read from a file of results; never changed."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
+from faithdiff.study.records import JsonObject, Record
 
 # --- The profile, as a manifest holds it ----------------------------------------------------------
 
 
-class RecordedVariant(Recorded):
+class RecordedVariant(Record):
     """One of `variants`."""
 
     label: str = ""
@@ -31,7 +23,7 @@ class RecordedVariant(Recorded):
     pretrain: bool = False
 
 
-class RecordedBaseline(Recorded):
+class RecordedBaseline(Record):
     """One of `baselines`."""
 
     label: str = ""
@@ -40,31 +32,31 @@ class RecordedBaseline(Recorded):
     checkpoint_of: str | None = None
 
 
-class RecordedScore(Recorded):
+class RecordedScore(Record):
     """The section `score`."""
 
     metrics: tuple[str, ...] = ()
     protocols_file: str = ""
 
 
-class RecordedReport(Recorded):
+class RecordedReport(Record):
     """The section `report`."""
 
     protocol: str | None = None
 
 
-class RecordedTraining(Recorded):
+class RecordedTraining(Record):
     """The section `training`."""
 
     processes: int = 1
 
 
-class RecordedConfig(Recorded):
+class RecordedConfig(Record):
     """What the audit asks of a profile. Its differences are found in the whole of it instead."""
 
     device: str = "cpu"
-    variants: dict[str, RecordedVariant] = {}
-    baselines: dict[str, RecordedBaseline] = {}
+    variants: dict[str, RecordedVariant] = Field(default_factory=dict)
+    baselines: dict[str, RecordedBaseline] = Field(default_factory=dict)
     score: RecordedScore = RecordedScore()
     report: RecordedReport = RecordedReport()
     training: RecordedTraining = RecordedTraining()
@@ -85,68 +77,13 @@ class RecordedConfig(Recorded):
         return self.baselines.get(method, RecordedBaseline()).checkpoint_of or method
 
 
-# --- manifest.json --------------------------------------------------------------------------------
-
-
-class RecordedData(Recorded):
-    """Hashes of a data set: of its index, and of its degradation log at each level."""
-
-    index: str | None = Field(None, alias="index.csv")
-    images: int | None = None
-    degradation: dict[str, str | None] = Field({}, alias="degradation.jsonl")
-
-
-class RecordedCheckpoint(Recorded):
-    """The weights of a training, and the commit that it ran at."""
-
-    weights: str | None = None
-    commit: str | None = None
-
-
-class RecordedPrior(Recorded):
-    """Where the prior lay, and the hash of its weights."""
-
-    folder: str
-    weights: str
-
-
-class RecordedMachine(Recorded):
-    """A machine, and the checkpoints and restorations that it made."""
-
-    hardware: Facts | None = None
-    made: tuple[str, ...] = ()
-
-    @property
-    def text(self) -> str:
-        """Its facts in one line."""
-        return ", ".join(f"{name}: {fact}" for name, fact in (self.hardware or {}).items())
-
-
-class Manifest(Recorded):
-    """What made the results of a profile."""
-
-    commit: str | None = None
-    dirty: bool | None = None
-    seeds: Facts = {}
-    machines: tuple[RecordedMachine, ...] = ()
-    total: Facts = {}
-    data: dict[str, RecordedData] = {}
-    prior: RecordedPrior | None = None
-    checkpoints: dict[str, RecordedCheckpoint] = {}
-    restorations: dict[str, Facts] = {}
-    results: dict[str, str] = {}
-    jobs: dict[str, Facts] = {}
-    config: RecordedConfig = RecordedConfig()
-    packages: dict[str, str] = {}
-
-
 # --- tables/<table>.cells.json --------------------------------------------------------------------
 
 
-class RecordedCell(Recorded):
+class RecordedCell(Record):
     """A cell of a printed table: its statistics, and what names the rows behind it."""
 
-    # In the order of the file, in which `dumped` gives them back. What this version does not know
+    # In the order of the file, in which `plain` gives them back. What this version does not know
     # stays with the cell, so that an explanation of an old table is complete.
     model_config = ConfigDict(extra="allow")
 
@@ -191,19 +128,15 @@ class RecordedCell(Recorded):
         """Metric and protocol."""
         return self.metric, self.protocol
 
-    def dumped(self) -> Facts:
-        """As its file has it."""
-        return self.model_dump(mode="json", exclude_unset=True)
 
-
-class RecordedTable(Recorded):
+class RecordedTable(Record):
     """A printed table; the rows behind a cell are of the images under its protocol and metric."""
 
     scores: str = ""
     caption: str = ""
     unmeasured: str = ""
     notes: tuple[str, ...] = ()
-    groups: dict[str, str] = {}
+    groups: dict[str, str] = Field(default_factory=dict)
     images: dict[str, dict[str, tuple[str, ...]]]
     cells: dict[str, RecordedCell]
 
@@ -221,5 +154,5 @@ class LockedOutput(TypedDict, total=False):
 class LockedStage(TypedDict, total=False):
     """A stage of ``dvc.lock``; empty where there is none."""
 
-    params: dict[str, Facts]
+    params: dict[str, JsonObject]
     outs: list[LockedOutput]

@@ -190,7 +190,7 @@ def method_labels(sides: list[Results], names: Iterable[str]) -> dict[str, str]:
     """Labels of methods by name, as the manifests have them."""
     known: dict[str, str] = {}
     for side in sides:
-        known |= side.made.config.labels
+        known |= side.config.labels
     return {name: known.get(name, name) for name in names}
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 from pydantic import ValidationError
 
-from faithdiff.audit.recorded import LockedStage, Manifest, RecordedTable
+from faithdiff.audit.recorded import LockedStage, RecordedConfig, RecordedTable
 from faithdiff.audit.revision import SCORES, Revision
 from faithdiff.errors import UserError
 from faithdiff.report.cells import HELD_OUT, Column, timestep_columns
@@ -22,6 +22,7 @@ from faithdiff.report.costs import COLUMNS as COST_COLUMNS
 from faithdiff.report.scores import read_scores
 from faithdiff.score.protocols import load_protocols
 from faithdiff.study.checksums import checksum_fits
+from faithdiff.study.records import Manifest
 
 PLACE = ["metric", "protocol", "dataset", "level"]
 OWNER = ["method", "seed", *PLACE]
@@ -36,7 +37,7 @@ class Results:
     Attributes:
         scores: As :func:`faithdiff.report.scores.load_scores` returns them.
         manifest: The whole of ``manifest.json``, which two revisions are compared by: every key of
-            it, known here or not. Empty where there is none. Whoever asks for a fact reads `made`.
+            it, known here or not. Empty where there is none. `made` and `config` have its facts.
         lock: The profile's stage of ``dvc.lock``; empty where there is none.
         tables: Content of ``tables/*.cells.json`` by table name.
         stale: Whether the manifest describes another ``scores.csv``.
@@ -59,6 +60,11 @@ class Results:
     def made(self) -> Manifest:
         """What made the results, by the manifest."""
         return Manifest.model_validate(self.manifest)
+
+    @cached_property
+    def config(self) -> RecordedConfig:
+        """The profile that made them, by the manifest."""
+        return RecordedConfig.model_validate(self.made.config)
 
 
 def load_results(revision: Revision, profile: str) -> Results:
@@ -101,7 +107,7 @@ def columns_of(results: list[Results], root: Path) -> Columns:
             for cell in table.cells.values():
                 known = Column(*cell.column, cell.metric, "", 4, cell.higher_is_better)
                 columns.setdefault(cell.column, known)
-    files = {root / (side.made.config.score.protocols_file or PROTOCOLS) for side in results}
+    files = {root / (side.config.score.protocols_file or PROTOCOLS) for side in results}
     for file in files:
         for name, protocol in load_protocols(file).items() if file.is_file() else ():
             for metric, d in protocol.metrics.items():
@@ -163,7 +169,7 @@ def _json(revision: Revision, path: str) -> dict[str, Any]:
 def _manifest(revision: Revision, path: str) -> dict[str, Any]:
     content = _json(revision, path)
     try:
-        Manifest.model_validate(content)
+        RecordedConfig.model_validate(Manifest.model_validate(content).config)
         whole = checksum_fits(content)
     except ValidationError:
         whole = False

@@ -11,10 +11,12 @@ from typing import TypedDict
 
 from pydantic import JsonValue
 
-from faithdiff.audit.recorded import Manifest, RecordedCell
+from faithdiff.audit.explain_costs import hardware_text
+from faithdiff.audit.recorded import RecordedCell
 from faithdiff.audit.results import Columns, Results, columns_of
 from faithdiff.report.cells import HELD_OUT, Column, header
 from faithdiff.report.measured import counted
+from faithdiff.study.records import Manifest
 
 MARKS = {"best": "best", "second": "second", "tie": "one of two leaders, not separated"}
 ORDER = ("main", "real", "ablation", "cost")
@@ -122,7 +124,7 @@ def _metrics(results: Results, columns: Columns) -> list[Column]:
     """The metrics that were asked for, under the protocol of the tables, in the profile's order."""
     pairs = results.scores[["metric", "protocol"]].drop_duplicates()
     found = [columns[p] for p in pairs.itertuples(index=False, name=None) if p in columns]
-    config = results.made.config
+    config = results.config
     printed = config.report.protocol
     order = [*config.score.metrics, HELD_OUT.metric]
     # The held-out loss at single timesteps is for its figure, not one of the study's metrics.
@@ -227,13 +229,14 @@ NO_MANIFEST = ("manifest.json", "missing: finish the run with snakemake --cores 
 
 def _provenance(made: Manifest) -> list[tuple[str, str]]:
     """Facts of the manifest as names and values."""
-    prior = made.prior.model_dump() if made.prior is not None else {}
+    parts = (made.seeds, made.prior, made.total)
+    seeds, prior, total = ({} if part is None else part.plain() for part in parts)
     return [
         ("code", f"{made.commit}{' (dirty)' if made.dirty else ''}"),
-        ("seeds", json.dumps(made.seeds)),
+        ("seeds", json.dumps(seeds)),
         ("prior", json.dumps(prior)),
-        *(("machine", machine.text) for machine in made.machines),
-        *((f"cost: {name}", str(value)) for name, value in made.total.items()),
+        *(("machine", hardware_text(machine)) for machine in made.machines),
+        *((f"cost: {name}", str(value)) for name, value in total.items()),
         *(
             (f"data {name}", f"{each.images} images, index.csv sha256 {each.index}")
             for name, each in made.data.items()

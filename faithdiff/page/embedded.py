@@ -49,7 +49,7 @@ def embedded(results: Results, root: Path) -> Embedded:
     for name, table in results.tables.items():
         for key, cell in table.cells.items():
             found = explain_cell(results, name, cell, root)
-            kept = {k: _json(v) for k, v in cell.dumped().items() if v not in (None, [])}
+            kept = {k: _json(v) for k, v in cell.plain().items() if v not in (None, [])}
             cells[f"{name}|{key}"] = {
                 **kept,
                 "facts": [facts.setdefault(fact, len(facts)) for fact in found.facts],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import io
 import itertools
@@ -25,9 +26,10 @@ from faithdiff.config import Profile
 from faithdiff.data.images import sha256_file, write_png
 from faithdiff.errors import UserError
 from faithdiff.methods.method import Study
-from faithdiff.page import content
+from faithdiff.page import embedded as embedding
 from faithdiff.page.build import _environment, page_digest, report_folder, write_page
-from faithdiff.page.content import embedded, page_content
+from faithdiff.page.content import page_content
+from faithdiff.page.embedded import embedded
 from faithdiff.page.pictures import EXACT, WHOLE, Album, _box, _cut
 from faithdiff.report.costs import cost_table, load_costs
 from faithdiff.report.render import write_table
@@ -264,10 +266,38 @@ def test_the_costs_are_explained_by_their_own_file(page: Path, tmp_path: Path) -
     assert cells["cost|Cost|faithdiff|seconds"]["by_seed"] == [[0, 12.5]]
     assert "cost|Cost|faithdiff|peak_memory_mb" not in cells  # measured of no method
     assert data["metrics"]["seconds|cost"] == "training s"
-    shown = next(t for t in page_content(results, root)["tables"] if t["name"] == "cost")
-    assert "training s" in shown["columns"] and "GPU-hours" not in shown["columns"]
-    assert shown["unmeasured"].startswith("Not measured: GPU-hours (the profile runs on CPUs); ")
+    shown = next(t for t in page_content(results, root).tables if t.name == "cost")
+    assert "training s" in shown.columns and "GPU-hours" not in shown.columns
+    assert shown.unmeasured.startswith("Not measured: GPU-hours (the profile runs on CPUs); ")
     assert ["parameters trained", "unet 5"] in data["facts"]
+
+
+def test_a_number_quoted_from_the_paper_stands_beside_ours(page: Path, tmp_path: Path) -> None:
+    """It has no rows, no budget and no explanation, and moves no column of those that have."""
+    root = tmp_path / "root"
+    shutil.copytree(page.parents[3], root)
+    file = root / "results/mini/tables/main.csv"
+    with file.open(encoding="utf-8", newline="") as stream:
+        names = list(csv.DictReader(stream).fieldnames or ())
+    quoted = {
+        "block": "Photos, Level I", "datasets": "Photos", "levels": "I", "label": "SUPIR (paper)",
+        "group": "quoted", "metric": "psnr", "protocol": "ycbcr", "higher_is_better": True,
+        "printed": "25.09", "status": "published", "n": 0, "mean": 25.09,
+    }  # fmt: skip
+    with file.open("a", encoding="utf-8", newline="") as stream:
+        csv.DictWriter(stream, names, restval="", lineterminator="\n").writerow(quoted)
+    results = load_results(find_revision(WORKING_TREE, "mini", root), "mini")
+    table = next(t for t in page_content(results, root).tables if t.name == "main")
+    (row,) = (row for row in table.rows if row.label == "SUPIR (paper)")
+    assert row.updates is None and row.block == "Photos, Level I"
+    (cell,) = (cell for cell in row.cells if cell is not None)
+    assert (cell.text, cell.value, cell.key) == ("25.09", 25.09, "")
+    data = {**embedded(results, root), "explorer": {"images": {}, "labels": {}, "missing": []}}
+    audit = {"title": "", "reason": "none", "sections": (), "movers": []}
+    html = _environment().get_template("index.html.jinja")
+    assert "<i>25.09</i>" in html.render(
+        **vars(page_content(results, root)), figures=[], audit=audit, data={**data, "movers": []}
+    )
 
 
 def test_the_values_of_a_large_study_keep_the_page_light(
@@ -275,7 +305,7 @@ def test_the_values_of_a_large_study_keep_the_page_light(
 ) -> None:
     results = load_results(find_revision(WORKING_TREE, "mini", page.parents[3]), "mini")
     whole = embedded(results, page.parents[3])
-    monkeypatch.setattr(content, "MOST", 10_000)
+    monkeypatch.setattr(embedding, "MOST", 10_000)
     light = embedded(results, page.parents[3])
     assert len(json.dumps(light["values"])) < 13_000 < len(json.dumps(whole["values"]))
     left = set(whole["values"]) - set(light["values"])

@@ -20,7 +20,8 @@ from faithdiff.audit.revision import WORKING_TREE, find_revision
 from faithdiff.claims.command import write_claims
 from faithdiff.config import Profile, load_profile
 from faithdiff.page.build import _environment
-from faithdiff.page.content import embedded, page_content
+from faithdiff.page.content import page_content
+from faithdiff.page.embedded import embedded
 from faithdiff.report.figures import ablation_figure
 from faithdiff.report.heldout import heldout_figure
 from faithdiff.report.printed import print_table
@@ -91,7 +92,7 @@ def shown(profile: Profile, scores: pd.DataFrame) -> Results:
             for published in (False, True):
                 print_table(name, profile, Layout("tiny"), form, published)  # type: ignore[arg-type]
     for name, table in results.tables.items():
-        for cell in table["cells"].values():
+        for cell in table.cells.values():
             found = explain_cell(results, name, cell, Path())
             assert explanation_sections(found)
             assert explanation_json(found)
@@ -99,7 +100,7 @@ def shown(profile: Profile, scores: pd.DataFrame) -> Results:
     data = {**embedded(results, Path()), "explorer": explorer, "movers": []}
     page = _environment().get_template("index.html.jinja")
     audit = {"title": "", "reason": "none", "sections": (), "movers": []}
-    assert page.render(**page_content(results, Path()), figures=[], audit=audit, data=data)
+    assert page.render(**vars(page_content(results, Path())), figures=[], audit=audit, data=data)
     return results
 
 
@@ -158,8 +159,8 @@ def test_nothing_was_measured_at_all(tiny: Profile) -> None:
         status="unavailable: needs x; run: faithdiff fetch", value=None
     )
     results = shown(tiny, scores.assign(value=float("nan")))
-    assert results.tables["ablation"]["cells"] == {}
-    assert "faithdiff fetch" in results.tables["ablation"]["unmeasured"]
+    assert results.tables["ablation"].cells == {}
+    assert "faithdiff fetch" in results.tables["ablation"].unmeasured
 
 
 def test_it_says_not_run(tiny: Profile) -> None:
@@ -171,8 +172,8 @@ def test_it_says_not_run(tiny: Profile) -> None:
     label = tiny.baselines["bicubic"].label
     said = run_explain("ablation", [label, "held-out loss"], "tiny", ".", Path(), "terminal")
     assert "printed as not run, status not run" in said
-    cell = results.tables["ablation"]["cells"]["All levels|bicubic|heldout_loss"]
-    assert cell["printed"] == "not run"
+    cell = results.tables["ablation"].cells["All levels|bicubic|heldout_loss"]
+    assert cell.printed == "not run"
     with matplotlib.rc_context(RC):
         drawn = [
             heldout_figure(profile, scores),
