@@ -15,7 +15,7 @@ from torch import Tensor
 
 from faithdiff.errors import CheckpointError, RunError
 from faithdiff.study.files import lfs_pointer, write_text_atomic
-from faithdiff.train.loop import write_log
+from faithdiff.train.log import LogRow, write_log
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -29,7 +29,7 @@ class About(TypedDict, total=False):
 
 
 def save(
-    weights: dict[str, Tensor], about: dict[str, Any], log: list[dict[str, Any]], folder: Path
+    weights: dict[str, Tensor], about: dict[str, Any], log: list[LogRow], folder: Path
 ) -> None:
     """Write ``model.safetensors``, ``config.json`` and ``training.csv``."""
     folder.mkdir(parents=True, exist_ok=True)

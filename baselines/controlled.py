@@ -32,6 +32,8 @@ from faithdiff.study import seeds
 from faithdiff.study.provenance import folder_digest
 from faithdiff.study.records import Cost
 from faithdiff.train.cache import Batch, Cache
+from faithdiff.train.engine import Trained
+from faithdiff.train.log import LogRow
 from faithdiff.train.loop import Job, train
 from faithdiff.train.spent import measure
 
@@ -61,7 +63,7 @@ class Training:
     prior: Prior
     cache: Cache
     before: str  # digest of the prior
-    log: list[dict[str, Any]] = field(default_factory=list)
+    log: list[LogRow] = field(default_factory=list)
 
     @classmethod
     def start(cls, study: Study, name: str, seed: int, settings: Settings, state: Path) -> Training:
@@ -85,7 +87,7 @@ class Training:
         job = Job(
             name=f"{self.name} {phase}",
             model=model,
-            groups=[{"params": list(model.parameters()), "lr": rate}],
+            groups=[Trained.whole(model, rate)],
             loss=loss,
             steps=steps,
             optimiser=config.optimiser,

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ from faithdiff.config import Natural, Positive, Probability, Rate, Section, dige
 from faithdiff.methods.method import Study
 from faithdiff.models.prior import load_prior
 from faithdiff.models.repeatable import compute_repeatably
+from faithdiff.train.engine import Trained
+from faithdiff.train.log import LogRow
 from faithdiff.train.loop import Job, train
 from faithdiff.train.pairs import Pairs, corners, crops, pick
 
@@ -82,7 +84,7 @@ class Training:
         targets = _sharpen(pairs.hq) if config.sharpen else pairs.hq
         return cls(config, study, seed, pairs, targets, vae, state, identity)
 
-    def by_pixels(self, generator: RRDBNet) -> list[dict[str, Any]]:
+    def by_pixels(self, generator: RRDBNet) -> list[LogRow]:
         """Phase 1, RealESRNet: L1 alone. Leaves the averaged weights in `generator`."""
 
         def loss(step: int, _: int) -> Tensor:
@@ -92,9 +94,7 @@ class Training:
         steps, rate = self.config.psnr_steps, self.config.learning_rate
         return self._run("psnr", nn.ModuleDict({"generator": generator}), loss, steps, rate)
 
-    def by_all_losses(
-        self, generator: RRDBNet, discriminator: UNetDiscriminatorSN
-    ) -> list[dict[str, Any]]:
+    def by_all_losses(self, generator: RRDBNet, discriminator: UNetDiscriminatorSN) -> list[LogRow]:
         """Phase 2: L1 + perceptual against the targets; raw images are what is real."""
         weights = self.config
 
@@ -122,13 +122,13 @@ class Training:
         loss: Callable[[int, int], Tensor],
         steps: int,
         rate: float,
-    ) -> list[dict[str, Any]]:
+    ) -> list[LogRow]:
         model.to(self.study.profile.device).train()
         training = self.study.profile.training
         job = Job(
             name=f"realesrgan {phase}",
             model=model,
-            groups=[{"params": list(model.parameters()), "lr": rate}],
+            groups=[Trained.whole(model, rate)],
             loss=loss,
             steps=steps,
             optimiser=training.optimiser,

@@ -20,8 +20,8 @@ from PIL import Image
 from scipy import ndimage
 
 from faithdiff.audit.movers import Mover
-from faithdiff.audit.recorded import LockedStage
 from faithdiff.audit.results import Results
+from faithdiff.study.lockfile import LockedStage
 
 Pixels = NDArray[np.uint8]
 SIDE = 64  # pixels of a crop, at most
@@ -84,7 +84,7 @@ def finder(results: Results, root: Path) -> Finder:
 
 
 def _directory_md5(lock: LockedStage, folder: str) -> str:
-    hashes = {out["path"]: out.get("md5", "") for out in lock.get("outs", [])}
+    hashes = {out["path"]: out["md5"] for out in lock.get("outs", [])}
     return hashes.get(folder, "")
 
 

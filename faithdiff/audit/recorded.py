@@ -1,16 +1,14 @@
-"""What the audit reads of a revision beside scores and manifest: profile, tables, lock file.
+"""What the audit reads of a revision beside scores and manifest: the profile, and the tables.
 
-``report/manifest.py`` writes the profile into the manifest, ``report/records.py`` the tables, DVC
-its lock file. A commit may be older than this code: what it did not record has a default here.
+``report/manifest.py`` writes the profile into the manifest, ``report/records.py`` the tables. A
+commit may be older than this code: what it did not record has a default here.
 """
 
 from __future__ import annotations
 
-from typing import TypedDict
-
 from pydantic import ConfigDict, Field
 
-from faithdiff.study.records import JsonObject, Record
+from faithdiff.study.records import Record
 
 # --- The profile, as a manifest holds it ----------------------------------------------------------
 
@@ -139,20 +137,3 @@ class RecordedTable(Record):
     groups: dict[str, str] = Field(default_factory=dict)
     images: dict[str, dict[str, tuple[str, ...]]]
     cells: dict[str, RecordedCell]
-
-
-# --- dvc.lock -------------------------------------------------------------------------------------
-
-
-class LockedOutput(TypedDict, total=False):
-    """An output of a stage."""
-
-    path: str
-    md5: str
-
-
-class LockedStage(TypedDict, total=False):
-    """A stage of ``dvc.lock``; empty where there is none."""
-
-    params: dict[str, JsonObject]
-    outs: list[LockedOutput]

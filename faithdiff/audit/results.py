@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from pydantic import ValidationError
 
-from faithdiff.audit.recorded import LockedStage, RecordedConfig, RecordedTable
+from faithdiff.audit.recorded import RecordedConfig, RecordedTable
 from faithdiff.audit.revision import SCORES, Revision
 from faithdiff.errors import UserError
 from faithdiff.report.cells import HELD_OUT, Column, timestep_columns
@@ -22,6 +21,7 @@ from faithdiff.report.costs import COLUMNS as COST_COLUMNS
 from faithdiff.report.scores import read_scores
 from faithdiff.score.protocols import load_protocols
 from faithdiff.study.checksums import checksum_fits
+from faithdiff.study.lockfile import LockedStage, locked_stages, stage_name
 from faithdiff.study.records import Manifest
 
 PLACE = ["metric", "protocol", "dataset", "level"]
@@ -196,9 +196,6 @@ def _stage(revision: Revision, profile: str) -> LockedStage:
     if content is None:
         return {}
     try:
-        # The C loader is ten times faster, and a lock file has thousands of lines.
-        data = yaml.load(content, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        stage: LockedStage = data["stages"].get(f"study@{profile}", {})
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{revision.place('dvc.lock')}: is not a lock file of DVC") from None
-    return stage
+        return locked_stages(content).get(stage_name(profile), {})
+    except ValueError as error:
+        raise UserError(f"{revision.place('dvc.lock')}: {error}") from None

@@ -7,8 +7,6 @@ released UNet. The released code attends over the *batch* axis (nn.MultiheadAtte
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
@@ -147,7 +145,7 @@ class Alignment(ModelMixin, ConfigMixin):
             # A bound method: deepcopy (averaged weights) rebinds it to the copy.
             unet.conv_in.register_forward_hook(self._align)
 
-    def _align(self, _: nn.Module, __: Any, output: Tensor) -> Tensor:
+    def _align(self, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
         assert self.features is not None, "call FaithDiff, not its UNet"
         return self(output, self.features)
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from faithdiff import compat
 from faithdiff.errors import CheckpointError
@@ -64,7 +63,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def network_of(state: dict[str, Tensor], where: str) -> Any:
+def network_of(state: dict[str, Tensor], where: str) -> nn.Module:
     """The network that tensors fit, its sizes taken from them."""
     compat.patch()
     from basicsr.archs.rrdbnet_arch import RRDBNet
@@ -86,7 +85,7 @@ def _renamed(key: str) -> str:
     return key
 
 
-def _tiled(network: Any, lq: Tensor) -> Tensor:
+def _tiled(network: nn.Module, lq: Tensor) -> Tensor:
     """Tile by tile with a margin that is cut off again, so that large images fit the memory."""
     height, width = lq.shape[-2:]
     output = lq.new_empty(1, 3, SCALE * height, SCALE * width)

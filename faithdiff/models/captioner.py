@@ -7,12 +7,11 @@ template and settings are repeated here; :func:`faithdiff.data.captions.shorten`
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoProcessor, LlavaForConditionalGeneration, ProcessorMixin
 
 from faithdiff.config import Captioner, digest
 from faithdiff.data.images import read_image, sha256_file
@@ -61,7 +60,7 @@ class Llava:
         prompt = TEMPLATE.format(self._config.question)
         inputs = self._processor(images=image, text=prompt, return_tensors="pt")
         inputs = inputs.to(self._device, self._model.dtype)
-        settings: dict[str, Any] = {"do_sample": False}
+        settings: dict[str, bool | float] = {"do_sample": False}
         if self._config.temperature:
             settings = {
                 "do_sample": True,
@@ -99,7 +98,9 @@ def answer_digest(config: Captioner, master_seed: int, clean: bool) -> str:
     return digest(config.model_dump(mode="json", exclude={"path"}), about, cleaner, master_seed)
 
 
-def _load(config: Captioner, device: torch.device) -> tuple[Any, Any]:
+def _load(
+    config: Captioner, device: torch.device
+) -> tuple[ProcessorMixin, LlavaForConditionalGeneration]:
     if not (config.path / "config.json").is_file():
         raise CheckpointError(f"{config.path}: the captioner is missing; run: {FETCH}")
     refuse_pointers(config.path)

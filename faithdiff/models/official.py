@@ -14,10 +14,10 @@ import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, TypeVar
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin, UNet2DConditionModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -37,6 +37,7 @@ PREFIXES = {
     "information_transformer_layes.": "alignment.transformer.",  # sic
     "spatial_ch_projs.": "alignment.project.",
 }
+Part = TypeVar("Part", bound=ModelMixin)
 BLOCKS = 2  # not deduced: a file without its second block must not pass for a smaller model
 SHOWN = 8  # wrong keys of each kind in a message
 
@@ -150,9 +151,15 @@ def _why_not_read(file: Path, error: Exception) -> str:
     return f"is missing, truncated or corrupted: {error}"
 
 
-def _read_config(file: Path) -> dict[str, Any]:
+class UNetConfig(TypedDict):
+    """``unet/config.json``: what is read of it here; diffusers reads the rest."""
+
+    block_out_channels: list[int]
+
+
+def _read_config(file: Path) -> UNetConfig:
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config: UNetConfig = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: the UNet's config cannot be read: {error}") from None
     if not isinstance(config, dict) or "block_out_channels" not in config:
@@ -160,9 +167,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     return config
 
 
-def _model(
-    found: Mapping[str, Tensor], config: dict[str, Any], file: Path, heads: int
-) -> FaithDiff:
+def _model(found: Mapping[str, Tensor], config: UNetConfig, file: Path, heads: int) -> FaithDiff:
     """The model whose sizes the config and the tensors give; absent parts get usual sizes."""
     width = config["block_out_channels"][0]
     norm, mlp = (
@@ -232,8 +237,8 @@ def _listed(kind: str, lines: list[str]) -> list[str]:
 def _check_expressible(folder: Path) -> None:
     """The official module has one alignment and one kind of LQ features."""
     with torch.device("meta"):
-        encoder = LQEncoder.from_config(_config(LQEncoder, folder / "lq_encoder"))
-        alignment = Alignment.from_config(_config(Alignment, folder / "alignment"))
+        encoder = _untrained(LQEncoder, folder / "lq_encoder")
+        alignment = _untrained(Alignment, folder / "alignment")
     wanted = {
         "features": (encoder.config.features, "penultimate"),
         "patch_size": (encoder.config.patch_size, 1),
@@ -250,8 +255,9 @@ def _check_expressible(folder: Path) -> None:
         )
 
 
-def _config(cls: type[Any], folder: Path) -> Any:
+def _untrained(cls: type[Part], folder: Path) -> Part:
+    """A part as its own config says, with fresh weights."""
     try:
-        return cls.load_config(folder, local_files_only=True)
+        return cls.from_config(cls.load_config(folder, local_files_only=True))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: cannot be read: {error}") from None

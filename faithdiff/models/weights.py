@@ -7,19 +7,21 @@ with what the part's own config asks for, by the headers of its files, before an
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
+from diffusers import ModelMixin
 from safetensors import SafetensorError, safe_open
 
 from faithdiff.errors import CheckpointError
 from faithdiff.study.files import lfs_pointer
 
+Part = TypeVar("Part", bound=ModelMixin)
 Shapes = dict[str, tuple[int, ...]]
 FAILURES = (OSError, ValueError, TypeError, RuntimeError, SafetensorError)
 
 
-def load_part(cls: type[Any], folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+def load_part(cls: type[Part], folder: Path, dtype: torch.dtype = torch.float32) -> Part:
     """Read a diffusers model, converted to `dtype`.
 
     Raises:
@@ -27,6 +29,7 @@ def load_part(cls: type[Any], folder: Path, dtype: torch.dtype = torch.float32) 
             another shape than the config says.
     """
     try:
+        # Without memory, as only its shapes are compared: SDXL's UNet would fill another 10 GB.
         with torch.device("meta"):
             expected = cls.from_config(cls.load_config(folder, local_files_only=True))
         variant = variant_of(folder)

@@ -15,12 +15,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
+from pydantic import JsonValue
 
 from faithdiff.errors import CorruptedError, RunError, UserError
 from faithdiff.study.files import write_text_atomic
+from faithdiff.study.lockfile import LockedStage, locked_stages, stage_name
 from faithdiff.tracking.jobs import restore_jobs, save_jobs
 
 if TYPE_CHECKING:
@@ -28,14 +29,10 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
 
+Stamp = dict[str, JsonValue]  # what was recorded, or why nothing was
 AGAIN = "then run snakemake again; finished jobs are kept"
 NO_CHECKOUT = "this folder is not a Git checkout, and DVC tells versions apart by commit"
 MEND = f"free space, or drop old versions with `dvc gc --workspace`, {AGAIN}"
-
-
-def stage_name(profile: str) -> str:
-    """Name of the stage in ``dvc.yaml`` that lists the outputs of a profile."""
-    return f"study@{profile}"
 
 
 def version_study(profile_name: str, root: Path, stamp: Path) -> None:
@@ -251,21 +248,26 @@ def _explain(error: BaseException, root: Path) -> str:
     return f"dvc: {error}"
 
 
-def _locked(root: Path) -> dict[str, Any]:
+def _locked(root: Path) -> dict[str, LockedStage]:
     lock = root / "dvc.lock"
     if not lock.is_file():
         return {}
-    stages: dict[str, Any] = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
-    return stages
+    try:
+        return locked_stages(lock.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{lock}: {error}; get it back with: git checkout dvc.lock") from None
 
 
-def _recorded(name: str, root: Path) -> dict[str, Any]:
-    outs = {out["path"]: out for out in _locked(root)[name]["outs"]}
-    for path, out in outs.items():
+def _recorded(name: str, root: Path) -> Stamp:
+    shown: dict[str, JsonValue] = {}
+    for out in _locked(root)[name]["outs"]:
         files = f"{out['nfiles']} files, " if "nfiles" in out else ""
-        print(f"{name}: {path}: {files}{out['size'] / 1e6:.1f} MB, md5 {out['md5']}")
-    kept = ("md5", "size", "nfiles")
-    shown = {path: {k: out[k] for k in kept if k in out} for path, out in outs.items()}
+        print(f"{name}: {out['path']}: {files}{out['size'] / 1e6:.1f} MB, md5 {out['md5']}")
+        shown[out["path"]] = {
+            "md5": out["md5"],
+            "size": out["size"],
+            **({"nfiles": out["nfiles"]} if "nfiles" in out else {}),
+        }
     return {"stage": name, "versioned": True, "outs": shown}
 
 
@@ -274,5 +276,5 @@ def _skip(name: str, reason: str, stamp: Path) -> None:
     print(f"{name}: not versioned: {reason}")
 
 
-def _write_stamp(stamp: Path, content: dict[str, Any]) -> None:
+def _write_stamp(stamp: Path, content: Stamp) -> None:
     write_text_atomic(json.dumps(content, indent=1) + "\n", stamp)

@@ -13,13 +13,17 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue, TypeAdapter
 
 from faithdiff.errors import CorruptedError, UserError
 from faithdiff.study.files import write_text_atomic
 
 METADATA = Path(".snakemake", "metadata")  # one JSON file per output, named by its path in base64
+# What Snakemake wrote of a job, carried as it is but for `endtime`: its fields are Snakemake's own.
+JobRecord = dict[str, JsonValue]
 FOLDERS = ("data", "checkpoints", "restored", "results")
+_SAVED = TypeAdapter(dict[str, JobRecord])
 TIMESTAMP = ".snakemake_timestamp"  # stands for the time of a folder that is an output
 
 
@@ -54,8 +58,9 @@ def restore_jobs(profile: str, root: Path) -> int:
     """
     file = root / jobs_file(profile)
     try:
-        records: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        records = _SAVED.validate_json(file.read_bytes())
+        ends = {name: float(str(record["endtime"])) for name, record in records.items()}
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{file}: cannot be read ({error}); get it with: dvc pull") from None
     # Without this folder Snakemake takes the records for those of an old version, and migrates.
     (root / METADATA.parent / "incomplete").mkdir(parents=True, exist_ok=True)
@@ -64,12 +69,12 @@ def restore_jobs(profile: str, root: Path) -> int:
         output = root / _output(Path(name))
         if output.exists():
             write_text_atomic(json.dumps(record), root / METADATA / name)
-            _set_time(output, record["endtime"])
+            _set_time(output, ends[name])
             restored += 1
     return restored
 
 
-def _records(profile: str, root: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+def _records(profile: str, root: Path) -> Iterator[tuple[str, Path, JobRecord]]:
     """File name below :data:`METADATA`, output and record, for the outputs of a profile."""
     folder = root / METADATA
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -77,7 +82,7 @@ def _records(profile: str, root: Path) -> Iterator[tuple[str, Path, dict[str, An
         output = _output(name)
         if output.parts[:2] in {(top, profile) for top in FOLDERS}:
             try:
-                record = json.loads(file.read_text(encoding="utf-8"))
+                record: JobRecord = json.loads(file.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise CorruptedError(
                     f"{file}: Snakemake's record of {output} is corrupted ({error}); delete it, "

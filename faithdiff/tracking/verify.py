@@ -11,9 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import ParamSpec
 
 from faithdiff.config import REAL
 from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, check_shipped, lacking, state
@@ -32,9 +30,11 @@ from faithdiff.study.checksums import (
     sum_file,
 )
 from faithdiff.study.layout import Layout
-from faithdiff.tracking.dvc import check_object, object_folder, stage_name
+from faithdiff.study.lockfile import locked_stages, stage_name
+from faithdiff.tracking.dvc import check_object, object_folder
 
 LOCK = Path("dvc.lock")
+Arguments = ParamSpec("Arguments")
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,16 @@ class Report:
     skipped: list[str] = field(default_factory=list)  # what could not be looked at, and why
 
     def check(
-        self, remove: tuple[Path, ...], look: Callable[..., object], *arguments: object
+        self,
+        remove: tuple[Path, ...],
+        look: Callable[Arguments, object],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
     ) -> bool:
         """Look at a file; keep what is wrong with it. Returns whether it is whole."""
         self.checked += 1
         try:
-            look(*arguments)
+            look(*arguments, **named)
         except (CorruptedError, CheckpointError, UserError) as error:
             self.findings.append(Finding(str(error), remove))
             return False
@@ -246,13 +250,12 @@ def _locked(lock: Path, profile: str) -> list[str]:
         CorruptedError: It is not a lock file of DVC.
     """
     try:
-        content: dict[str, Any] = yaml.safe_load(lock.read_text(encoding="utf-8"))
-        outs = content["stages"].get(stage_name(profile), {}).get("outs", [])
-        return [str(out["md5"]) for out in outs]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        stage = locked_stages(lock.read_bytes()).get(stage_name(profile), {})
+    except ValueError:
         raise CorruptedError(
             f"{lock}: is corrupted; get it back with: git checkout {lock.name}"
         ) from None
+    return [output["md5"] for output in stage.get("outs", [])]
 
 
 def _named(oids: list[str], objects: Path) -> Iterator[str]:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -146,7 +146,7 @@ def sums_file(file: Path) -> Path:
     return file.with_suffix(".sums")
 
 
-def write_sums(tensors: Mapping[str, NDArray[Any]], file: Path) -> None:
+def write_sums(tensors: Mapping[str, NDArray[np.generic]], file: Path) -> None:
     """Write a CRC-32 of each row of each tensor beside an encoded training set.
 
     Of rows, not of the file: a batch is checked by reading no more than the batch.
@@ -170,20 +170,28 @@ def check_cache(file: Path) -> None:
             tensor[torch.tensor([row])]
 
 
-def _crc(row: NDArray[Any]) -> np.uint32:
+def _crc(row: NDArray[np.generic]) -> np.uint32:
     return np.uint32(zlib.crc32(row.tobytes()))
+
+
+class Slice(Protocol):
+    """A tensor of a file that safetensors has opened: only what is asked for is read."""
+
+    def get_shape(self) -> list[int]: ...
+
+    def __getitem__(self, rows: slice) -> NDArray[np.generic]: ...
 
 
 class _Mapped:
     """A tensor of the file, read by row; a row that is not what was written is an error."""
 
-    def __init__(self, part: Any, file: Path, sums: NDArray[np.uint32] | None) -> None:
-        self._part = part  # safetensors' slice
+    def __init__(self, part: Slice, file: Path, sums: NDArray[np.uint32] | None) -> None:
+        self._part = part
         self._file, self._sums = file, sums
         self.shape = tuple(part.get_shape())
 
     def __len__(self) -> int:
-        return int(self.shape[0])
+        return self.shape[0]
 
     def first(self, count: int) -> Tensor:
         return self[torch.arange(min(count, len(self)))]
@@ -191,8 +199,8 @@ class _Mapped:
     def __getitem__(self, rows: Tensor) -> Tensor:
         return torch.cat([torch.from_numpy(self._row(row)) for row in rows.tolist()])
 
-    def _row(self, row: int) -> NDArray[Any]:
-        values: NDArray[Any] = self._part[row : row + 1]
+    def _row(self, row: int) -> NDArray[np.generic]:
+        values = self._part[row : row + 1]
         if self._sums is not None and _crc(values) != self._sums[row]:
             raise corrupted(self._file, f"is corrupted in row {row}")
         return values

@@ -9,10 +9,10 @@ activations are an estimate: the tensors that autograd keeps, at the width of th
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from faithdiff import compat
 
 # isort: split
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ModelMixin, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -36,6 +36,8 @@ from faithdiff.train.processes import total_bytes
 
 compat.patch()
 META = torch.device("meta")
+Part = TypeVar("Part", bound=ModelMixin)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -206,13 +208,13 @@ def _vae_class(folder: Path) -> type[AutoencoderKL]:
     return PatchAutoencoderKL if "patch_size" in config else AutoencoderKL
 
 
-def _from_folder(cls: type[Any], folder: Path) -> Any:
+def _from_folder(cls: type[Part], folder: Path) -> Part:
     return cls.from_config(cls.load_config(folder, local_files_only=True))
 
 
 def _vae(profile: Profile) -> AutoencoderKL:
     shape = profile.prior.vae
-    sizes: dict[str, Any] = {
+    sizes: dict[str, int | tuple[int, ...]] = {
         "latent_channels": shape.latent_channels,
         "block_out_channels": tuple(shape.block_out_channels),
         "layers_per_block": shape.layers_per_block,
@@ -235,14 +237,18 @@ class _Fused(TorchFunctionMode):
     """Attention as a GPU computes it: its table of weights is never kept."""
 
     def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+        self,
+        function: Callable[..., Tensor],
+        types: tuple[type, ...],
+        args: tuple[Tensor, ...] = (),
+        kwargs: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
         if function is F.scaled_dot_product_attention and (kwargs or {}).get("attn_mask") is None:
             return torch.ops.aten._scaled_dot_product_flash_attention(*args[:3])[0]
         return function(*args, **(kwargs or {}))
 
 
-def _forward(module: Any, *inputs: Any, **named: Any) -> Forward:
+def _forward(module: ModelMixin, *inputs: Tensor, **named: Mapping[str, Tensor]) -> Forward:
     """Count a forward pass of a module on the meta device."""
     module.requires_grad_(True).train()
     weights = {id(parameter) for parameter in module.parameters()}
@@ -251,7 +257,7 @@ def _forward(module: Any, *inputs: Any, **named: Any) -> Forward:
     table = (positions, positions)
     blocks: list[tuple[float, float]] = []  # what enters a checkpointed block, what it keeps
 
-    def keeping(work: Callable[[], Any]) -> tuple[Any, float]:
+    def keeping(work: Callable[[], Result]) -> tuple[Result, float]:
         kept: list[Tensor] = []
 
         def pack(tensor: Tensor) -> Tensor:
@@ -263,7 +269,7 @@ def _forward(module: Any, *inputs: Any, **named: Any) -> Forward:
             result = work()
         return result, float(total_bytes({id(tensor): tensor for tensor in kept}.values()))
 
-    def block(part: Any, *args: Any) -> Any:
+    def block(part: Callable[..., Result], *args: Tensor | None) -> Result:
         entering = total_bytes([arg for arg in args if isinstance(arg, Tensor)])
         result, kept = keeping(lambda: part(*args))
         blocks.append((float(entering), kept))

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ SAVED_EVERY = 32  # chunks between records of the progress
 DTYPES: dict[str, type[np.generic]] = {"F32": np.float32, "U8": np.uint8}
 
 Rows = dict[str, Tensor]
+Mapped = np.memmap[tuple[int, ...], np.dtype[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _order(parts: dict[str, Part]) -> list[str]:
 
 def _header(parts: dict[str, Part]) -> bytes:
     """Head of a safetensors file: the length of a JSON text, and the text, padded to 8 bytes."""
-    table: dict[str, Any] = {}
+    table: dict[str, dict[str, str | list[int]]] = {}
     offset = 0
     for name in _order(parts):
         part = parts[name]
@@ -157,7 +157,7 @@ def _allocate(file: Path, parts: dict[str, Part]) -> None:
         )
 
 
-def _map(file: Path, parts: dict[str, Part]) -> dict[str, np.memmap[Any, Any]]:
+def _map(file: Path, parts: dict[str, Part]) -> dict[str, Mapped]:
     """The tensors of the file as arrays to write to."""
     places, offset = {}, len(_header(parts))
     for name in _order(parts):
@@ -167,7 +167,7 @@ def _map(file: Path, parts: dict[str, Part]) -> dict[str, np.memmap[Any, Any]]:
     return places
 
 
-def _flush(places: dict[str, np.memmap[Any, Any]]) -> None:
+def _flush(places: dict[str, Mapped]) -> None:
     for place in places.values():
         place.flush()
 

@@ -5,16 +5,47 @@ The passes may run in bf16 or fp16; weights, gradients and the optimiser's momen
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import StateDict
 
 from faithdiff.config import Optimiser
 from faithdiff.train.processes import Processes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SMALLEST_SCALE = 1.0  # of the fp16 loss: below it, halving it further has stopped to help
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Parameters that share a learning rate: a parameter group of AdamW."""
+
+    parameters: list[nn.Parameter]
+    learning_rate: float
+
+    @classmethod
+    def whole(cls, module: nn.Module, learning_rate: float) -> Trained:
+        """All parameters of a module."""
+        return cls(list(module.parameters()), learning_rate)
+
+
+class AdamWSettings(TypedDict):
+    """Keyword arguments of AdamW."""
+
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    fused: bool
+
+
+class EngineState(TypedDict):
+    """What :class:`Engine` adds to a resumable state."""
+
+    optimiser: StateDict
+    scaler: StateDict
 
 
 class Engine:
@@ -26,33 +57,34 @@ class Engine:
 
     def __init__(
         self,
-        groups: list[dict[str, Any]],
+        groups: list[Trained],
         config: Optimiser,
         precision: str,
         processes: Processes,
         shard: bool,
     ) -> None:
-        self._parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
-        self._rates = [float(group["lr"]) for group in groups]
+        self._parameters: list[nn.Parameter] = [p for group in groups for p in group.parameters]
+        self._rates = [group.learning_rate for group in groups]
         self._config = config
         self._precision = precision
         self._processes = processes
         self.device = self._parameters[0].device
-        settings: dict[str, Any] = {
+        settings: AdamWSettings = {
             "betas": config.betas,
             "eps": config.eps,
             "weight_decay": config.weight_decay,
             # One kernel for all parameters: no second copy of them while it runs.
             "fused": self.device.type == "cuda",
         }
+        plain = [{"params": group.parameters, "lr": group.learning_rate} for group in groups]
         self.optimiser: torch.optim.Optimizer
         if shard and processes.count > 1:
             from torch.distributed.optim import ZeroRedundancyOptimizer
 
             # Every process steps its share of the parameters and sends it to the others.
-            self.optimiser = ZeroRedundancyOptimizer(groups, torch.optim.AdamW, **settings)
+            self.optimiser = ZeroRedundancyOptimizer(plain, torch.optim.AdamW, **settings)
         else:
-            self.optimiser = torch.optim.AdamW(groups, **settings)
+            self.optimiser = torch.optim.AdamW(plain, **settings)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
 
     @property
@@ -91,9 +123,9 @@ class Engine:
         if hasattr(self.optimiser, "consolidate_state_dict"):
             self.optimiser.consolidate_state_dict(to=0)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> EngineState:
         return {"optimiser": self.optimiser.state_dict(), "scaler": self._scaler.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: EngineState) -> None:
         self.optimiser.load_state_dict(state["optimiser"])
         self._scaler.load_state_dict(state["scaler"])

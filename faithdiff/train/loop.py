@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,10 @@ from tqdm import tqdm
 from faithdiff.config import Optimiser
 from faithdiff.errors import Paused, RunError
 from faithdiff.train import pause
-from faithdiff.train.engine import Engine
+from faithdiff.train.engine import Engine, Trained
+from faithdiff.train.log import LogRow
 from faithdiff.train.processes import ALONE, Processes
-from faithdiff.train.state import State, write_log
-
-__all__ = ["Job", "rate", "train", "write_log"]
+from faithdiff.train.state import State
 
 
 @dataclass
@@ -36,7 +35,7 @@ class Job:
     Attributes:
         name: Shown in the progress bar and written as `phase` into ``training.csv``.
         model: Holds every trained module; saved whole in resumable states.
-        groups: Parameter groups for AdamW, ``{"params": [...], "lr": ...}``.
+        groups: What is trained, and at which learning rate.
         loss: Maps the number of the update to the loss whose gradient is taken.
         steps: Number of updates.
         micro_batches: Forward passes per update; `loss` is called as ``loss(step, micro)``.
@@ -53,7 +52,7 @@ class Job:
 
     name: str
     model: nn.Module
-    groups: list[dict[str, Any]]
+    groups: list[Trained]
     loss: Callable[[int, int], Tensor]
     steps: int
     optimiser: Optimiser
@@ -69,7 +68,7 @@ class Job:
     checkpoint_every: int = 50
     validate: Callable[[int, nn.Module | None, Path], None] | None = None
     validation_every: int = 0
-    log: list[dict[str, Any]] = field(default_factory=list)
+    log: list[LogRow] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)  # since the last row of the log
 
 
@@ -206,7 +205,7 @@ class _Clock:
         tqdm.write(line)
 
 
-def _row(job: Job, step: int, learning_rate: float, seconds: float) -> dict[str, Any]:
+def _row(job: Job, step: int, learning_rate: float, seconds: float) -> LogRow:
     return {
         "phase": job.name,
         "step": step,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,9 @@ from faithdiff.models.vae import start_from_patches
 from faithdiff.study import seeds
 from faithdiff.study.provenance import folder_digest
 from faithdiff.train.cache import to_signed
-from faithdiff.train.loop import Job, train, write_log
+from faithdiff.train.engine import Trained
+from faithdiff.train.log import LogRow, write_log
+from faithdiff.train.loop import Job, train
 from faithdiff.train.pairs import corners, crops, pick, read_stack
 
 
@@ -72,7 +73,7 @@ def _set_scale(prior: Prior, images: Tensor) -> None:
     prior.vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
 
 
-def _train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> list[dict[str, Any]]:
+def _train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> list[LogRow]:
     recipe, vae = profile.prior.training.vae, prior.vae
 
     def loss(step: int, _: int) -> Tensor:
@@ -93,7 +94,7 @@ def _train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> l
     job = Job(
         name="prior vae",
         model=vae,
-        groups=[{"params": list(vae.parameters()), "lr": recipe.learning_rate}],
+        groups=[Trained.whole(vae, recipe.learning_rate)],
         loss=loss,
         steps=recipe.steps,
         optimiser=profile.prior.training.optimiser,
@@ -108,7 +109,7 @@ def _train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> l
 
 def _train_unet(
     profile: Profile, prior: Prior, moments: Tensor, captions: list[str], state: Path
-) -> list[dict[str, Any]]:
+) -> list[LogRow]:
     recipe = profile.prior.training.unet
     crop, size = recipe.crop // prior.factor, moments.shape[-1] * prior.factor
     trained = nn.ModuleList([prior.unet, *prior.text_encoders])
@@ -138,7 +139,7 @@ def _train_unet(
     job = Job(
         name="prior unet",
         model=trained,
-        groups=[{"params": list(trained.parameters()), "lr": recipe.learning_rate}],
+        groups=[Trained.whole(trained, recipe.learning_rate)],
         loss=loss,
         steps=recipe.steps,
         optimiser=profile.prior.training.optimiser,

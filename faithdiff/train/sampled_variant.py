@@ -6,7 +6,8 @@ For rows beside the one of the variant itself: another start timestep, guidance 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from faithdiff.config import Sampling, Section, parse
 from faithdiff.errors import ConfigError
@@ -31,7 +32,7 @@ class SampledVariant(Method):
 
     trained = True  # by the row that it takes the checkpoint of
 
-    def __init__(self, settings: dict[str, Any], where: str) -> None:
+    def __init__(self, settings: dict[str, JsonValue], where: str) -> None:
         self._sampling = parse(settings, Settings, where).sampling
         changed = self._sampling.model_dump(exclude_defaults=True)
         for key in ("color_reference", "restoration_guidance"):
@@ -48,7 +49,7 @@ class SampledVariant(Method):
         restorer = load_restorer(profile, study.prior_folder, folder)
         return with_captions(study, folder, self._sampling, restorer)
 
-    def settings(self, study: Study) -> dict[str, Any]:
+    def settings(self, study: Study) -> dict[str, JsonValue]:
         restore = self._sampling.changed(study.profile.restore)
         return {
             "restore": restore.model_dump(mode="json", exclude={"batch_size", "tile_batch"}),

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
 from torch import nn
 
 from faithdiff.study.records import Cost
+from faithdiff.train.log import LogRow
 
 
 def measure(
     parts: Mapping[str, nn.Module],
     networks: Iterable[nn.Module],
-    log: Iterable[Mapping[str, Any]],
+    log: Iterable[LogRow],
     pre: Collection[str] = (),
 ) -> Cost:
     """Count parameters; read updates and seconds from the rows of ``training.csv``.

@@ -7,15 +7,16 @@ import shutil
 import time
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
-import pandas as pd
 import torch
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from faithdiff.errors import RunError
-from faithdiff.train.engine import Engine
+from faithdiff.train.engine import Engine, EngineState
+from faithdiff.train.log import LogRow, write_log
 from faithdiff.train.processes import total_bytes
 
 if TYPE_CHECKING:
@@ -25,6 +26,26 @@ FORMAT = 2  # of the state; an older one starts afresh
 SLOWEST_DISK = 100e6  # bytes/s, until a state has been written and timed
 
 
+class Saved(TypedDict):
+    """What lies in the file; plain, since torch unpickles only what it knows to be harmless.
+
+    Attributes:
+        step: Updates that were done. The position in the data and the state of every random
+            generator follow from it: both are keyed by the number of the update.
+        average: Of the averaged weights; None where the job keeps none.
+        losses: Since the last row of `log`.
+    """
+
+    format: int
+    identity: str
+    step: int
+    model: dict[str, Tensor]
+    engine: EngineState
+    average: dict[str, Tensor] | None
+    log: list[LogRow]
+    losses: list[float]
+
+
 class State:
     """Saves and resumes one job; only the first process writes."""
 
@@ -32,7 +53,7 @@ class State:
         self._job = job
         self._engine = engine
         self._average = average
-        trained = [p for group in job.groups for p in group["params"]]
+        trained = [p for group in job.groups for p in group.parameters]
         kept = total_bytes(job.model.state_dict().values()) * (2 if average is not None else 1)
         #: What saving takes: an upper estimate, then the longest that it took, and half more.
         self.seconds = (kept + 2 * total_bytes(trained)) / SLOWEST_DISK
@@ -53,7 +74,7 @@ class State:
     def _write(self, step: int) -> None:
         job, average = self._job, self._average
         assert job.state is not None
-        state = {
+        state: Saved = {
             "format": FORMAT,
             "identity": job.identity,
             "step": step,
@@ -86,7 +107,7 @@ class State:
         try:
             _check_sums(file)
             # Mapped, so that the processes of one machine read one copy of it.
-            state = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
+            state: Saved = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
         except Exception as error:  # noqa: BLE001 - a corrupted file raises what it likes
             tqdm.write(f"{file}: corrupted, starting afresh ({type(error).__name__}: {error})")
             return 0
@@ -106,11 +127,11 @@ class State:
             except OSError as error:
                 raise RunError(f"{job.state}: its log cannot be written: {error}") from None
 
-    def _load(self, state: dict[str, Any]) -> None:
+    def _load(self, state: Saved) -> None:
         job = self._job
         job.model.load_state_dict(state["model"])
         self._engine.load_state_dict(state["engine"])
-        if self._average is not None:
+        if self._average is not None and state["average"] is not None:
             self._average.load_state_dict(state["average"])
         job.log[:] = state["log"]
         job.losses[:] = state["losses"]
@@ -121,8 +142,3 @@ def _check_sums(file: Path) -> None:
     with zipfile.ZipFile(file) as archive:
         if bad := archive.testzip():
             raise zipfile.BadZipFile(f"wrong checksum of {bad}")
-
-
-def write_log(log: list[dict[str, Any]], file: Path) -> None:
-    """Write ``training.csv``: phase, step, loss (mean since the row before), rate, seconds."""
-    pd.DataFrame(log).to_csv(file, index=False, lineterminator="\n")

@@ -11,10 +11,10 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import JsonValue
 from torch import Tensor, nn
 
 from faithdiff.config import Group, Phase, Profile, Stage1, Training, Variant, digest
@@ -33,7 +33,9 @@ from faithdiff.study.checkpoints import check_checkpoint
 from faithdiff.study.provenance import folder_digest
 from faithdiff.study.records import Cost
 from faithdiff.train.cache import Batch, Cache
-from faithdiff.train.loop import Job, train, write_log
+from faithdiff.train.engine import Trained
+from faithdiff.train.log import LogRow, write_log
+from faithdiff.train.loop import Job, train
 from faithdiff.train.prefetch import Prefetcher
 from faithdiff.train.processes import Processes, join
 from faithdiff.train.spent import measure
@@ -59,7 +61,7 @@ class VariantMethod(Method):
         training = _start(study, self._variant.recipe, seed)
         if self._variant.pretrain:
             _load_stage1(training, self._variant.recipe)
-        log: list[dict[str, Any]] = []
+        log: list[LogRow] = []
         # Each stage and phase goes on in the data where the last one ended: variants of one budget
         # see the same batches in the same order, whatever their stages are.
         seen = study.profile.training.stage1_steps if self._variant.pretrain else 0
@@ -84,7 +86,7 @@ class VariantMethod(Method):
         model = load(folder).to(self._profile.device)
         return Denoiser(model.see, model.predict)
 
-    def settings(self, study: Study) -> dict[str, Any]:
+    def settings(self, study: Study) -> dict[str, JsonValue]:
         return {
             "restore": self._profile.restore.model_dump(
                 mode="json", exclude={"batch_size", "tile_batch"}
@@ -130,7 +132,7 @@ def pretrain(study: Study, recipe: str, seed: int, folder: Path, state: Path) ->
     training = _start(study, recipe, seed)
     updates = training.config.stage1_steps
     job = _job(training, ("alignment",), f"stage 1 {recipe}", updates)
-    job.groups[0]["lr"] = training.config.stage1_learning_rate
+    job.groups = [Trained.whole(training.model.alignment, training.config.stage1_learning_rate)]
     job.state = state / "stage1.pt"
     _run(job, training.model, ("alignment",), training.config.weights)
     if training.processes.first:
@@ -243,10 +245,7 @@ def _job(
     return Job(
         name=name,
         model=model,
-        groups=[
-            {"params": list(model.group(group).parameters()), "lr": factor * rates[group]}
-            for group in groups
-        ],
+        groups=[Trained.whole(model.group(group), factor * rates[group]) for group in groups],
         loss=loss,
         steps=updates,
         optimiser=config.optimiser,
@@ -296,7 +295,7 @@ def _validation(training: _Training, name: str) -> Callable[[int, nn.Module | No
     return validate
 
 
-def denoising_loss(model: FaithDiff, cache: Cache, batch: Any, kind: str) -> Tensor:
+def denoising_loss(model: FaithDiff, cache: Cache, batch: Batch, kind: str) -> Tensor:
     """Mean distance between prediction and target, in float32 (paper: L1 on the noise)."""
     noisy = cache.scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
     features = model.lq_encoder(batch.lq)

@@ -806,7 +806,7 @@ def test_a_report_that_cannot_be_written_is_no_regression(
 def test_explain_shows_rows_statistics_and_what_made_them(world: World) -> None:
     found = explain("main", ["FaithDiff", "PSNR", "II", "Photos"], "tiny", "sharper", world.root)
     assert len(found.rows) == IMAGES
-    assert found.rows["value"].mean() == pytest.approx(found.cell["mean"])
+    assert found.rows["value"].mean() == pytest.approx(found.cell.mean)
     facts = dict(found.facts)
     manifest = json.loads(world.git("show", "sharper:results/tiny/manifest.json"))
     assert facts["code commit"] == manifest["commit"]
@@ -825,7 +825,7 @@ def test_explain_takes_the_words_in_any_order(world: World) -> None:
     ]
     assert cells[0] == cells[1] == cells[2]
     overall = explain("ablation", ["separate optimisation", "psnr"], "tiny", ".", world.root)
-    assert overall.cell["block"] == "All levels"
+    assert overall.cell.block == "All levels"
     assert len(overall.rows) == 4 * IMAGES
 
 
@@ -849,7 +849,7 @@ def test_explain_says_which_cells_there_are(
 def test_explain_of_a_cost_shows_its_lines_jobs_and_machine(other: World) -> None:
     found = explain("cost", ["FaithDiff", "training s"], "tiny", ".", other.root)
     (row,) = found.rows.to_dict("records")
-    assert row["value"] == row["seconds"] == found.cell["mean"] == COST["seconds"]
+    assert row["value"] == row["seconds"] == found.cell.mean == COST["seconds"]
     facts = dict(found.facts)
     manifest = json.loads((other.root / "results/tiny/manifest.json").read_text("utf-8"))
     assert facts["cost.csv"] == f"sha256 {manifest['results']['cost.csv']}"

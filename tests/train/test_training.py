@@ -43,6 +43,7 @@ from faithdiff.study.provenance import folder_digest
 from faithdiff.train import encode, loop, variants
 from faithdiff.train.cache import Batch, Cache, to_signed
 from faithdiff.train.encode import Part
+from faithdiff.train.engine import Trained
 from faithdiff.train.loop import Job, rate, train
 from faithdiff.train.pairs import PairFiles, load_pairs
 from faithdiff.train.prefetch import Prefetcher
@@ -72,7 +73,7 @@ def _toy(state: Path | None = None, **changes: Any) -> Job:
     job = Job(
         name="toy",
         model=model,
-        groups=[{"params": list(model.parameters()), "lr": 0.01}],
+        groups=[Trained.whole(model, 0.01)],
         loss=_toy_loss(model),
         steps=9,
         optimiser=OPTIMISER,
@@ -197,7 +198,7 @@ def test_micro_batches_add_up_to_the_whole_batch() -> None:
             torch.manual_seed(0)
             model = nn.Linear(3, 1)
         parts = inputs.chunk(micro_batches)
-        job = _toy(model=model, groups=[{"params": list(model.parameters()), "lr": 0.01}])
+        job = _toy(model=model, groups=[Trained.whole(model, 0.01)])
         job.micro_batches, job.steps = micro_batches, 4
         job.loss = lambda _, micro: (model(parts[micro]) - 1).square().mean()
         train(job)
@@ -237,7 +238,7 @@ def _wide(precision: Any, **changes: Any) -> Job:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(3, 32), nn.SiLU(), nn.Linear(32, 1))
-    groups = [{"params": list(model.parameters()), "lr": 0.01}]
+    groups = [Trained.whole(model, 0.01)]
     changes = {"model": model, "groups": groups, "loss": _toy_loss(model), **changes}
     return _toy(**changes, precision=precision, log_every=1, steps=30)
 
