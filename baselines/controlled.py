@@ -7,15 +7,13 @@ a row of the tables and another is the design and what it trains.
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.checkpoint import About, read_config, read_weights, save
@@ -23,11 +21,12 @@ from baselines.design import Design
 from faithdiff.config import Rate, Restore, Sampling, Section, digest, parse
 from faithdiff.errors import RunError
 from faithdiff.methods.method import Denoiser, Method, Restorer, Study
-from faithdiff.models.objective import prediction_target
+from faithdiff.models.objective import distance, prediction_target
 from faithdiff.models.prior import Prior, load_prior
 from faithdiff.models.repeatable import compute_repeatably
+from faithdiff.models.weights import DTYPES, module_digest
 from faithdiff.restore.captions import with_captions
-from faithdiff.restore.restorer import DTYPES, DiffusionRestorer
+from faithdiff.restore.restorer import DiffusionRestorer
 from faithdiff.study import seeds
 from faithdiff.study.provenance import folder_digest
 from faithdiff.study.records import Cost
@@ -140,8 +139,7 @@ class Training:
             seen = design.see(batch.lq)
         prediction = design(noisy, batch.timesteps, seen, batch.prompt, batch.time_ids)
         target = prediction_target(scheduler, batch.latents, batch.noise, batch.timesteps)
-        distance = F.l1_loss if self.study.profile.training.loss == "l1" else F.mse_loss
-        return distance(prediction.float(), target.float())
+        return distance(prediction, target, self.study.profile.training.loss)
 
     def check_frozen(self) -> None:
         """Prove that no weight of the prior changed by one bit.
@@ -267,13 +265,3 @@ def controlled_restorer(
     if config.compile:
         design.compile_control()
     return DiffusionRestorer(design.prior, design.denoiser(), config, scale, sampling)
-
-
-def module_digest(*modules: nn.Module) -> str:
-    """Digest of all parameters and buffers."""
-    sha = hashlib.sha256()
-    for module in modules:
-        for name, tensor in module.state_dict().items():
-            sha.update(f"{name} {tuple(tensor.shape)}\n".encode())
-            sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return sha.hexdigest()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from torch import Tensor
 
@@ -14,6 +17,14 @@ def prediction_target(
     if scheduler.config.prediction_type == "epsilon":
         return noise
     return scheduler.get_velocity(latents, noise, timesteps)
+
+
+def distance(prediction: Tensor, target: Tensor, kind: Literal["l1", "mse"]) -> Tensor:
+    """Mean distance between prediction and target; paper: L1 on the noise."""
+    mean = F.l1_loss if kind == "l1" else F.mse_loss
+    # In float32, as the released code has it: the squares of small errors vanish in 16 bits, and so
+    # do the addends of a mean over a million values.
+    return mean(prediction.float(), target.float())
 
 
 def time_ids(original: tuple[int, int], corners: Tensor, target: tuple[int, int]) -> Tensor:

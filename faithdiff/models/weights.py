@@ -6,18 +6,21 @@ with what the part's own config asks for, by the headers of its files, before an
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from diffusers import ModelMixin
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from faithdiff.errors import CheckpointError
 from faithdiff.study.files import lfs_pointer
 
 Part = TypeVar("Part", bound=ModelMixin)
 Shapes = dict[str, tuple[int, ...]]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of `precision`
 FAILURES = (OSError, ValueError, TypeError, RuntimeError, SafetensorError)
 
 
@@ -84,6 +87,16 @@ def refuse_pointers(folder: Path) -> None:
     for file in sorted(folder.rglob("*")):
         if file.suffix in (".safetensors", ".bin", ".json", ".model") and lfs_pointer(file):
             raise CheckpointError(f"{file}: {lfs_pointer(file)}")
+
+
+def module_digest(*modules: nn.Module) -> str:
+    """Digest of all parameters and buffers, to prove that none of them changed by one bit."""
+    sha = hashlib.sha256()
+    for module in modules:
+        for name, tensor in module.state_dict().items():
+            sha.update(f"{name} {tuple(tensor.shape)}\n".encode())
+            sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
 
 
 def _compare(folder: Path, found: Shapes, expected: Shapes) -> None:

@@ -31,8 +31,8 @@ from faithdiff.models.lq_encoder import LQEncoder
 from faithdiff.models.prior import Prior
 from faithdiff.models.text import build_tokenizer
 from faithdiff.models.vae import PatchAutoencoderKL
+from faithdiff.models.weights import DTYPES
 from faithdiff.restore.pipeline import FaithDiffPipeline
-from faithdiff.restore.restorer import DTYPES
 from faithdiff.restore.tiling import tiles
 from faithdiff.study import seeds
 from faithdiff.study.provenance import hardware

@@ -16,9 +16,6 @@ from faithdiff.models.vae import tile_vae
 from faithdiff.restore.sampler import Hooks, Sampler, SamplerSettings, caption_encoder
 from faithdiff.restore.schedule import make_scheduler
 
-# Of weights and activations; latents, noise and the scheduler's sums stay float32 at each.
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 class DiffusionRestorer(Restorer):
     """A denoiser on its prior, ready to restore images of any size.

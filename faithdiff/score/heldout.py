@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 from tqdm import tqdm
 
 from faithdiff.config import Restore, digest
 from faithdiff.data.images import read_image, sha256_file
 from faithdiff.data.recorded import check_hq, check_lq, hq_hashes, lq_hashes, pictures
 from faithdiff.methods.method import Denoiser, Method, Study
-from faithdiff.models.objective import prediction_target, time_ids
+from faithdiff.models.objective import distance, prediction_target, time_ids
 from faithdiff.models.prior import Prior, load_prior
 from faithdiff.models.repeatable import compute_repeatably
 from faithdiff.restore.arrays import to_tensor
@@ -135,10 +133,5 @@ def heldout_losses(
         noisy = prior.scheduler.add_noise(latents, noise, timestep)
         prediction = model.predict(noisy, timestep, condition, prompt, ids)
         target = prediction_target(prior.scheduler, latents, noise, timestep)
-        losses.append(_distance(prediction, target, training.loss))
+        losses.append(float(distance(prediction, target, training.loss)))
     return losses
-
-
-def _distance(prediction: Tensor, target: Tensor, kind: str) -> float:
-    distance = F.l1_loss if kind == "l1" else F.mse_loss
-    return float(distance(prediction, target))

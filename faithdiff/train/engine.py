@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.optim.optimizer import StateDict
 
 from faithdiff.config import Optimiser
+from faithdiff.models.weights import DTYPES
 from faithdiff.train.processes import Processes
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SMALLEST_SCALE = 1.0  # of the fp16 loss: below it, halving it further has stopped to help
 
 

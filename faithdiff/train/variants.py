@@ -7,10 +7,10 @@ thing: what stage 2 trains, which features enter, how they are aligned, or wheth
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +23,11 @@ from faithdiff.methods.method import Denoiser, Method, Restorer, Study
 from faithdiff.models.alignment import Alignment, Standardise
 from faithdiff.models.faithdiff import FaithDiff, build, load
 from faithdiff.models.lq_encoder import LQEncoder
-from faithdiff.models.objective import prediction_target
+from faithdiff.models.objective import distance, prediction_target
 from faithdiff.models.official import import_official
 from faithdiff.models.prior import Prior, load_prior
 from faithdiff.models.repeatable import compute_repeatably
-from faithdiff.models.weights import load_part
+from faithdiff.models.weights import DTYPES, load_part, module_digest
 from faithdiff.study import seeds
 from faithdiff.study.checkpoints import check_checkpoint
 from faithdiff.study.provenance import folder_digest
@@ -97,8 +97,6 @@ class VariantMethod(Method):
 
 def load_restorer(profile: Profile, prior_folder: Path, folder: Path) -> Restorer:
     """Load a checkpoint, to restore as ``profile.restore`` says."""
-    from faithdiff.restore.restorer import DTYPES
-
     dtype = DTYPES[profile.restore.precision]
     model = load(folder, dtype).to(profile.device)
     prior = load_prior(prior_folder, dtype, model.unet).to(profile.device)
@@ -265,7 +263,7 @@ def _job(
             seen,
             factor,
             training.seed,
-            _hash(model),
+            module_digest(model),
         ),
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
@@ -295,14 +293,15 @@ def _validation(training: _Training, name: str) -> Callable[[int, nn.Module | No
     return validate
 
 
-def denoising_loss(model: FaithDiff, cache: Cache, batch: Batch, kind: str) -> Tensor:
-    """Mean distance between prediction and target, in float32 (paper: L1 on the noise)."""
+def denoising_loss(
+    model: FaithDiff, cache: Cache, batch: Batch, kind: Literal["l1", "mse"]
+) -> Tensor:
+    """Mean distance between prediction and target."""
     noisy = cache.scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
     features = model.lq_encoder(batch.lq)
     prediction = model(noisy, batch.timesteps, features, batch.prompt, batch.time_ids)
     target = prediction_target(cache.scheduler, batch.latents, batch.noise, batch.timesteps)
-    distance = F.l1_loss if kind == "l1" else F.mse_loss
-    return distance(prediction.float(), target.float())
+    return distance(prediction, target, kind)
 
 
 def _feature_matching(training: _Training, seen: int) -> Callable[[int, int], Tensor]:
@@ -326,7 +325,7 @@ def _run(job: Job, model: FaithDiff, groups: tuple[Group, ...], weights: str) ->
         model.group(name).requires_grad_(name in groups)
     if job.processes.first:
         _announce(job, model, groups)
-    before = {name: _hash(model.group(name)) for name in frozen}
+    before = {name: module_digest(model.group(name)) for name in frozen}
     model.train()  # `attention: released` mixes the images of a micro-batch in this mode only
     averaged = train(job)
     if weights == "ema":
@@ -334,7 +333,7 @@ def _run(job: Job, model: FaithDiff, groups: tuple[Group, ...], weights: str) ->
         for name in groups:  # only these: averaging turns a frozen -0.0 into 0.0
             model.group(name).load_state_dict(averaged.group(name).state_dict())
     for name in frozen:
-        if _hash(model.group(name)) != before[name]:
+        if module_digest(model.group(name)) != before[name]:
             raise RunError(f"{job.name}: the frozen group {name} changed during training")
 
 
@@ -344,12 +343,3 @@ def _announce(job: Job, model: FaithDiff, groups: tuple[Group, ...]) -> None:
         count = sum(p.numel() for p in model.group(name).parameters())
         role = "trained" if name in groups else "frozen"
         print(f"  {name:<11} {count / 1e6:8.3f} M parameters  {role}")
-
-
-def _hash(module: nn.Module) -> str:
-    """Digest of all parameters and buffers."""
-    sha = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        sha.update(name.encode())
-        sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return sha.hexdigest()
