@@ -32,6 +32,8 @@ class Standardise(nn.Module):
     def fit(self, features: Tensor) -> None:
         """Take the statistics of features ``(B, C, h, w)``."""
         self.mean.copy_(features.mean((0, 2, 3))[:, None, None])
+        # Fitted once, to the untrained encoder, and stored: a running mean would depend on the
+        # order of the batches, and would go on moving a condition that stage 1 has just learned.
         # The log-variance half of the moments hardly varies: do not blow its noise up.
         deviation = features.std((0, 2, 3))[:, None, None]
         self.deviation.copy_(deviation.clamp_min(0.1 * deviation.max()))
@@ -52,11 +54,14 @@ class ConditionEmbedding(nn.Module):
         self.norm_in = (
             Standardise(channels)
             if norm == "standardise"
+            # The released code's 32 groups; the 8 channels of the moments have no more than 8.
             else nn.GroupNorm(min(32, channels), channels, eps=1e-6)
         )
         self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv_out = nn.Conv2d(channels, width, 3, padding=1)
         if zero:
+            # As ControlNet's zero convolutions: the tokens hold x alone at first, and the condition
+            # grows in while the Linear after the blocks learns what to do with it.
             for parameter in self.conv_out.parameters():
                 nn.init.zeros_(parameter)
 
@@ -73,6 +78,9 @@ class Block(nn.Module):
         super().__init__()
         self.attention = attention
         self.ln_1 = nn.LayerNorm(width)
+        # Without `batch_first`, (B, N, D) is read as N sequences of length B: the released code's
+        # attention over the batch. It is kept as an axis of the study, not mended, since the
+        # published weights were trained so.
         self.attn = nn.MultiheadAttention(width, heads, batch_first=attention == "spatial")
         self.ln_2 = nn.LayerNorm(width)
         self.c_fc = nn.Linear(width, mlp_ratio * width)
@@ -81,6 +89,7 @@ class Block(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self._attend(self.ln_1(tokens))
         hidden = self.c_fc(self.ln_2(tokens))
+        # QuickGELU, not nn.GELU: the published weights were trained with CLIP's approximation.
         return tokens + self.c_proj(hidden * torch.sigmoid(1.702 * hidden))
 
     def _attend(self, tokens: Tensor) -> Tensor:
@@ -126,10 +135,14 @@ class Alignment(ModelMixin, ConfigMixin):
         self.transformer = nn.Sequential(
             *(Block(2 * width, heads, mlp_ratio, attention) for _ in range(count))
         )
+        # Zero as well, so that the untrained model predicts exactly what the prior predicts. At the
+        # first update only this layer has a gradient; it opens the way to the others.
         self.project = nn.Linear(2 * width, width)
         nn.init.zeros_(self.project.weight)
         nn.init.zeros_(self.project.bias)
-        self.features: Tensor | None = None  # of the LQ images of the UNet pass under way
+        # Of the LQ images of the UNet pass under way. Handed over by this attribute, since a hook
+        # gets the input and output of `conv_in` and nothing else.
+        self.features: Tensor | None = None
 
     def attach(self, unet: UNet2DConditionModel) -> None:
         """Pass the output of ``unet.conv_in`` through this module; a second call does nothing.
@@ -137,6 +150,7 @@ class Alignment(ModelMixin, ConfigMixin):
         Raises:
             ValueError: Another alignment is attached to this UNet.
         """
+        # Two alignments on one UNet would both add to its features, and no error would tell.
         hooks = unet.conv_in._forward_hooks.values()
         attached = [hook.__self__ for hook in hooks if hasattr(hook, "__self__")]
         if any(isinstance(other, Alignment) and other is not self for other in attached):
@@ -159,6 +173,9 @@ class Alignment(ModelMixin, ConfigMixin):
         Returns:
             ``(B, width, h, w)``; equal to `x` at initialisation.
         """
+        # No timestep, no gate and no scale of the condition: the released module has none. x is
+        # added after the Linear, as in the released code and the project page's figure; added
+        # before it, as some accounts of the paper have it, 2 x 320 channels would meet 320.
         joined = torch.cat([x, self.condition(features)], dim=1)
         tokens = self.transformer(joined.flatten(2).transpose(1, 2))
         return x + self.project(tokens).transpose(1, 2).unflatten(2, x.shape[2:])

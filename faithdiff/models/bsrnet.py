@@ -36,6 +36,8 @@ def load_bsrnet(file: Path, device: str) -> Callable[[Pixels], Pixels]:
     Raises:
         CheckpointError: The file is missing, corrupted, or of another network.
     """
+    # In float32 whatever the study's precision is: it is small, and only the captioner looks at
+    # what it makes. The restoration itself starts from the LQ image as it came.
     network = network_of(read_state(file), str(file)).to(device)
 
     @torch.inference_mode()

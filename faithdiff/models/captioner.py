@@ -71,6 +71,8 @@ class Llava:
         # generate() samples from the global state: it is forked, and seeded for this image.
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
+            # By the bytes of the image, not by its name or place: an image that two data sets share
+            # has one caption, and 26 GB of model need not look at it twice.
             torch.manual_seed(seeds.seed(self._seed, "caption", sha256_file(file)))
             tokens = self._model.generate(
                 **inputs, **settings, num_beams=1, max_new_tokens=self._config.max_tokens
@@ -78,6 +80,7 @@ class Llava:
         answer = self._processor.decode(
             tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
         )
+        # On one line, as it goes into a CSV field that people read and edit.
         return " ".join(str(answer).split())
 
 

@@ -32,6 +32,8 @@ class FaithDiff(nn.Module):
         self.unet = unet
         self.lq_encoder = lq_encoder
         self.alignment = alignment
+        # A hook and not a subclass of the UNet: diffusers stays free to change its forward pass,
+        # and any UNet2DConditionModel that it loads will do.
         alignment.attach(unet)
 
     def group(self, name: Group) -> nn.Module:
@@ -69,6 +71,8 @@ class FaithDiff(nn.Module):
         Returns:
             ``(B, C, h, w)``, what the prior's ``prediction_type`` says.
         """
+        # Cleared again even after an error: features of an image left behind would silently be
+        # those of the next one, wherever somebody calls the UNet itself.
         self.alignment.features = features
         try:
             prediction: Tensor = self.unet(
@@ -90,6 +94,8 @@ class FaithDiff(nn.Module):
 
 def build(prior: Prior, recipe: Stage1, config: AlignmentConfig) -> FaithDiff:
     """Attach a fresh alignment to a prior; the untrained model predicts exactly as the prior."""
+    # From the VAE encoder's weights, as the official `denoise_encoder`: its features then speak of
+    # the same things as the latents from the first update on.
     lq_encoder = LQEncoder.from_vae(prior.vae, recipe.features)
     alignment = Alignment(
         feature_channels=lq_encoder.channels,
@@ -111,6 +117,8 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> FaithDiff:
         CheckpointError: A part is missing, corrupted, or does not fit its config.
     """
     model = FaithDiff(
+        # The whole UNet, not a difference to the prior's: "unleashed" means that all of it was
+        # trained (stage 2), so there is nothing to share.
         load_part(UNet2DConditionModel, folder / "unet", dtype),
         load_part(LQEncoder, folder / "lq_encoder", dtype),
         load_part(Alignment, folder / "alignment", dtype),

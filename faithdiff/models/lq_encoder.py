@@ -53,6 +53,8 @@ class LQEncoder(ModelMixin, ConfigMixin):
             self.encoder.conv_norm_out = nn.Identity()
             self.encoder.conv_act = nn.Identity()
         if features == "penultimate":
+            # An Identity in its place, not an encoder of our own: every other tensor keeps the name
+            # that it has in the VAE, and in the official file below `denoise_encoder`.
             self.encoder.conv_out = nn.Identity()
         self.channels = block_out_channels[-1] if features == "penultimate" else 2 * latent_channels
         self.factor = patch_size * 2 ** (len(block_out_channels) - 1)
@@ -71,6 +73,8 @@ class LQEncoder(ModelMixin, ConfigMixin):
             norm_num_groups=config.norm_num_groups,
             mid_block_add_attention=config.mid_block_add_attention,
         )
+        # A copy, which is trained, while the VAE must go on making the latents that the UNet knows.
+        # Its tensors are picked by name: the layers that are left out here exist there.
         wanted = encoder.encoder.state_dict()
         source = vae.encoder.state_dict()
         encoder.encoder.load_state_dict({key: source[key] for key in wanted})
@@ -105,6 +109,9 @@ class LQEncoder(ModelMixin, ConfigMixin):
         side = self._tile // self.factor
         blend = int(side * TILE_OVERLAP)
         keep, step = side - blend, int(self._tile * (1 - TILE_OVERLAP))
+        # The loop of diffusers' `tiled_encode`, step by step: its own method ends in the
+        # convolutions that this encoder lacks, and a blend of another kind would move released
+        # results.
         rows: list[Tensor] = []
         above: list[Tensor] = []
         for top in range(0, images.shape[2], step):
@@ -127,6 +134,7 @@ def _blend(before: Tensor, after: Tensor, extent: int, dim: int) -> Tensor:
     shape = [1, 1, 1, 1]
     shape[dim] = extent
     share = (torch.arange(extent, device=after.device) / extent).to(after.dtype).view(shape)
+    # Linear weights that add up to 1 in every position keep the level of a feature, and so no seam.
     end = before.narrow(dim, before.shape[dim] - extent, extent)
     start, rest = after.split([extent, after.shape[dim] - extent], dim)
     return torch.cat([end * (1 - share) + start * share, rest], dim)

@@ -14,6 +14,8 @@ def prediction_target(
     scheduler: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps: Tensor
 ) -> Tensor:
     """The regression target ``(B, C, h, w)``: noise, or velocity ``sqrt(ᾱ) ε - sqrt(1-ᾱ) z``."""
+    # By the prior's own config. SDXL predicts noise; the small prior predicts velocity (Salimans
+    # and Ho, 2022), since where nearly all is noise, a noise target asks for no more than a copy.
     if scheduler.config.prediction_type == "epsilon":
         return noise
     return scheduler.get_velocity(latents, noise, timesteps)
@@ -38,6 +40,8 @@ def time_ids(original: tuple[int, int], corners: Tensor, target: tuple[int, int]
     Returns:
         ``(B, 6)`` float32: original size, crop corner, target size.
     """
+    # Pixels in training, as SDXL was trained. The released sampler gives its tiles' corners in
+    # latent pixels; the difference is the authors', see docs/as-released.md.
     batch = len(corners)
     return torch.cat(
         [

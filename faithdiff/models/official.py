@@ -75,10 +75,14 @@ def import_official(weights: Path, unet_config: Path, heads: int = 8) -> FaithDi
         CheckpointError: The file is corrupted or holds something else; every tensor that is
             missing, left over or of another shape is counted, and the first of each kind are shown.
     """
+    # Built without memory, then given the file's own tensors (`assign`): 10 GB once and not twice,
+    # and their number formats stay as published.
     found = read_state(weights)
     with torch.device("meta"):
         model = _model(found, _read_config(unet_config), weights, heads)
     expected = {official_name(key): tensor for key, tensor in model.state_dict().items()}
+    # The official loader reads the UNet with strict=False and skips a prefix that is absent: a file
+    # of the wrong model gives an untrained alignment there, and pictures that look almost right.
     if problems := _compare(_shapes(found), _shapes(expected)):
         raise CheckpointError(
             f"{weights}: is not a FaithDiff of {unet_config}:\n" + "\n".join(problems)
@@ -126,6 +130,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             state = load_file(file)
         else:
+            # `weights_only`: a pickle from the network may otherwise run any code that it likes.
             state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
         raise CheckpointError(f"{file}: {_why_not_read(file, error)}") from None

@@ -41,6 +41,7 @@ class Prior:
     text_encoders: list[TextEncoder]
     tokenizers: list[PreTrainedTokenizerBase]
     scheduler: DDPMScheduler
+    # Captions are drawn again and again; each is looked at once, and only the first few are named.
     _looked_at: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
     _said: int = field(default=0, init=False, repr=False, compare=False)
 
@@ -93,7 +94,10 @@ class Prior:
     def sample_latents(self, moments: Tensor, noise: Tensor) -> Tensor:
         """Scaled latents ``(B, C, h, w)`` from moments and standard normal noise."""
         mean, log_variance = moments.chunk(2, dim=1)
+        # diffusers' own bounds: beyond them the exponential overflows float32.
         deviation = (0.5 * log_variance.clamp(-30, 20)).exp()
+        # The noise comes from the caller and not from `latent_dist.sample()`, which draws from
+        # the global state: the released sampler repeats only under one global seed for this reason.
         return (mean + deviation * noise) * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -117,6 +121,8 @@ class Prior:
 def build_unet(config: PriorConfig) -> UNet2DConditionModel:
     """Build an SDXL-shaped UNet: text cross-attention and added time and text conditioning."""
     shape, text = config.unet, config.text_encoder
+    # The kind of UNet that SDXL is, in everything that its config names: what holds of the code at
+    # this size holds at that one, and the paper's weights load through the same lines.
     levels = range(len(shape.block_out_channels))
     attends = [level in shape.attention_levels for level in levels]
     return UNet2DConditionModel(
@@ -148,7 +154,10 @@ def build_prior(config: PriorConfig, tokenizer: PreTrainedTokenizerBase) -> Prio
         block_out_channels=tuple(config.vae.block_out_channels),
         layers_per_block=config.vae.layers_per_block,
     )
-    scheduler = DDPMScheduler(  # SDXL's noise schedule
+    # SDXL's noise schedule, digit by digit. It ends at sqrt(ᾱ) = 0.068 and not at zero, so a trace
+    # of the LQ image is left in a start from its noised latent; a study on another schedule would
+    # say nothing of that choice. `clip_sample` is for pixels in [-1, 1], and latents are not.
+    scheduler = DDPMScheduler(
         beta_schedule="scaled_linear",
         beta_start=0.00085,
         beta_end=0.012,
@@ -181,6 +190,8 @@ def load_prior(
         suffixes = ["", *(["_2"] if (folder / "text_encoder_2").is_dir() else [])]
         return Prior(
             load_part(vae_class, folder / "vae", vae_dtype),
+            # A checkpoint brings a UNet of its own: at SDXL's size the prior's would cost 10 GB to
+            # read, only to be dropped.
             unet or load_part(UNet2DConditionModel, folder / "unet", dtype),
             [_load_text_encoder(folder / f"text_encoder{s}", dtype) for s in suffixes],
             [_load_tokenizer(folder / f"tokenizer{s}") for s in suffixes],

@@ -16,6 +16,7 @@ def compute_repeatably(profile: Profile) -> None:
     GPU, with ``deterministic: true``, no kernel whose result depends on the order of execution:
     where torch has no other, it warns and names it.
     """
+    # Jobs run side by side instead, which uses the cores as well without a price in bits.
     torch.set_num_threads(1)
     if profile.device == "cuda" and profile.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first cuBLAS call

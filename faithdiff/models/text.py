@@ -51,10 +51,13 @@ def build_tokenizer(captions: Iterable[str], config: TextEncoderConfig) -> PreTr
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocabulary,
         special_tokens=[BOS, PAD, UNK, EOS],
+        # Sorted, as the set has another order in each process, and the numbers of tokens follow it.
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(captions, trainer)
+    # CLIP's frame of two marks: its text model takes the pooled embedding from the position of EOS,
+    # and would find it nowhere.
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A {EOS}",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in (BOS, EOS)],
@@ -94,6 +97,8 @@ def cut_text(text: str, tokenizers: Iterable[PreTrainedTokenizerBase]) -> str | 
     for tokenizer in tokenizers:
         limit = tokenizer.model_max_length
         tokens = tokenizer(text, truncation=False, verbose=False).input_ids
+        # CLIP reads 77 tokens. LLaVA's captions may be longer, and their end would be dropped
+        # silently.
         if len(tokens) > limit:
             read = tokenizer.decode(tokens[: limit - 1], skip_special_tokens=True).strip()
             return f'{len(tokens)} tokens, {limit} are read: it ends after "... {read[-40:]}"'
@@ -121,5 +126,6 @@ def encode(
             return_tensors="pt",
         ).input_ids.to(encoder.device)
         output = encoder(tokens, output_hidden_states=True)
+        # The layer before the last, without the final norm: SDXL was trained on it.
         hidden.append(output.hidden_states[-2])
     return Prompt(torch.cat(hidden, dim=-1), output.text_embeds)

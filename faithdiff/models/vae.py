@@ -47,6 +47,8 @@ class PatchAutoencoderKL(AutoencoderKL):
             use_post_quant_conv=False,
             mid_block_add_attention=False,
         )
+        # A group norm fixes the level of each image, so that nothing linear could pass it; the
+        # codec from principal components is linear.
         for half in (self.encoder, self.decoder):
             half.conv_norm_out = nn.Identity()
             half.conv_act = nn.Identity()
@@ -89,6 +91,7 @@ def start_from_patches(vae: PatchAutoencoderKL, images: Tensor) -> None:
     patches = F.pixel_unshuffle(images, vae.config.patch_size).movedim(1, -1).flatten(0, 2)
     mean = patches.mean(0)
     variance, basis = torch.linalg.eigh(torch.cov(patches.T))
+    # The best linear codec of a given width is known in closed form: training begins where it ends.
     # Largest first; the square root of the deviation brings the latent channels nearer in scale.
     basis, scale = basis.flip(1), variance.flip(0).clamp_min(1e-8) ** 0.25
     analysis, synthesis = (basis / scale).T, basis * scale
@@ -100,7 +103,8 @@ def start_from_patches(vae: PatchAutoencoderKL, images: Tensor) -> None:
     latents, features = vae.config.latent_channels, patches.shape[1]
     _centre(vae.encoder.conv_in, analysis, -analysis @ mean)
     _centre(vae.encoder.conv_out, torch.eye(latents, features), None)
-    vae.encoder.conv_out.bias[latents:] = -6.0  # log-variance
+    # A log-variance of -6 is a deviation of 0.05: with more noise the decoder would learn to blur.
+    vae.encoder.conv_out.bias[latents:] = -6.0
     _centre(vae.decoder.conv_in, torch.eye(latents), None)
     _centre(vae.decoder.conv_out, synthesis[:, :latents], mean)
 
@@ -112,6 +116,7 @@ def _centre(conv: nn.Conv2d, matrix: Tensor, bias: Tensor | None) -> None:
     """
     rows, columns = matrix.shape
     assert conv.bias is not None
+    # Not zero: channels that start equal would receive equal gradients, and stay equal.
     conv.weight[rows:] *= 0.1
     conv.weight[:rows] = 0
     conv.weight[:rows, :columns, 1, 1] = matrix

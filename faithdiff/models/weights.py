@@ -50,6 +50,7 @@ def load_part(cls: type[Part], folder: Path, dtype: torch.dtype = torch.float32)
 
 def variant_of(folder: Path) -> str | None:
     """``fp16`` where only files of that variant are there (``*.fp16.safetensors``), else None."""
+    # SDXL's folders are often fetched in this variant alone, which diffusers must be told by name.
     files = list(folder.glob("*.safetensors"))
     return "fp16" if files and all(".fp16" in file.name for file in files) else None
 
