@@ -64,7 +64,9 @@ class Batch:
     time_ids: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        # non_blocking: from pinned memory the copy runs beside the computation.
+        # Everything at once, at the end of drawing: random numbers come from the CPU's generators,
+        # so that a GPU trains on the same data bit by bit. non_blocking: from pinned memory the
+        # copy runs beside the computation.
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> Batch:
@@ -102,6 +104,10 @@ class Cache:
 
     def draw(self, *key: str | int, master: int) -> Batch:
         """The same micro-batch in the memory of the CPU."""
+        # One generator for each micro-batch, keyed by its place and not by the variant: every
+        # variant of a seed sees the same crops, noise and timesteps, so that they differ by their
+        # design alone. The order of the draws below is part of the data: another one is another
+        # training.
         generator = seeds.torch_generator(master, "train", *key)
         config, factor, grid = self._config, self.prior.factor, self._grid
         height = self._tensors["hq"].shape[-1]
@@ -111,6 +117,9 @@ class Cache:
         )
         moments = crops(self._tensors["moments"][rows], corner // factor, config.crop // factor)
         latents = self.prior.sample_latents(moments, _normal(moments[:, ::2].shape, generator))
+        # One value per image and channel beside the noise of each pixel (released code): without it
+        # a denoiser hardly learns to move the mean of an image, which the schedule never quite
+        # hides.
         offset = config.noise_offset * _normal((*latents.shape[:2], 1, 1), generator)
         lq = crops(self._tensors["lq"][rows], corner // self._scale, config.crop // self._scale)
         return Batch(
@@ -118,12 +127,15 @@ class Cache:
             lq=self._enlarge(to_signed(lq), generator),
             latents=latents,
             noise=_normal(latents.shape, generator) + offset,
+            # Uniform over the schedule and without weights for the loss, as in the released code.
             timesteps=torch.randint(1000, (len(rows),), generator=generator),
             prompt=self._prompt(rows, generator),
             time_ids=time_ids((height, height), corner, (config.crop, config.crop)),
         )
 
     def _enlarge(self, lq: Tensor, generator: torch.Generator) -> Tensor:
+        # Any of the three, image by image (released code). At test it is Lanczos, which is none of
+        # them: the encoder must not learn to undo one filter.
         modes = torch.randint(len(ENLARGEMENTS), (len(lq),), generator=generator).tolist()
         images = [
             F.interpolate(image[None], scale_factor=self._scale, mode=ENLARGEMENTS[mode])
@@ -132,6 +144,8 @@ class Cache:
         return torch.cat(images).clamp(-1, 1)
 
     def _prompt(self, rows: Tensor, generator: torch.Generator) -> Prompt:
+        # Some captions are replaced by the empty one, whose prediction classifier-free guidance
+        # needs as well: a model that never saw it would have nothing to be guided away from.
         dropped = torch.rand(len(rows), generator=generator) < self._config.text_dropout
         rows = torch.where(dropped, len(self._tensors["hidden"]) - 1, rows)
         return Prompt(self._tensors["hidden"][rows], self._tensors["pooled"][rows])

@@ -113,12 +113,15 @@ class Costs:
             ]
             held = 0
         images = self._config.micro_batch
+        # Counted in float32. In 16 bits the activations that count most, of convolutions and
+        # attention, take half; the norms that stay wide are few.
         narrow = 4 if self._config.precision == "fp32" else 2
         checkpointing = self._config.gradient_checkpointing
         graph = [part for part, _, passed in passes if passed]
         return Phase(
             trained=sum(sizes[name] for name in groups),
             parameters=sum(sizes.values()) + held,
+            # Forward once, once more for each gradient: of the weights, and of what came in.
             flops=sum(p.flops * (1 + w + g) for p, w, g in passes) / images,
             recomputed=sum(p.flops for p in graph) / images if checkpointing else 0.0,
             activations=sum(p.checkpointed if checkpointing else p.kept for p in graph)
@@ -183,6 +186,8 @@ def last_stage(study: Study, name: str) -> float | None:
     if model is None:
         return None
     noisy, timesteps, prompt, time_ids = costs.noisy()
+    # The backward pass is counted and not estimated here: which parts of a design have gradients is
+    # its own business, and autograd knows it.
     with FlopCounterMode(display=False) as counter, _Fused():
         model.predict(
             noisy, timesteps, model.see(costs.images()), prompt, time_ids
@@ -251,6 +256,7 @@ class _Fused(TorchFunctionMode):
 def _forward(module: ModelMixin, *inputs: Tensor, **named: Mapping[str, Tensor]) -> Forward:
     """Count a forward pass of a module on the meta device."""
     module.requires_grad_(True).train()
+    # Autograd also keeps weights for the backward pass, but no copies: they are counted elsewhere.
     weights = {id(parameter) for parameter in module.parameters()}
     # nn.MultiheadAttention escapes the mode above: leave out its table over all positions.
     positions = inputs[0].shape[-2:].numel()

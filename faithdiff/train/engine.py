@@ -93,6 +93,8 @@ class Engine:
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
+        # Autocast, where the released code casts the weights themselves to fp16 and leaves float32
+        # copies to DeepSpeed: the same products in 16 bits, but norms and losses stay in float32.
         low = self._precision != "fp32"
         return torch.autocast(self.device.type, DTYPES[self._precision] if low else None, low)
 
@@ -108,18 +110,27 @@ class Engine:
         Returns:
             The learning rate of the last group.
         """
+        # Set from the number of the update, not by torch's schedulers: these count their own calls,
+        # and would be one more thing to save and to bring back in step.
         for group, full in zip(self.optimiser.param_groups, self._rates, strict=True):
             group["lr"] = full * rate
+        # Summed first, then clipped: the norm is that of the whole batch, whatever the processes.
+        # In fp16 they are summed as they are scaled, so that an overflow in one is infinite in all,
+        # and all leave out the same update.
         self._processes.add_gradients(self._parameters)
+        # Without this the norm would be of the scaled gradients, and clip every one of them.
         self._scaler.unscale_(self.optimiser)
         nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm)
         self._scaler.step(self.optimiser)  # leaves the weights alone after an overflow
         self._scaler.update()
+        # To None, not to zero: a parameter that has no gradient in the next update must not be
+        # moved by AdamW's moments and weight decay.
         self.optimiser.zero_grad(set_to_none=True)
         return float(self.optimiser.param_groups[-1]["lr"])
 
     def gather(self) -> None:
         """Bring the moments to the first process, for :meth:`state_dict` there."""
+        # Asked for what it can do: the class exists only where torch was built with distributed.
         if hasattr(self.optimiser, "consolidate_state_dict"):
             self.optimiser.consolidate_state_dict(to=0)
 

@@ -44,6 +44,7 @@ def launch(
     state = study.layout.work(f"{name}-seed{seed}")
     logs, stop, paused = state / "logs", state / STOP, state / PAUSED
     logs.mkdir(parents=True, exist_ok=True)
+    # Left behind by a call that was killed, they would stop this one at its first update.
     for file in (stop, paused):
         file.unlink(missing_ok=True)
     verb = [*arguments, "--config", str(study.file)]

@@ -83,9 +83,15 @@ def train(job: Job) -> nn.Module | None:
         RunError: The loss is not finite; the last resumable state is kept.
         Paused: It had to stop early; its state is saved.
     """
+    # Every process built the model from the same seed; on unlike machines that is no guarantee of
+    # the same bits, and processes that differ by one drift apart.
     job.processes.share(job.model)
     engine = Engine(job.groups, job.optimiser, job.precision, job.processes, job.shard_optimiser)
-    average = _average(job)
+    average = (
+        AveragedModel(job.model, multi_avg_fn=get_ema_multi_avg_fn(job.ema_decay))
+        if job.ema_decay is not None
+        else None
+    )
     state = State(job, engine, average)
     first = state.resume()
     clock = _Clock(job)
@@ -96,13 +102,20 @@ def train(job: Job) -> nn.Module | None:
     for step in bar:
         clock.begin()
         loss, stop = _accumulate(job, engine, step, clock.reserve(state))
+        # Before the step: after it the weights are NaN, and the state would be saved over a good
+        # one. Users of the released code meet this in stage 1 under fp16 (its issue 34).
         if not math.isfinite(loss):
             raise RunError(_diverged(job, step, f"the loss is {loss}"))
         learning_rate = engine.update(rate(step, job))
         if engine.overflowed:
             raise RunError(_diverged(job, step, "fp16 gradients overflow at any loss scale"))
+        # After every update. The released code averages at each 100th with a decay that warms up:
+        # more than half of its average is then still the model before training, even after 40,000
+        # updates.
         if average is not None:
             average.update_parameters(job.model)
+        # A row of the log averages them: timesteps are drawn at random, so the loss of one update
+        # says more about its timesteps than about the model.
         job.losses.append(loss)
         done = step + 1
         if done % job.log_every == 0 or done == job.steps:
@@ -110,6 +123,7 @@ def train(job: Job) -> nn.Module | None:
             bar.set_postfix(loss=f"{job.log[-1]['loss']:.4f}")
             job.losses.clear()
             state.show_log()
+        # Within the clock: a time limit must leave room for an update that draws pictures, too.
         _validate(job, done, average)
         clock.end()
         # The last state too: what follows may be stopped before it has used these weights.
@@ -127,8 +141,11 @@ def train(job: Job) -> nn.Module | None:
 
 def rate(step: int, job: Job) -> float:
     """Share of the learning rate at an update: linear warm-up, hold, then cosine to zero."""
+    # Never exactly 0: an update that changes nothing would only age AdamW's moments.
     if step < job.optimiser.warmup:
         return (step + 1) / (job.optimiser.warmup + 1)
+    # The paper's schedule is warm-up and cosine (hold 0). In a few hundred updates the cosine would
+    # lower the rate while most is still to be learned, hence `hold`.
     start = max(job.optimiser.warmup, round(job.optimiser.hold * job.steps))
     if step < start:
         return 1.0
@@ -142,6 +159,9 @@ def _accumulate(job: Job, engine: Engine, step: int, reserve: float) -> tuple[fl
     """
     total = 0.0
     for micro in job.processes.mine(job.micro_batches):
+        # Divided before the backward pass, so that the sum of gradients is that of the mean loss:
+        # the learning rate means the same at any split of the batch. Forward alone under autocast,
+        # as torch asks; the backward pass runs in the types that the forward pass chose.
         with engine.autocast():
             loss = job.loss(step, micro) / job.micro_batches
         engine.backward(loss)
@@ -149,12 +169,6 @@ def _accumulate(job: Job, engine: Engine, step: int, reserve: float) -> tuple[fl
     why = pause.reason(reserve) if job.state is not None else None
     total, asked = job.processes.add([total, float(why is not None)], engine.device)
     return total, (why or "asked by another process") if asked else None
-
-
-def _average(job: Job) -> AveragedModel | None:
-    if job.ema_decay is None:
-        return None
-    return AveragedModel(job.model, multi_avg_fn=get_ema_multi_avg_fn(job.ema_decay))
 
 
 def _validate(job: Job, done: int, average: AveragedModel | None) -> None:
@@ -173,6 +187,7 @@ class _Clock:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._begun = self._lap = time.perf_counter()
+        # Of the log, which the state resumes: the costs of a method do not depend on pauses.
         self._before = job.log[-1]["seconds"] if job.log else 0.0
         self._slowest = 0.0
 
@@ -190,6 +205,8 @@ class _Clock:
 
     def reserve(self, state: State) -> float:
         """Seconds to keep free before a limit: for this update's successor and for saving."""
+        # Twice the slowest so far: a queue kills without asking, and an update that is lost costs
+        # more than one that was not begun.
         return 2 * self._slowest + state.seconds
 
     def summary(self, first: int) -> None:

@@ -52,6 +52,8 @@ class PairFiles:
             UserError: These images are not all of one size.
             CorruptedError: One is not what was recorded of it.
         """
+        # As they are read: a training of days must not begin on an image that changed since it was
+        # made.
         part = slice(start, stop)
         for hq, lq in zip(self.hq[part], self.lq[part], strict=True):
             check_hq(hq, self.hq_sha256)
@@ -63,7 +65,9 @@ def find_pairs(layout: Layout, level: str) -> PairFiles:
     """The prepared training set of a profile."""
     folder, lq = layout.dataset("train"), layout.lq("train", level)
     index = read_index(folder)
-    # Names and hashes of the HQ images, captions, and every parameter of the LQ images.
+    # Names and hashes of the HQ images, captions, and every parameter of the LQ images. By their
+    # tables, which hold a hash of each image: reading a million images to name them would take
+    # longer than to encode them.
     records = [folder / "index.csv", lq / "degradation.jsonl"]
     known = [level, *(file_digest(record) for record in records if record.is_file())]
     return PairFiles(

@@ -61,6 +61,8 @@ def reason(reserve: float) -> str | None:
     Args:
         reserve: Seconds that the next update and saving will take.
     """
+    # A flag that the loop reads, not an exception out of the handler: that would strike in the
+    # middle of an update, or of a file that is being written.
     if _current.terminated:
         return "SIGTERM"
     if _current.file is not None and _current.file.exists():

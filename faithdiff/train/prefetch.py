@@ -39,6 +39,9 @@ class Prefetcher:
         self._depth = depth
         self._device = device
         self._ready: dict[Key, Future[Batch]] = {}
+        # Threads and not the worker processes of a DataLoader: torch and numpy release the lock of
+        # the interpreter in what is slow here, workers forked beside CUDA and NCCL are a known
+        # hazard, and a batch is asked for by its key, which a resumed training may begin anywhere.
         self._pool = ThreadPoolExecutor(THREADS, "batches")
 
     def __call__(self, step: int, micro: int) -> Batch:

@@ -56,6 +56,7 @@ def _start(profile: Profile, images: Tensor, captions: list[str]) -> Prior:
         torch.manual_seed(seeds.seed(profile.seed, "prior", "init"))
         tokenizer = build_tokenizer(captions, profile.prior.text_encoder)
         prior = build_prior(profile.prior, tokenizer)
+    # 64 images of 256 pixels hold 260,000 patches: plenty for a covariance of 48 x 48.
     start_from_patches(prior.vae, to_signed(images[:64]))
     return prior
 
@@ -81,12 +82,16 @@ def _train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> l
         rows = pick(len(images), recipe.batch_size, generator)
         target = to_signed(_crop(images[rows], recipe.crop, generator)[0]).to(vae.device)
         posterior = vae.encode(target).latent_dist
+        # More noise on the latents than their own posterior has, of a random amount: what a sampler
+        # leaves of the noise must not show in the decoded image.
         # Drawn on the CPU: the same numbers on every device.
         noise = torch.randn(posterior.mean.shape, generator=generator).to(vae.device)
         amount = recipe.latent_noise * torch.rand((len(rows), 1, 1, 1), generator=generator)
         spread = torch.randn(noise.shape, generator=generator).to(vae.device)
         extra = amount.to(vae.device) * posterior.mean.detach().std() * spread
         decoded = vae.decode(posterior.mean + posterior.std * noise + extra).sample
+        # A KL term so small that it only keeps latents from running away; the prior learns their
+        # shape.
         return (
             F.l1_loss(decoded, target) + recipe.kl_weight * posterior.kl().mean() / noise[0].numel()
         )
@@ -101,6 +106,7 @@ def _train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> l
         state=state,
         identity=digest(profile.prior, profile.seed),
     )
+    # Without averaged weights: the codec starts next to its optimum and ends at a rate of zero.
     train(job)
     vae.eval().requires_grad_(False)
     _set_scale(prior, images)
@@ -112,6 +118,8 @@ def _train_unet(
 ) -> list[LogRow]:
     recipe = profile.prior.training.unet
     crop, size = recipe.crop // prior.factor, moments.shape[-1] * prior.factor
+    # Together, as the small text encoder knows no language: captions get the meaning that the UNet
+    # has a use for. SDXL's were trained before, and stay frozen.
     trained = nn.ModuleList([prior.unet, *prior.text_encoders])
     device = prior.unet.device
 
@@ -134,6 +142,8 @@ def _train_unet(
             prompt.hidden,
             added_cond_kwargs={"text_embeds": prompt.pooled, "time_ids": ids},
         ).sample
+        # MSE, which diffusion models are trained with: the L1 of the paper is FaithDiff's, not
+        # SDXL's.
         return F.mse_loss(prediction, prediction_target(prior.scheduler, latents, noise, timesteps))
 
     job = Job(

@@ -81,6 +81,7 @@ def _heldout(
     losses = []
     for number in TIMESTEPS:
         timesteps = torch.full((len(images),), number)
+        # The same noise before and after: the difference of two losses is then of the prior alone.
         noise = torch.randn(latents.shape, generator=generator)
         noisy = prior.scheduler.add_noise(latents, noise, timesteps)
         target = prediction_target(prior.scheduler, latents, noise, timesteps)

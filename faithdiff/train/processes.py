@@ -42,6 +42,7 @@ class Processes:
 
     def share(self, model: nn.Module) -> None:
         """Give every process the parameters and buffers of the first."""
+        # Parameters and buffers both: DistributedDataParallel would do this when it wraps a model.
         if self.count > 1:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, 0)
@@ -50,6 +51,7 @@ class Processes:
         """Sums of numbers over the processes."""
         if self.count == 1:
             return numbers
+        # Float64: the log's losses differ from those of one process by less than anyone prints.
         sums = torch.tensor(numbers, dtype=torch.float64, device=device)
         dist.all_reduce(sums)
         return [float(number) for number in sums]
@@ -58,12 +60,16 @@ class Processes:
         """Sum gradients over the processes; a parameter without one in all of them keeps none."""
         if self.count == 1:
             return
+        # Processes may differ in which parameters took part, and an all-reduce that one of them
+        # skips hangs all others: so they agree on the list first.
         has = torch.tensor([p.grad is not None for p in parameters], device=parameters[0].device)
         dist.all_reduce(any_has := has.to(torch.int32), dist.ReduceOp.MAX)
         trained = [p for p, some in zip(parameters, any_has.tolist(), strict=True) if some]
         for parameter in trained:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+        # In buckets: thousands of small messages would each pay the latency, and one message of 10
+        # GB would need as much memory again.
         for bucket in _buckets(trained):
             gradients = [p.grad for p in bucket if p.grad is not None]
             flat = torch.cat([gradient.flatten() for gradient in gradients])
@@ -95,17 +101,14 @@ def join(device: str) -> tuple[Processes, torch.device]:
             "gradients itself and wants MULTI_GPU; to keep less of the optimiser in each process, "
             "set training.shard_optimiser to true"
         )
-    return Processes(state.process_index, state.num_processes), _plain(state.device)
+    # accelerate numbers CPUs, too; a model on "cpu" would not find itself on "cpu:0".
+    own = torch.device("cpu") if state.device.type == "cpu" else state.device
+    return Processes(state.process_index, state.num_processes), own
 
 
 def launched_first() -> bool:
     """Whether this process is the only one, or the first of those that a launcher started."""
     return not dist.is_torchelastic_launched() or int(os.environ["RANK"]) == 0
-
-
-def _plain(device: torch.device) -> torch.device:
-    # accelerate numbers CPUs, too; a model on "cpu" would not find itself on "cpu:0".
-    return torch.device("cpu") if device.type == "cpu" else device
 
 
 def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

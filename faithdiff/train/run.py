@@ -56,32 +56,26 @@ def run_job(
         begun = time.perf_counter()
         try:
             with pause.watch(time_limit, STARTED, state / STOP):
-                partial = _fresh(state / "finished")
+                partial = state / "finished"
+                if launched_first():
+                    shutil.rmtree(partial, ignore_errors=True)
+                    partial.mkdir(parents=True)
                 cost = train(partial, state)
         except (OSError, SafetensorError) as error:
             raise RunError(f"{folder}: training stopped: {error}") from None
         seconds = time.perf_counter() - begun
         if not launched_first():
             return
+        # The record last, then the whole folder under its name: whoever finds the folder finds
+        # weights that were finished, with the hash of each file.
         _write_run(study, name, seed, partial, seconds, cost)
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         os.replace(partial, folder)
-        _keep_pictures(state / PICTURES, folder)
+        if (state / PICTURES).is_dir():
+            os.replace(state / PICTURES, folder / PICTURES)
         shutil.rmtree(state)
         print(f"{name}: trained in {seconds:.0f} s -> {folder}")
-
-
-def _keep_pictures(pictures: Path, folder: Path) -> None:
-    if pictures.is_dir():
-        os.replace(pictures, folder / PICTURES)
-
-
-def _fresh(partial: Path) -> Path:
-    if launched_first():
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    return partial
 
 
 def _write_run(

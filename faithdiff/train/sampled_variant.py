@@ -35,6 +35,8 @@ class SampledVariant(Method):
     def __init__(self, settings: dict[str, JsonValue], where: str) -> None:
         self._sampling = parse(settings, Settings, where).sampling
         changed = self._sampling.model_dump(exclude_defaults=True)
+        # Refused and not passed over: a row that claims a switch which does nothing would be
+        # believed.
         for key in ("color_reference", "restoration_guidance"):
             if key in changed:
                 raise ConfigError(

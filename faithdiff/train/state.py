@@ -65,6 +65,7 @@ class State:
             RunError: It cannot be written; the state before it stays.
         """
         begun = time.perf_counter()
+        # By all processes, although one writes: with a sharded optimiser each holds a part.
         self._engine.gather()
         if self._job.processes.first and self._job.state is not None:
             self._write(step)
@@ -87,6 +88,8 @@ class State:
         job.state.parent.mkdir(parents=True, exist_ok=True)
         partial = job.state.with_suffix(".partial")
         try:
+            # A rename is whole or not at all. A job that is killed while it writes, as queues do at
+            # their limit, finds the state before this one.
             torch.save(state, partial)
             os.replace(partial, job.state)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
@@ -105,12 +108,16 @@ class State:
         if file is None or not file.is_file():
             return 0
         try:
+            # A flipped bit in a weight raises nothing, and trains on; hence the sums, before the
+            # load.
             _check_sums(file)
             # Mapped, so that the processes of one machine read one copy of it.
             state: Saved = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
         except Exception as error:  # noqa: BLE001 - a corrupted file raises what it likes
             tqdm.write(f"{file}: corrupted, starting afresh ({type(error).__name__}: {error})")
             return 0
+        # Afresh and not refused: settings of a study change on purpose, and its old states are no
+        # loss.
         if (state.get("format"), state["identity"]) != (FORMAT, self._job.identity):
             tqdm.write(f"{file}: belongs to other settings, starting afresh")
             return 0
@@ -133,6 +140,7 @@ class State:
         self._engine.load_state_dict(state["engine"])
         if self._average is not None and state["average"] is not None:
             self._average.load_state_dict(state["average"])
+        # In place: the clock and whoever built the job hold the same lists.
         job.log[:] = state["log"]
         job.losses[:] = state["losses"]
 

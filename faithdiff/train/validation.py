@@ -55,6 +55,8 @@ def draw_grid(study: Study, restorer: Restorer, update: int, file: Path) -> None
     for line, row in zip(axes, rows, strict=True):
         lq = _centre(to_tensor(read_image(folder / f"{row['name']}.png")), crop // scale)
         hq = _centre(to_tensor(read_image(index.parent / "hq" / f"{row['name']}.png")), crop)
+        # Keyed by the image and not by the update: pictures of one training differ by its weights
+        # alone.
         seed = seeds.seed(study.profile.seed, "validation", row["name"])
         restored = restorer.restore(lq, [row["caption"]], [seed])
         for cell, title, image in zip(line, TITLES, (lq, restored, hq), strict=True):
@@ -76,6 +78,8 @@ def _centre(images: Tensor, size: int) -> Tensor:
 
 def evaluating(model: torch.nn.Module, work: Callable[[], None]) -> None:
     """Do something with a model that is being trained, and put it back to training."""
+    # In evaluation mode `attention: released` no longer mixes the images of a batch. The mode is
+    # put back as it was, or the next update would train another network.
     training = model.training
     model.eval()
     try:

@@ -72,6 +72,7 @@ class VariantMethod(Method):
             _run(job, training.model, tuple(phase.train), training.config.weights)
             log += job.log
             seen += updates[number]
+        # The raw or averaged weights, by `training.weights`. The released model is the raw ones.
         if training.processes.first:
             training.model.save(folder)
             write_log(log, folder / "training.csv")
@@ -129,6 +130,9 @@ def pretrain(study: Study, recipe: str, seed: int, folder: Path, state: Path) ->
     """Stage 1: train the alignment of a recipe alone; write ``alignment/`` and ``training.csv``."""
     training = _start(study, recipe, seed)
     updates = training.config.stage1_steps
+    # The released stage 1 gives the optimiser the same three modules (10.6 M parameters at SDXL's
+    # size) and leaves the encoder and the UNet as they are: the alignment first learns to pass on
+    # what a frozen encoder says, so that stage 2 does not begin by tearing up the prior.
     job = _job(training, ("alignment",), f"stage 1 {recipe}", updates)
     job.groups = [Trained.whole(training.model.alignment, training.config.stage1_learning_rate)]
     job.state = state / "stage1.pt"
@@ -166,6 +170,9 @@ def _start(study: Study, recipe: str, seed: int) -> _Training:
     processes, device = join(profile.device)
     # The VAE and the text encoders stay on the CPU: their outputs are in the cache.
     prior = load_prior(study.prior_folder)
+    # Keyed by recipe and repetition, not by the variant: variants that share a recipe share its
+    # stage 1, and start stage 2 from the same weights. Forked, as the networks draw from the global
+    # generator.
     stage: Stage1 = profile.recipes[recipe]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.seed(profile.seed, "alignment", "init", recipe, seed))
@@ -174,6 +181,8 @@ def _start(study: Study, recipe: str, seed: int) -> _Training:
         model.unet.enable_gradient_checkpointing()
         model.lq_encoder.enable_gradient_checkpointing()
     cache = Cache(study.layout.train_cache, prior, profile.data.scale, profile.training)
+    # Before anything is trained, and from the first images: the same in every process and
+    # repetition.
     norm = model.alignment.condition.norm_in
     if isinstance(norm, Standardise):
         with torch.no_grad():
@@ -237,12 +246,16 @@ def _job(
     profile = training.study.profile
     rates = config.learning_rates.model_dump()
 
+    # `seen`: stage 2 goes on in the data where stage 1 ended, and never trains on its batches
+    # again.
     def loss(step: int, micro: int) -> Tensor:
         return denoising_loss(model, cache, training.batch(seen + step, micro), config.loss)
 
     return Job(
         name=name,
         model=model,
+        # One rate for each group: the published ones are 5e-6 for the encoder, which is good
+        # already, and 5e-5 for all else.
         groups=[Trained.whole(model.group(group), factor * rates[group]) for group in groups],
         loss=loss,
         steps=updates,
@@ -254,6 +267,9 @@ def _job(
         precision=config.precision,
         processes=training.processes,
         shard_optimiser=config.shard_optimiser,
+        # All that decides the weights, and nothing else: a state survives another number of
+        # processes, and never another setting. The weights at the start stand for stage 1 and for
+        # the prior.
         identity=digest(
             config.decisive(),
             profile.prior,
@@ -280,6 +296,8 @@ def _validation(training: _Training, name: str) -> Callable[[int, nn.Module | No
     def validate(update: int, averaged: nn.Module | None, folder: Path) -> None:
         model = averaged or training.model
         assert isinstance(model, FaithDiff)
+        # Only while a grid is drawn: at SDXL's size VAE and text encoders take 4 GB that training
+        # needs.
         device = model.unet.device
         resident = [prior.vae, *prior.text_encoders]  # otherwise on the CPU
         for module in resident:
@@ -307,12 +325,15 @@ def denoising_loss(
 def _feature_matching(training: _Training, seen: int) -> Callable[[int, int], Tensor]:
     """Loss of `separate`: the LQ encoder learns to give the features of the HQ image."""
     model, cache = training.model, training.cache
+    # The encoder as it was at first. Looking at the HQ image it gives what an encoder that ignores
+    # the degradation would give: a target that needs no diffusion model, hence "separate".
     teacher = LQEncoder.from_vae(cache.prior.vae, model.lq_encoder.config.features)
     teacher.requires_grad_(False).to(model.lq_encoder.device)
 
     def loss(step: int, micro: int) -> Tensor:
         batch = training.batch(seen + step, micro)
         target = teacher(batch.hq).float()
+        # A share of the features' variance: the learning rate then means the same for any VAE.
         return F.mse_loss(model.lq_encoder(batch.lq).float(), target) / target.var()
 
     return loss
@@ -325,6 +346,8 @@ def _run(job: Job, model: FaithDiff, groups: tuple[Group, ...], weights: str) ->
         model.group(name).requires_grad_(name in groups)
     if job.processes.first:
         _announce(job, model, groups)
+    # Not only by requires_grad: buffers, a shared tensor or averaged weights could change what a
+    # table calls frozen, and the claim of the ablation hangs on it.
     before = {name: module_digest(model.group(name)) for name in frozen}
     model.train()  # `attention: released` mixes the images of a micro-batch in this mode only
     averaged = train(job)
