@@ -43,8 +43,12 @@ def picture_values(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
         Columns old and new, indexed by ``CELL`` and picture, sorted.
     """
     chosen = cells.index[cells["verdict"] == ""]
+    # Trainings are averaged first: what is compared are revisions of a method, and the same
+    # trainings are on both sides.
     kept = rows[pd.MultiIndex.from_frame(rows[CELL]).isin(chosen)]
     names = [kept[name].astype(str) for name in [*CELL, PICTURE]]
+    # The picture is the unit of chance: crops of one picture, and trainings of one method, are not
+    # independent, and counted one by one they would make any difference significant.
     pair = kept[["value_old", "value_new"]].set_axis(["old", "new"], axis=1)
     return pair.groupby(names, sort=True).mean()
 
@@ -56,9 +60,13 @@ def overall_values(values: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """
     owner = ["method", "metric", "protocol"]
     ready = (cells["verdict"] == "").groupby(level=owner)
+    # All places or none: a mean over those that can be compared today would change its meaning with
+    # each of them. A single place has its own cell already.
     whole = ready.all() & (ready.size() > 1)
     flat = values.reset_index()
     flat = flat[pd.MultiIndex.from_frame(flat[owner]).isin(whole.index[whole])]
+    # A picture at three levels is one picture: its levels stay together when pictures are
+    # resampled.
     flat = flat.assign(picture=flat["dataset"] + "/" + flat[PICTURE], dataset=ALL, level=ALL)
     return flat.groupby([*CELL, PICTURE], sort=True)[["old", "new"]].mean()
 
@@ -71,6 +79,8 @@ def blocks(values: pd.DataFrame) -> list[Block]:
         old, new = (flat[side].unstack(["method", "metric", "protocol"]) for side in ("old", "new"))
         there = old.notna().to_numpy()
         columns = cast("list[Name]", old.columns.to_list())
+        # Cells on the same pictures share one set of resamples, which is what takes the time, and
+        # their intervals move together. A metric that lacks a picture has a block of its own.
         patterns: dict[bytes, list[int]] = {}
         for i in range(there.shape[1]):
             patterns.setdefault(there[:, i].tobytes(), []).append(i)

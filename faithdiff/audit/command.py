@@ -27,6 +27,7 @@ def run_audit(
     pictures: Path | None = None,
 ) -> tuple[str, int]:
     """Audit two revisions: the report, and the exit code that sums it up."""
+    # Crops are looked for only where a form can show them: DVC's cache takes a second to open.
     found = audit(request, root, with_crops=form == "html" or pictures is not None)
     title = f"Audit of {found.profile}: {found.old.title} → {found.new.title}"
     text = _print(
@@ -93,6 +94,8 @@ def _print(
 ) -> str:
     if form == "json":
         return as_json()
+    # JSON has no pictures; the page has them inside, whether or not they are written beside it as
+    # well.
     files = write_pictures(parts, pictures) if pictures is not None else {}
     if form == "html":
         return to_html(title, parts)

@@ -21,6 +21,7 @@ Verdict = Literal[
     "not comparable",
     "added", "removed", "identical", "no value",
 ]  # fmt: skip
+# In the order in which they are read: what asks for something to be done comes first.
 VERDICTS: tuple[Verdict, ...] = (
     "worse", "newly failing", "better", "newly working", "changed but not significant",
     "not comparable",
@@ -100,6 +101,9 @@ def compare(rows: pd.DataFrame, cells: pd.DataFrame, columns: Columns) -> Compar
         UserError: It is not known which direction of a metric is better.
     """
     values = picture_values(rows, cells)
+    # Two families of tests, each corrected in itself. Over all sets and levels there are few cells
+    # with the most pictures: this is where a change is found. Together with the hundreds of single
+    # places they would have to survive a correction that ten pictures cannot.
     everywhere, single = blocks(overall_values(values, cells)), blocks(values)
     without = list(_without_numbers(cells, columns))
     return Comparison(
@@ -125,10 +129,14 @@ def column_of(columns: Columns, metric: str, protocol: str) -> Column:
 
 def separated(low: float, high: float, p: float) -> bool:
     """Whether interval and test agree that a difference is not chance."""
+    # The interval is of one cell and corrected for nothing; the test is corrected over all cells. A
+    # verdict needs both, so that none says "better" beside an interval that holds 0.
     return (low > 0 or high < 0) and p < ALPHA
 
 
 def _changes(block: Block, columns: Columns) -> Iterator[Change]:
+    # Of the paired difference, picture by picture: pictures differ by far more than two revisions
+    # do, and two unpaired intervals would overlap at any change that matters.
     difference = block.new - block.old
     found = resample(difference, *block.key)
     old, new = block.old.mean(axis=0), block.new.mean(axis=0)
@@ -138,6 +146,8 @@ def _changes(block: Block, columns: Columns) -> Iterator[Change]:
             block.dataset,
             block.level,
             column_of(columns, metric, protocol),
+            # Identical by every picture and not by the mean: equal means of moved pictures are a
+            # change.
             NOT_SIGNIFICANT if difference[:, i].any() else "identical",
             old=float(old[i]),
             new=float(new[i]),
@@ -149,6 +159,8 @@ def _changes(block: Block, columns: Columns) -> Iterator[Change]:
 
 
 def _without_numbers(cells: pd.DataFrame, columns: Columns) -> Iterator[Change]:
+    # They are said, and not left out: a cell that vanishes from a report is read as one that is
+    # well.
     for key, verdict, note in cells[cells["verdict"] != ""].itertuples(name=None):
         method, dataset, level, metric, protocol = key
         column = column_of(columns, metric, protocol)
@@ -157,6 +169,10 @@ def _without_numbers(cells: pd.DataFrame, columns: Columns) -> Iterator[Change]:
 
 def _judged(changes: list[Change]) -> list[Change]:
     """Give every change its corrected p and its verdict; identical cells test nothing."""
+    # Holm's step-down, which holds for tests that hang together, as cells on the same pictures do.
+    # It controls the chance of a single false alarm, because an audit fails on a single cell.
+    # Identical cells cannot be false alarms and are no tests: a small change is not drowned by what
+    # it left alone.
     tested = [i for i, change in enumerate(changes) if change.verdict == NOT_SIGNIFICANT]
     judged = list(changes)
     for i, p in zip(tested, holm([changes[i].p for i in tested]), strict=True):

@@ -75,6 +75,7 @@ def finder(results: Results, root: Path) -> Finder:
 
     def find(path: str, sha256: str) -> bytes | None:
         for content in (lambda: _read(root / folder / path), lambda: cached(path)):
+            # By its hash, since the working tree may hold the image of a third version.
             data = content()
             if data is not None and hashlib.sha256(data).hexdigest() == sha256:
                 return data
@@ -135,9 +136,11 @@ def _pixels(content: bytes) -> Pixels:
 def _crop(mover: Mover, old: Pixels, new: Pixels) -> Crop:
     height, width = (min(a, b) for a, b in zip(old.shape[:2], new.shape[:2], strict=True))
     side = min(SIDE, height, width)
+    # As floats: differences of unsigned bytes wrap around.
     change = np.abs(old[:height, :width].astype(float) - new[:height, :width]).mean(axis=2)
     # The mean over the window whose upper left corner is here.
     window = ndimage.uniform_filter(change, side, mode="constant", origin=-(side // 2))
+    # Rounded, or the last bits of a running sum would choose among windows that are equal.
     inside = np.round(window[: height - side + 1, : width - side + 1], 6)
     top, left = (int(i) for i in np.unravel_index(np.argmax(inside), inside.shape))
     return Crop(mover, top, left, side, _side_by_side(old, new, top, left, side))
@@ -148,6 +151,7 @@ def _side_by_side(old: Pixels, new: Pixels, top: int, left: int, side: int) -> b
     canvas = Image.new("RGB", (2 * size + GAP, size), "white")
     for i, pixels in enumerate((old, new)):
         part = Image.fromarray(pixels[top : top + side, left : left + side])
+        # Without smoothing: what differs may be a single pixel.
         canvas.paste(part.resize((size, size), Image.Resampling.NEAREST), (i * (size + GAP), 0))
     out = io.BytesIO()
     canvas.save(out, "PNG")

@@ -109,6 +109,7 @@ def _find(
     own = [cell for cell in cells if (cell.method, cell.metric) == (method, metric)]
     wanted = {word.casefold() for word in words[2:]}
     fitting = [cell for cell in own if wanted <= _names(cell)]
+    # "I" names a level, and is also part of "I, II": a block of exactly this name wins.
     exact = [cell for cell in fitting if cell.block.casefold() in wanted]
     found = exact or fitting
     if len(found) == 1 or (found and not wanted and "all levels" in _names(found[0])):
@@ -137,6 +138,8 @@ def _rows(results: Results, content: RecordedTable, cell: RecordedCell) -> pd.Da
     ]
     names = content.images.get(f"{cell.protocol}/{cell.metric}", {})
     listed = {(*place.split("/", 1), image) for place, images in names.items() for image in images}
+    # By the list that the table itself wrote, and not by all rows that fit: images that were added
+    # to the scores after it was printed are not behind its number.
     places = list(own[["dataset", "level", "image"]].itertuples(index=False, name=None))
     return own.iloc[[i for i, place in enumerate(places) if place in listed]]
 
@@ -144,6 +147,8 @@ def _rows(results: Results, content: RecordedTable, cell: RecordedCell) -> pd.Da
 def _check(cell: RecordedCell, rows: pd.DataFrame, table: str, results: Results) -> None:
     if cell.mean is None:
         return
+    # Computed again before anything is explained: rows that do not give the printed mean explain
+    # nothing, however well they look.
     mean = rows.groupby(["dataset", "picture"])["value"].mean().mean()
     if not math.isclose(mean, cell.mean, rel_tol=1e-9, abs_tol=1e-12):
         raise UserError(
@@ -179,6 +184,7 @@ def _protocol_facts(results: Results, cell: RecordedCell, rows: pd.DataFrame, ro
         return facts
     said = json.dumps(definition.computation(), ensure_ascii=False)
     facts.append(("defined as", said))
+    # Read for the few metrics with weights of their own, not for each of hundreds of cells.
     listed = _hashes(root) if definition.artifacts else {}
     for name in definition.artifacts:
         sha = listed.get(name)
@@ -247,6 +253,8 @@ def _commands(results: Results, cell: RecordedCell, table: str) -> list[str]:
         own = f"--method {cell.method} --seed {seed} {file}"
         steps += [f"faithdiff {verb} {own}" for verb in ("restore-sets", "score")]
     target = f"results/{results.profile}/tables/{table}.cells.json"
+    # Two ways: snakemake makes what is missing and no more; the single steps show what a cell is
+    # made of, and can be pasted one by one.
     whole = [f"snakemake --cores all --config profile={results.profile} -- {target}"]
     last = [f"faithdiff {verb} {file}" for verb in ("collect", "tables")]
     return [

@@ -44,6 +44,7 @@ def cost_rows(results: Results, cell: RecordedCell) -> pd.DataFrame:
     metric = cell.metric
     shown = own[["method", "seed", "parts", *SOURCES.get(metric, [metric])]]
     rows = shown.assign(value=cost_values(own, metric, gpus))
+    # As for scores: numbers that do not give the printed one are not what is behind it.
     mean = float(rows["value"].mean())
     if cell.mean is not None and not math.isclose(mean, cell.mean, rel_tol=1e-9):
         raise UserError(
@@ -68,6 +69,8 @@ def cost_facts(results: Results, cell: RecordedCell, rows: pd.DataFrame) -> list
                 )
         owner = f"{method}/seed{seed}"
         for machine in made.machines:
+            # Each restored set is a name of its own below the method, and may be of another
+            # machine.
             if any(name == owner or name.startswith(f"{owner}/") for name in machine.made):
                 facts.append((f"machine of {owner}", hardware_text(machine)))
     return facts

@@ -37,6 +37,7 @@ class Git:
 
     def find(self, revision: str) -> Commit | None:
         """The commit that a branch, tag, hash or expression such as ``HEAD~3`` names, or None."""
+        # A name that git would take for an option is no revision.
         if not revision or revision.startswith("-"):
             return None
         found = self._try("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
@@ -56,6 +57,7 @@ class Git:
         listed = self.run("ls-tree", "-r", "-z", commit, "--", *folders)
         entries = [entry.decode().split("\t", 1) for entry in listed.split(b"\0") if entry]
         paths = {path: meta.split()[2] for meta, path in entries if meta.split()[1] == "blob"}
+        # One process for all files: the code of two commits is hundreds of them.
         asked = "".join(f"{oid}\n" for oid in paths.values())
         stream = self.run("cat-file", "--batch", given=asked.encode())
         return dict(zip(paths, _contents(stream), strict=True))

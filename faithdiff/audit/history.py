@@ -43,6 +43,7 @@ class Point:
     @property
     def change_point(self) -> bool:
         """Whether the value moved here by more than noise, or is no longer comparable."""
+        # "Not comparable" counts: from there on the line is of something else.
         return self.verdict not in ("", NOT_SIGNIFICANT, *UNCHANGED)
 
 
@@ -77,6 +78,7 @@ def history(request: Request, count: int, root: Path) -> History:
     until = request.new or "HEAD"
     if git.find(until) is None:
         raise UserError(f"{until!r} is not a commit, tag or branch of this repository")
+    # Commits that changed the scores: between two of them there is nothing to see.
     commits = git.log(f"-{count}", until, paths=[path])[::-1]
     sides, unreadable = _load(commits, git, request.profile)
     if not sides:
@@ -91,6 +93,7 @@ def history(request: Request, count: int, root: Path) -> History:
 
 def _load(commits: list[Commit], git: Git, profile: str) -> tuple[dict[str, Results], list[str]]:
     sides, unreadable = {}, []
+    # A commit that cannot be read is named and passed over: an old schema must not end a history.
     for commit in commits:
         try:
             sides[commit.sha] = load_results(CommitRevision(commit.short, commit, git), profile)
@@ -101,8 +104,11 @@ def _load(commits: list[Commit], git: Git, profile: str) -> tuple[dict[str, Resu
 
 def _series(sides: dict[str, Results], columns: Columns, selection: Selection) -> list[Series]:
     found: dict[Key, Series] = {}
+    # Neighbours are compared, not each with the first: a change is then dated by the commit that
+    # made it, at the price that many small ones may pass below the noise.
     before: Results | None = None
     for side in sides.values():
+        # Against itself, for its own means and intervals; against the one before, for the verdict.
         own = _compared(side, side, columns, selection)
         moved = _compared(before, side, columns, selection) if before is not None else None
         verdicts = {_key(change): change for change in _cells(moved)} if moved else {}

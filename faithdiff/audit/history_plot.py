@@ -24,6 +24,7 @@ def history_figure(found: History) -> Figure:
     several = len({s.column.protocol for s in drawn} - {"heldout"}) > 1
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(WIDTH, _PANEL * max(len(panels), 1) + 0.6), layout="constrained")
+        # A panel for each metric: their units have nothing in common that an axis could share.
         axes = figure.subplots(max(len(panels), 1), 1, squeeze=False, sharex=True)[:, 0]
         for ax, (column, place) in zip(axes, panels, strict=False):
             ax.set_ylabel(f"{metric_name(column, several)}\n{place}")

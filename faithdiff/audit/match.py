@@ -57,15 +57,19 @@ def match_rows(old: Results, new: Results, selection: Selection) -> pd.DataFrame
     Raises:
         UserError: Neither revision has a row of the selection.
     """
+    # By name, never by order: an image that is missing on one side would shift all after it.
     sides = [selection.apply(side.scores)[[*KEY, *VALUES, PICTURE]] for side in (old, new)]
     if not any(len(side) for side in sides):
         raise UserError(_nothing(old, new, selection))
     for column in KEY:
         if column == "seed":
             continue
+        # The same categories on both sides, or pandas falls back to text in the merge.
         names = sorted({str(name) for side in sides for name in side[column].unique()})
         kind = pd.CategoricalDtype(names, ordered=True)
         sides = [side.astype({column: kind}) for side in sides]
+    # Before the merge: of three trainings against one, two would lack a partner in every cell, and
+    # no cell of the method could be compared.
     left, right = (_common_seeds(*pair) for pair in (sides, sides[::-1]))
     rows = left.merge(right, how="outer", on=KEY, suffixes=("_old", "_new"), indicator="side")
     rows[PICTURE] = rows[f"{PICTURE}_new"].fillna(rows[f"{PICTURE}_old"])
@@ -94,6 +98,8 @@ def _common_seeds(own: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     place = ["method", "seed"]
     known = pd.MultiIndex.from_frame(other[place].drop_duplicates())
     shared = pd.MultiIndex.from_frame(own[place]).isin(known)
+    # With no seed in common all rows stay, and the cell is said to be not comparable; dropped, the
+    # method would seem to be gone.
     some = set(own.loc[shared, "method"])
     return own[shared | ~own["method"].isin(some)]
 
@@ -109,6 +115,7 @@ def describe_cells(rows: pd.DataFrame, data: dict[tuple[str, str], list[str]]) -
         A line per cell, indexed by ``CELL``, with its `verdict` (empty where the numbers decide)
         and the `note` that says why it has no comparison.
     """
+    # Counted over all cells at once: a study has hundreds of them, and thousands of rows each.
     both = rows["side"] == "both"
     flags = pd.DataFrame(
         {
@@ -136,6 +143,8 @@ def _cell(n: Mapping[Hashable, int], data: list[str], reason: str) -> tuple[str,
         return "added", ""
     if n["new"] == 0:
         return "removed", ""
+    # Of every row, not of most: a mean over the images that still work is better by the hard ones
+    # that failed.
     working = n["ok_old"] == n["old"], n["ok_new"] == n["new"]
     if working != (True, True):
         verdicts = {
@@ -144,10 +153,14 @@ def _cell(n: Mapping[Hashable, int], data: list[str], reason: str) -> tuple[str,
             (False, False): "no value",
         }
         return verdicts[working], reason
+    # "Not comparable" is about the question, not about the numbers: two means that answer different
+    # questions have a difference, and it would be taken for a result.
     if n["both"] == 0:
         return "not comparable", "no image and seed in common"
     if n["both"] < max(n["old"], n["new"]):
         return "not comparable", f"images: {n['both']} in common of {n['old']} and {n['new']}"
+    # The same names are not enough: another crop, degradation or version of a metric under an old
+    # name is the change that is hardest to see in a table.
     differ = [f"{what}" for name, what in DIGESTS.items() if n[name]] + data
     return ("not comparable", "; ".join(differ)) if differ else ("", "")
 
@@ -156,6 +169,7 @@ def _reasons(rows: pd.DataFrame) -> dict[tuple[str, ...], str]:
     """Why a cell has no value, from the first row that says so; NEW before OLD."""
     found: dict[tuple[str, ...], str] = {}
     for side in ("status_new", "status_old"):
+        # One reason for a cell: its images mostly fail alike, and scores.csv has all of them.
         bad = rows[rows[side].notna() & (rows[side] != "ok")].drop_duplicates(CELL)
         for line in bad[[*CELL, side]].itertuples(index=False, name=None):
             found.setdefault(line[:-1], line[-1])
@@ -164,6 +178,7 @@ def _reasons(rows: pd.DataFrame) -> dict[tuple[str, ...], str]:
 
 def data_differences(old: Manifest, new: Manifest) -> dict[tuple[str, str], list[str]]:
     """What differs in the inputs of each (data set, level), by the two manifests."""
+    # What only one side recorded is not called different: older manifests lack parts of it.
     found: dict[tuple[str, str], list[str]] = {}
     for dataset in old.data.keys() & new.data.keys():
         before, after = old.data[dataset], new.data[dataset]

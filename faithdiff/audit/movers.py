@@ -11,7 +11,7 @@ from faithdiff.audit.results import Columns
 from faithdiff.report.cells import Column
 from faithdiff.report.scores import KEY
 
-MOST = 8
+MOST = 8  # as many as people look at; no test is made of them
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ def most_moved(
     cell = [name for name in KEY if name not in ("seed", "image")]
     comparable = pd.MultiIndex.from_frame(cells[cells["verdict"] == ""].reset_index()[cell])
     kept = rows[pd.MultiIndex.from_frame(rows[cell]).isin(comparable)]
+    # Comparable cells alone: images of other data "moved" by what they are.
     kept = kept[kept["value_old"] != kept["value_new"]]
     spread = rows.groupby(["metric", "protocol"], observed=True)["value_old"].std()
     # A spread of zero, or of one image, compares with nothing.
@@ -62,6 +63,7 @@ def most_moved(
     scale = spread.where(spread > 0).reindex(owner).to_numpy()
     score = ((kept["value_new"] - kept["value_old"]).abs() / scale).fillna(0.0)
     ranked = kept.assign(score=score).sort_values(["score", *KEY], ascending=[False] + [True] * 7)
+    # Once, by the metric that moved most: otherwise one odd image fills the list.
     image = ["method", "seed", "dataset", "level", "image"]
     chosen = ranked.drop_duplicates(image).head(count)
     return [

@@ -75,6 +75,8 @@ def to_markdown(
     text = "\n".join(lines) + "\n"
     if len(text) <= limit:
         return text
+    # Cut at whole lines from the end, where the long table of single cells is: a forge refuses a
+    # longer comment, and then nobody would see any of it.
     kept, room = [], limit - _ROOM
     for line in lines:
         room -= len(line) + 1

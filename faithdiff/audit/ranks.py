@@ -66,6 +66,8 @@ class MovedMark:
 def overtakings(blocks: list[Block], columns: Columns) -> list[Overtaking]:
     """All pairs of methods whose order flipped, clear ones first."""
     found = [each for block in blocks for each in _flipped(block, columns)]
+    # Over the pairs that changed order and not over all pairs: the question is which of these are
+    # more than noise.
     adjusted = holm([each.p for each in found])
     found = [replace(each, p_holm=p) for each, p in zip(found, adjusted, strict=True)]
     return sorted(found, key=lambda each: (not each.more_than_noise, each.dataset != ALL))
@@ -82,12 +84,15 @@ def _flipped(block: Block, columns: Columns) -> Iterator[Overtaking]:
             before, after = (
                 sign * (side[:, a].mean() - side[:, b].mean()) for side in (block.old, block.new)
             )
+            # From level counts as overtaking: a tie that becomes a lead moves the bold of a table.
             if before <= 0 < after:
                 pairs.append((a, b, column))
             elif after < 0 <= before:
                 pairs.append((b, a, column))
     if not pairs:
         return
+    # The lead of NEW is tested against a tie. That it differs from OLD's lead is another question,
+    # and the cells answer it.
     before, lead = (_leads(side, pairs) for side in (block.old, block.new))
     test = resample(lead, "lead", *block.key)
     for i, (winner, loser, column) in enumerate(pairs):
@@ -116,6 +121,8 @@ def _leads(side: Floats, pairs: list[tuple[int, int, Column]]) -> Floats:
 def moved_marks(old: Results, new: Results, selection: Selection) -> list[MovedMark]:
     """Marks that differ between the tables that both revisions print."""
     found = []
+    # As they were printed: marks are what readers remember of a table, with or without
+    # significance.
     for table in old.tables.keys() & new.tables.keys():
         before, after = (side.tables[table].cells for side in (old, new))
         for key in sorted(before.keys() & after.keys()):

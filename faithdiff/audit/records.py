@@ -87,6 +87,8 @@ def history_json(found: History) -> str:
 
 def json_text(content: Mapping[str, object]) -> str:
     """Records and plain values as JSON; null where it has no number."""
+    # In full precision, unlike the other forms: who reads JSON computes with it. JSON has no NaN,
+    # and Python's own writer would put one there that no other program reads.
     plain = to_jsonable_python(content, inf_nan_mode="null")
     return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -36,6 +36,8 @@ from faithdiff.audit.why import Why, explain_change
 from faithdiff.report.statistics import ALPHA, smallest_p
 
 EVERY_PROTOCOL = "all"
+# A user's error is 2 as well: whoever calls this in CI learns from either that nothing was judged,
+# which must not look like 0.
 NO_REGRESSION, REGRESSION, CANNOT_COMPARE = 0, 1, 2
 
 
@@ -66,6 +68,8 @@ class Audit:
     def exit_code(self) -> int:
         """0 without a regression, 1 with one, 2 where no cell could be compared."""
         compared = [c for c in self.comparison.changes if c.verdict != "not comparable"]
+        # Added and removed cells met nothing. A change that removes all cells must not pass as
+        # clean.
         met = [c for c in compared if c.verdict not in ("added", "removed")]
         if not met:
             return CANNOT_COMPARE
@@ -97,6 +101,9 @@ class Audit:
         tested = [change for change in changes if not math.isnan(change.p_holm)]
         if not tested:
             return ""
+        # Sign flips of n pictures give no p below 2 / 2^n. Multiplied by the number of tests it may
+        # be above 0.05, whatever happened: then "not significant" says nothing, and the reader must
+        # know.
         smallest = min(smallest_p(change.n, RESAMPLES) for change in tested) * len(tested)
         if smallest < ALPHA:
             return ""
@@ -175,7 +182,11 @@ def select(request: Request, sides: list[Results], columns: Columns) -> Selectio
         for name in ("method", "metric", "protocol")
     }
     labels = {metric: metric for metric in present["metric"]}
+    # By the labels of this checkout: what a person types comes from a table that was printed
+    # lately.
     labels |= {c.metric: c.label for c in columns.values() if c.metric in labels}
+    # All protocols would test each change several times over and correct for it: those of the
+    # tables are what a reader has seen.
     protocols = request.protocols or printed_protocols(sides)
     if EVERY_PROTOCOL in protocols:
         protocols = ()
@@ -215,6 +226,7 @@ def count(number: int, noun: str) -> str:
 def _default_notes(old: Results, new: Results) -> list[str]:
     """What was chosen where nothing was named."""
     notes = ["By default the last commit that changed the results is OLD."]
+    # Just committed: the last commit that changed the results is the working tree itself.
     if old.scores.equals(new.scores):
         notes.append(
             f"NEW has the same scores. What that commit changed: faithdiff audit "

@@ -18,4 +18,5 @@ def resample(values: Floats, *key: str, n: int = RESAMPLES) -> Intervals:
         key: What the pictures are: the place in the study that the draws are keyed by.
         n: Resamples, and sign patterns where they are not all counted.
     """
+    # 10,000: a p of 0.05 is then known to about 0.004 (two standard errors).
     return intervals(values, Draws(n, MASTER, ("audit", *key)))

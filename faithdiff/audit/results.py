@@ -107,6 +107,8 @@ def columns_of(results: list[Results], root: Path) -> Columns:
             for cell in table.cells.values():
                 known = Column(*cell.column, cell.metric, "", 4, cell.higher_is_better)
                 columns.setdefault(cell.column, known)
+    # Of this checkout: which direction is better is knowledge about a metric, and not a result; an
+    # old commit may have known it worse.
     files = {root / (side.config.score.protocols_file or PROTOCOLS) for side in results}
     for file in files:
         for name, protocol in load_protocols(file).items() if file.is_file() else ():
@@ -129,6 +131,8 @@ def _scores(content: bytes, name: str, profile: str) -> pd.DataFrame:
 
 def _check_images(scores: pd.DataFrame, name: str) -> None:
     """Every method and seed must have a row for every image that any of them has."""
+    # A run that stopped half way has fewer rows for some methods. Their means would be of the
+    # images that came first, and look like results.
     wanted = scores.groupby(PLACE)["image"].nunique().rename("wanted").reset_index()
     rows = scores.groupby(OWNER).size().rename("rows").reset_index().merge(wanted, on=PLACE)
     for short in rows[rows["rows"] < rows["wanted"]].to_dict("records"):

@@ -43,6 +43,7 @@ class CommitRevision(Revision):
 
     def __init__(self, name: str, commit: Commit, git: Git) -> None:
         self.name, self.commit, self._git = name, commit, git
+        # A hash that was typed need not be said twice; a branch means another commit tomorrow.
         own = commit.sha.startswith(name)
         self.title = str(commit) if own else f"{name} = {commit}"
 
@@ -106,6 +107,7 @@ def find_revision(name: str, profile: str, root: Path) -> Revision:
     Raises:
         UserError: It is neither.
     """
+    # Git first: a folder can be written as ./name, and a branch has no other spelling.
     if name == WORKING_TREE:
         return working_tree(profile, root)
     git = Git(root)
@@ -141,6 +143,7 @@ def last_change(profile: str, root: Path) -> Revision:
     """
     git = Git(root)
     path = f"results/{profile}/{SCORES}"
+    # Of the scores alone: tables and pages are rendered again without a new result.
     commits = git.log("-1", "HEAD", paths=[path])
     if not commits:
         raise UserError(f"{path}: no commit has it; commit results first, or name two revisions")

@@ -40,6 +40,7 @@ def sections(audit: Audit, only_changed: bool = False) -> list[Section]:
     Args:
         only_changed: Leave out the cells whose values did not change.
     """
+    # The held-out loss has a protocol of its own, which is no second one for the other metrics.
     several = len({c.column.protocol for c in audit.comparison.places} - {"heldout"}) > 1
     overall = audit.comparison.overall
     parts = [
@@ -66,6 +67,7 @@ def fine(column: Column) -> Column:
 
 def p_text(p: float) -> str:
     """A p-value for people."""
+    # Never 0: a test by resamples cannot say so.
     return "" if math.isnan(p) else f"< {EXACT}" if p < EXACT else f"{p:.4f}"
 
 
@@ -100,6 +102,8 @@ def _cells(
 ) -> Section:
     if not changes:
         return Section(title)
+    # The line of counts is of all cells, also where only the changed ones are listed: it says what
+    # was looked at.
     shown = changed_only(changes) if only_changed else changes
     ranked = sorted(shown, key=lambda change: VERDICTS.index(change.verdict))
     regressed = {id(change) for change in audit.regressions}

@@ -21,6 +21,7 @@ class Amount:
 
     def of(self, old: float) -> float:
         """The amount in the unit of the metric."""
+        # Of the old mean: a percentage is said of what there was.
         return abs(old) * self.number / 100 if self.relative else self.number
 
 
@@ -33,8 +34,11 @@ class Tolerance:
 
     def exceeded(self, change: Change) -> bool:
         """Whether a cell regressed: significantly worse by more than is accepted, or failing."""
+        # No number can be within a tolerance.
         if change.verdict == "newly failing":
             return True
+        # Significant and larger than accepted: with many pictures the smallest change is
+        # significant, and with few a large one may be chance.
         amount = self.metrics.get(change.column.metric, self.default)
         return change.verdict == "worse" and -change.gain > amount.of(change.old)
 
@@ -47,6 +51,7 @@ def parse_tolerance(texts: Iterable[str]) -> Tolerance:
     """
     default, metrics = Tolerance().default, {}
     for text in texts:
+        # The whole text: of "0.05dB" the first part would do, and the rest be ignored.
         match = _FORM.fullmatch(text.strip())
         if match is None:
             raise UserError(

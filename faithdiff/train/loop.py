@@ -87,11 +87,7 @@ def train(job: Job) -> nn.Module | None:
     # the same bits, and processes that differ by one drift apart.
     job.processes.share(job.model)
     engine = Engine(job.groups, job.optimiser, job.precision, job.processes, job.shard_optimiser)
-    average = (
-        AveragedModel(job.model, multi_avg_fn=get_ema_multi_avg_fn(job.ema_decay))
-        if job.ema_decay is not None
-        else None
-    )
+    average = _average(job)
     state = State(job, engine, average)
     first = state.resume()
     clock = _Clock(job)
@@ -109,9 +105,6 @@ def train(job: Job) -> nn.Module | None:
         learning_rate = engine.update(rate(step, job))
         if engine.overflowed:
             raise RunError(_diverged(job, step, "fp16 gradients overflow at any loss scale"))
-        # After every update. The released code averages at each 100th with a decay that warms up:
-        # more than half of its average is then still the model before training, even after 40,000
-        # updates.
         if average is not None:
             average.update_parameters(job.model)
         # A row of the log averages them: timesteps are drawn at random, so the loss of one update
@@ -169,6 +162,14 @@ def _accumulate(job: Job, engine: Engine, step: int, reserve: float) -> tuple[fl
     why = pause.reason(reserve) if job.state is not None else None
     total, asked = job.processes.add([total, float(why is not None)], engine.device)
     return total, (why or "asked by another process") if asked else None
+
+
+def _average(job: Job) -> AveragedModel | None:
+    if job.ema_decay is None:
+        return None
+    # After every update. The released code averages at each 100th with a decay that warms up: more
+    # than half of its average is then still the model before training, even after 40,000 updates.
+    return AveragedModel(job.model, multi_avg_fn=get_ema_multi_avg_fn(job.ema_decay))
 
 
 def _validate(job: Job, done: int, average: AveragedModel | None) -> None:
