@@ -308,7 +308,7 @@ def _shown(name: str, value: str | float) -> str:
 
 def explanation_json(found: Explanation) -> str:
     """The explanation as JSON, with every row whole."""
-    content = {
+    content: dict[str, object] = {
         "table": found.table,
         "cell": found.cell.plain(),
         "made_from": dict(found.facts),

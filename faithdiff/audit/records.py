@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 
-from pydantic import JsonValue
-from pydantic_core import to_jsonable_python
+from pydantic import ConfigDict, JsonValue, TypeAdapter
 
 from faithdiff.audit.compare import UNCHANGED, Change
 from faithdiff.audit.history import History
 from faithdiff.audit.ranks import Overtaking
 from faithdiff.audit.report import Audit
 from faithdiff.audit.results import Results
+
+_CONTENT = TypeAdapter(dict[str, object], config=ConfigDict(ser_json_inf_nan="null"))
 
 
 def to_json(audit: Audit, only_changed: bool = False) -> str:
@@ -22,7 +22,7 @@ def to_json(audit: Audit, only_changed: bool = False) -> str:
     if only_changed:
         changes = [c for c in changes if c.verdict not in UNCHANGED]
     regressed = {id(change) for change in audit.regressions}
-    content = {
+    content: dict[str, object] = {
         "profile": audit.profile,
         "old": _side(audit.old),
         "new": _side(audit.new),
@@ -76,7 +76,7 @@ def history_json(found: History) -> str:
         for series in found.series
         for point in series.points
     ]
-    content = {
+    content: dict[str, object] = {
         "profile": found.profile,
         "commits": found.commits,
         "unreadable": found.unreadable,
@@ -85,11 +85,11 @@ def history_json(found: History) -> str:
     return json_text(content)
 
 
-def json_text(content: Mapping[str, object]) -> str:
+def json_text(content: dict[str, object]) -> str:
     """Records and plain values as JSON; null where it has no number."""
     # In full precision, unlike the other forms: who reads JSON computes with it. JSON has no NaN,
     # and Python's own writer would put one there that no other program reads.
-    plain = to_jsonable_python(content, inf_nan_mode="null")
+    plain = _CONTENT.dump_python(content, mode="json")
     return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 

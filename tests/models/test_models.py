@@ -20,7 +20,7 @@ from faithdiff.methods.method import Study
 from faithdiff.models.alignment import Alignment, Block
 from faithdiff.models.faithdiff import FaithDiff, build, load
 from faithdiff.models.lq_encoder import LQEncoder
-from faithdiff.models.objective import time_ids
+from faithdiff.models.objective import distance, time_ids
 from faithdiff.models.prior import Prior, load_prior
 from faithdiff.models.text import Prompt
 
@@ -385,3 +385,13 @@ def test_lq_features_reach_the_output_after_a_few_updates(kind: str) -> None:
         optimiser.zero_grad()
     with torch.no_grad():
         assert not torch.equal(alignment(x, features), alignment(x, -features))
+
+
+def test_the_loss_is_a_float32_mean_whatever_the_precision_of_the_passes() -> None:
+    """In float16 the square of an error of 1e-4 is zero."""
+    prediction = torch.full((1, 4, 8, 8), 1e-4, dtype=torch.float16)
+    target = torch.zeros(1, 4, 8, 8)
+    for kind, power in (("l1", 1), ("mse", 2)):
+        found = distance(prediction, target.half(), kind)  # type: ignore[arg-type]
+        assert found.dtype == torch.float32
+        assert float(found) == pytest.approx(float(prediction[0, 0, 0, 0]) ** power)

@@ -315,8 +315,9 @@ def test_job_records_survive_long_and_unusual_names(tmp_path: Path) -> None:
     assert (tmp_path / long).stat().st_mtime == ENDED
 
 
-def test_corrupted_job_records_are_an_error(tmp_path: Path) -> None:
-    write(tmp_path / jobs_file("mini"), '{"cut')
+@pytest.mark.parametrize("content", ['{"cut', "[]", '{"eA==": []}', '{"eA==": {"rule": "x"}}'])
+def test_corrupted_job_records_are_an_error(tmp_path: Path, content: str) -> None:
+    write(tmp_path / jobs_file("mini"), content)
     with pytest.raises(UserError, match=r"jobs\.json"):
         restore_jobs("mini", tmp_path)
 
