@@ -1,7 +1,7 @@
 """What the suite uses of DVC and Snakemake beside their commands: another version may lack it.
 
-DVC's commands cannot do what :mod:`faithdiff.tracking.dvc` needs of them: one process that opens the
-repository once, errors told apart by their kind, and the objects of a folder before they are
+DVC's commands cannot do what :mod:`faithdiff.tracking.dvc` needs of them: one process that opens
+the repository once, errors told apart by their kind, and the objects of a folder before they are
 checked out.
 """
 
@@ -37,7 +37,7 @@ def test_dvc_has_what_is_used_of_it(tmp_path: Path) -> None:
         SCM(str(tmp_path))
     with Repo.init(str(tmp_path), no_scm=True) as repo:
         (tmp_path / "dvc.yaml").write_text(
-            "stages: {study@x: {cmd: make, outs: [made]}}", encoding="utf-8"
+            "stages: {study: {matrix: {profile: [x]}, cmd: make, outs: [made]}}", encoding="utf-8"
         )
         (stage,) = repo.stage.collect(f"{repo.root_dir}/dvc.yaml:study@x")
         assert [out.def_path for out in stage.outs] == ["made"] and stage.cmd == "make"
