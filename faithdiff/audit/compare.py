@@ -181,8 +181,6 @@ def _judged(changes: list[Change]) -> list[Change]:
             change = replace(change, verdict="better" if change.gain > 0 else "worse")
         judged[i] = change
     # One order, whatever the order of the rows: by method, place and metric.
-    return sorted(judged, key=_order)
-
-
-def _order(change: Change) -> tuple[str, ...]:
-    return change.method, change.dataset, change.level, change.column.metric, change.column.protocol
+    return sorted(
+        judged, key=lambda c: (c.method, c.dataset, c.level, c.column.metric, c.column.protocol)
+    )

@@ -21,7 +21,6 @@ from scipy import ndimage
 
 from faithdiff.audit.movers import Mover
 from faithdiff.audit.results import Results
-from faithdiff.study.lockfile import LockedStage
 
 Pixels = NDArray[np.uint8]
 SIDE = 64  # pixels of a crop, at most
@@ -71,7 +70,8 @@ Finder = Callable[[str, str], bytes | None]  # path below restored/<profile>/, s
 def finder(results: Results, root: Path) -> Finder:
     """Find restored images of a revision by path and hash."""
     folder = f"restored/{results.profile}"
-    cached = _cache(root, _directory_md5(results.lock, folder))
+    hashes = {output["path"]: output["md5"] for output in results.lock.get("outs", [])}
+    cached = _cache(root, hashes.get(folder, ""))
 
     def find(path: str, sha256: str) -> bytes | None:
         for content in (lambda: _read(root / folder / path), lambda: cached(path)):
@@ -82,11 +82,6 @@ def finder(results: Results, root: Path) -> Finder:
         return None
 
     return find
-
-
-def _directory_md5(lock: LockedStage, folder: str) -> str:
-    hashes = {out["path"]: out["md5"] for out in lock.get("outs", [])}
-    return hashes.get(folder, "")
 
 
 def _cache(root: Path, md5: str) -> Callable[[str], bytes | None]:

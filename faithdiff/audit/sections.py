@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from textwrap import shorten
 
 from faithdiff.audit.compare import VERDICTS, Change
-from faithdiff.audit.ranks import MovedMark, Overtaking
+from faithdiff.audit.ranks import Overtaking
 from faithdiff.audit.report import Audit, changed_only, count
 from faithdiff.audit.why import Why
 from faithdiff.report.cells import Column, header, number
@@ -92,11 +92,6 @@ def _summary(audit: Audit) -> Section:
     return Section("Audit", lines)
 
 
-def _counts(audit: Audit, changes: list[Change]) -> str:
-    parts = [f"{n} {verdict}" for verdict, n in audit.counts(changes).items()]
-    return f"{count(len(changes), 'cell')}: {', '.join(parts)}."
-
-
 def _cells(
     title: str, audit: Audit, changes: list[Change], several: bool, only_changed: bool
 ) -> Section:
@@ -107,7 +102,8 @@ def _cells(
     shown = changed_only(changes) if only_changed else changes
     ranked = sorted(shown, key=lambda change: VERDICTS.index(change.verdict))
     regressed = {id(change) for change in audit.regressions}
-    lines = [_counts(audit, changes)]
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in audit.counts(changes).items())
+    lines = [f"{count(len(changes), 'cell')}: {counts}."]
     if warning := audit.power(changes):
         lines.append(warning)
     head = (
@@ -196,15 +192,20 @@ def _overtaking(each: Overtaking, several: bool) -> tuple[str, ...]:
 def _marks(audit: Audit) -> Section:
     names = {"best": "bold", "second": "underlined", "tie": "underlined (tie)", "": "plain"}
     bold = [mark for mark in audit.marks if "best" in (mark.old, mark.new)]
-    rows = [_mark(mark, names) for mark in sorted(audit.marks, key=lambda m: m not in bold)]
+    rows = [
+        (
+            mark.table,
+            mark.block,
+            mark.method,
+            mark.metric,
+            names.get(mark.old, mark.old),
+            names.get(mark.new, mark.new),
+        )
+        for mark in sorted(audit.marks, key=lambda mark: mark not in bold)
+    ]
     lines = [f"{count(len(rows), 'mark')} moved in the printed tables, {len(bold)} of them bold."]
     head = ("table", "block", "method", "metric", "was", "is")
     return Section("Bold that moved", lines, head, rows) if rows else Section("Bold that moved")
-
-
-def _mark(mark: MovedMark, names: dict[str, str]) -> tuple[str, ...]:
-    place = (mark.table, mark.block, mark.method, mark.metric)
-    return (*place, names.get(mark.old, mark.old), names.get(mark.new, mark.new))
 
 
 def _movers(audit: Audit, several: bool) -> Section:

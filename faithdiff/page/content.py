@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -113,7 +112,7 @@ def page_content(results: Results, root: Path) -> PageContent:
         made=f"{made.commit or 'not known'}{', with uncommitted changes' if made.dirty else ''}",
         counts=Counts(scores["method"].nunique(), images, metrics, unmeasured),
         stale=results.stale,
-        tables=[_table(results, name, columns) for name in _names(results.tables)],
+        tables=[_table(results, name, columns) for name in sorted(results.tables, key=_order)],
         claims=_claims(results),
         provenance=_provenance(made) if results.manifest else [NO_MANIFEST],
         packages=sorted(made.packages.items()),
@@ -137,8 +136,8 @@ def _metrics(results: Results, columns: Columns) -> list[Column]:
     return sorted(mine, key=lambda c: order.index(c.metric) if c.metric in order else len(order))
 
 
-def _names(tables: Iterable[str]) -> list[str]:
-    return sorted(tables, key=lambda name: (ORDER.index(name) if name in ORDER else 99, name))
+def _order(table: str) -> tuple[int, str]:
+    return ORDER.index(table) if table in ORDER else len(ORDER), table
 
 
 def _table(results: Results, name: str, columns: Columns) -> PageTable:

@@ -21,7 +21,7 @@ from faithdiff import compat
 
 # isort: split
 from diffusers import AutoencoderKL, ModelMixin, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,6 +33,7 @@ from faithdiff.models.prior import Prior, build_unet
 from faithdiff.models.text import Prompt
 from faithdiff.models.vae import PatchAutoencoderKL
 from faithdiff.train.processes import total_bytes
+from faithdiff.train.spent import parameters
 
 compat.patch()
 META = torch.device("meta")
@@ -97,7 +98,9 @@ class Costs:
     def phase(self, recipe: Stage1, groups: Iterable[Group], objective: str = "denoising") -> Phase:
         """Cost of one optimisation of a recipe that trains some groups."""
         model, groups = self.model(recipe), tuple(groups)
-        sizes = {name: _count(model.group(name)) for name in ("lq_encoder", "alignment", "unet")}
+        sizes = {
+            name: parameters(model.group(name)) for name in ("lq_encoder", "alignment", "unet")
+        }
         encoder = self._encoder(recipe.features, model)
         if objective == "feature-matching":  # a frozen copy of the encoder is the teacher
             passes = [(encoder, True, True), (encoder, False, False)]
@@ -232,10 +235,6 @@ def _vae(profile: Profile) -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * levels,
         **sizes,
     )
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 class _Fused(TorchFunctionMode):

@@ -38,7 +38,7 @@ from faithdiff.train.log import LogRow, write_log
 from faithdiff.train.loop import Job, train
 from faithdiff.train.prefetch import Prefetcher
 from faithdiff.train.processes import Processes, join
-from faithdiff.train.spent import measure
+from faithdiff.train.spent import measure, parameters
 from faithdiff.train.validation import check_sources, draw_grid, evaluating
 
 GROUPS: tuple[Group, ...] = ("lq_encoder", "alignment", "unet")
@@ -363,6 +363,6 @@ def _run(job: Job, model: FaithDiff, groups: tuple[Group, ...], weights: str) ->
 def _announce(job: Job, model: FaithDiff, groups: tuple[Group, ...]) -> None:
     print(f"{job.name}: {job.steps} updates")
     for name in GROUPS:
-        count = sum(p.numel() for p in model.group(name).parameters())
+        count = parameters(model.group(name))
         role = "trained" if name in groups else "frozen"
         print(f"  {name:<11} {count / 1e6:8.3f} M parameters  {role}")
