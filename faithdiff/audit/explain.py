@@ -22,7 +22,7 @@ from faithdiff.audit.revision import SCORES, find_revision
 from faithdiff.audit.sections import Section
 from faithdiff.errors import UserError
 from faithdiff.score.protocols import Definition
-from faithdiff.study.records import DataHashes
+from faithdiff.study.manifest import DataHashes
 
 Facts = list[tuple[str, str]]
 SHOWN = ("image", "seed", "dataset", "level", "value", "status", "restored_sha256")

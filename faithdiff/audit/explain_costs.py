@@ -11,7 +11,7 @@ from faithdiff.audit.recorded import RecordedCell, RecordedTable
 from faithdiff.audit.results import Results
 from faithdiff.errors import UserError
 from faithdiff.report.costs import SOURCES, cost_values, gpus_of, read_costs
-from faithdiff.study.records import Machine
+from faithdiff.study.manifest import Machine
 
 COSTS = "cost.csv"
 

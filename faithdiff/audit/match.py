@@ -15,7 +15,7 @@ import pandas as pd
 from faithdiff.audit.results import Results
 from faithdiff.errors import UserError
 from faithdiff.report.scores import KEY, PICTURE
-from faithdiff.study.records import Manifest
+from faithdiff.study.manifest import Manifest
 
 CELL = ["method", "dataset", "level", "metric", "protocol"]
 VALUES = ["variant", "value", "status", "restored_sha256", "hq_sha256", "protocol_sha256"]

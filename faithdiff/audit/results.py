@@ -22,7 +22,7 @@ from faithdiff.report.scores import read_scores
 from faithdiff.score.protocols import load_protocols
 from faithdiff.study.checksums import checksum_fits
 from faithdiff.study.lockfile import LockedStage, locked_stages, stage_name
-from faithdiff.study.records import Manifest
+from faithdiff.study.manifest import Manifest
 
 PLACE = ["metric", "protocol", "dataset", "level"]
 OWNER = ["method", "seed", *PLACE]

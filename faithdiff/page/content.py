@@ -15,7 +15,7 @@ from faithdiff.audit.recorded import RecordedCell
 from faithdiff.audit.results import Columns, Results, columns_of
 from faithdiff.report.cells import HELD_OUT, Column, header
 from faithdiff.report.measured import counted
-from faithdiff.study.records import Manifest
+from faithdiff.study.manifest import Manifest
 
 MARKS = {"best": "best", "second": "second", "tie": "one of two leaders, not separated"}
 ORDER = ("main", "real", "ablation", "cost")

@@ -13,6 +13,7 @@ from faithdiff.config import Sampling, Section, parse
 from faithdiff.errors import ConfigError
 from faithdiff.methods.method import Method, Restorer, Study
 from faithdiff.restore.captions import with_captions
+from faithdiff.study.plain import Json
 from faithdiff.study.provenance import folder_digest
 from faithdiff.train.variants import load_restorer
 
@@ -51,7 +52,7 @@ class SampledVariant(Method):
         restorer = load_restorer(profile, study.prior_folder, folder)
         return with_captions(study, folder, self._sampling, restorer)
 
-    def settings(self, study: Study) -> dict[str, JsonValue]:
+    def settings(self, study: Study) -> dict[str, Json]:
         restore = self._sampling.changed(study.profile.restore)
         return {
             "restore": restore.model_dump(mode="json", exclude={"batch_size", "tile_batch"}),

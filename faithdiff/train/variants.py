@@ -14,7 +14,6 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import JsonValue
 from torch import Tensor, nn
 
 from faithdiff.config import Group, Phase, Profile, Stage1, Training, Variant, digest
@@ -30,6 +29,7 @@ from faithdiff.models.repeatable import compute_repeatably
 from faithdiff.models.weights import DTYPES, load_part, module_digest
 from faithdiff.study import seeds
 from faithdiff.study.checkpoints import check_checkpoint
+from faithdiff.study.plain import Json
 from faithdiff.study.provenance import folder_digest
 from faithdiff.study.records import Cost
 from faithdiff.train.cache import Batch, Cache
@@ -87,7 +87,7 @@ class VariantMethod(Method):
         model = load(folder).to(self._profile.device)
         return Denoiser(model.see, model.predict)
 
-    def settings(self, study: Study) -> dict[str, JsonValue]:
+    def settings(self, study: Study) -> dict[str, Json]:
         return {
             "restore": self._profile.restore.model_dump(
                 mode="json", exclude={"batch_size", "tile_batch"}

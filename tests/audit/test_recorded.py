@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from faithdiff.audit.recorded import RecordedCell, RecordedConfig
 from faithdiff.audit.results import load_results
 from faithdiff.audit.revision import WORKING_TREE, find_revision
 from faithdiff.errors import UserError
+from faithdiff.report.records import CellRecord
 
 CELL = {
     "block": "all", "datasets": ["A"], "levels": ["I"], "method": "frozen", "label": "Frozen",
@@ -26,6 +28,10 @@ def test_a_cell_of_another_version_is_given_back_as_it_was_read() -> None:
     assert cell.plain() == content
     assert list(cell.plain()) == list(content)
     assert (cell.n, cell.against_separated, cell.column) == (0, None, ("psnr", "ycbcr"))
+
+
+def test_a_cell_is_read_by_the_fields_that_are_written() -> None:
+    assert list(RecordedCell.model_fields) == [field.name for field in fields(CellRecord)]
 
 
 @pytest.mark.parametrize("name", ["mini", "mini-seeds"])
