@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from faithdiff.audit.results import Results
 from faithdiff.config import OPERATIONAL
+from faithdiff.study.plain import Json, JsonObject
 from faithdiff.study.rules import BY_NAME, MACHINE, NAMING, RULES, Rule, covers, makes_scores
 
 # Packages that compute something; the others carry files, parse arguments, draw.
@@ -62,15 +62,15 @@ def manifest_differences(old: Results, new: Results) -> list[Difference]:
     return [difference for kind in kinds for difference in kind(old, new)]
 
 
-def flatten(value: Any, path: str = "") -> dict[str, Any]:
+def flatten(value: Json, path: str = "") -> dict[str, Json]:
     """Values by dotted path; lists stay whole."""
-    if not isinstance(value, dict) or not value:
+    if not isinstance(value, Mapping) or not value:
         return {path: value}
     parts = [flatten(part, f"{path}.{key}" if path else str(key)) for key, part in value.items()]
     return {name: part for flat in parts for name, part in flat.items()}
 
 
-def _pairs(old: Any, new: Any) -> Iterator[tuple[str, str, str]]:
+def _pairs(old: Json, new: Json) -> Iterator[tuple[str, str, str]]:
     """Paths whose values differ, with the two values as text."""
     before, after = flatten(old or {}), flatten(new or {})
     for path in sorted((before.keys() | after.keys()) - {""}):
@@ -78,7 +78,7 @@ def _pairs(old: Any, new: Any) -> Iterator[tuple[str, str, str]]:
             yield path, _text(before, path), _text(after, path)
 
 
-def _text(flat: dict[str, Any], path: str) -> str:
+def _text(flat: dict[str, Json], path: str) -> str:
     if path not in flat:
         return "absent"
     value = flat[path]
@@ -103,7 +103,7 @@ def _degradation(old: Results, new: Results) -> Iterator[Difference]:
             yield Difference("degradation", what, a, b, _readers(old, new, dataset))
 
 
-def _datasets(old: Results, new: Results) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+def _datasets(old: Results, new: Results) -> Iterator[tuple[str, JsonObject, JsonObject]]:
     before, after = (side.manifest.get("data", {}) for side in (old, new))
     for dataset in dict.fromkeys([*before, *after]):
         yield dataset, before.get(dataset, {}), after.get(dataset, {})
@@ -114,13 +114,7 @@ def _readers(old: Results, new: Results, dataset: str) -> frozenset[str] | None:
     # A test set reaches all: each of them restores it.
     if dataset != "train":
         return None
-    return frozenset(name for side in (old, new) for name in _trained(side.manifest))
-
-
-def _trained(manifest: dict[str, Any]) -> list[str]:
-    config = manifest.get("config", {})
-    baselines = [name for name, b in config.get("baselines", {}).items() if b.get("trained")]
-    return [*baselines, *config.get("variants", {})]
+    return frozenset(name for side in (old, new) for name in side.config.trained)
 
 
 def _weights(old: Results, new: Results) -> Iterator[Difference]:
@@ -144,34 +138,22 @@ def _weights(old: Results, new: Results) -> Iterator[Difference]:
             )
 
 
-def samples_from_prior(config: dict[str, Any], method: str) -> bool:
-    """Whether a method samples from the prior: a variant, or a design on the frozen prior.
-
-    Args:
-        config: The profile, as a manifest has it.
-    """
-    baseline = config.get("baselines", {}).get(method, {})
-    mine = baseline.get("denoises") or baseline.get("checkpoint_of")
-    return method in config.get("variants", {}) or bool(mine)
-
-
 def _on_prior(*sides: Results) -> frozenset[str]:
-    configs = [side.manifest.get("config", {}) for side in sides]
     return frozenset(
         name
-        for config in configs
-        for name in (*config.get("variants", {}), *config.get("baselines", {}))
-        if samples_from_prior(config, name)
+        for config in (side.config for side in sides)
+        for name in (*config.variants, *config.baselines)
+        if config.samples_from_prior(name)
     )
 
 
 def methods_of(rule: Rule, *sides: Results) -> frozenset[str]:
     """The methods of a study that a rule works for, by their config on either side."""
     found: set[str] = set()
-    for config in (side.manifest.get("config", {}) for side in sides):
-        variants, baselines = config.get("variants", {}), config.get("baselines", {})
-        trained = {name for name, each in baselines.items() if each.get("trained")}
-        denoisers = {name for name, each in baselines.items() if each.get("denoises")}
+    for config in (side.config for side in sides):
+        variants, baselines = config.variants, config.baselines
+        trained = {name for name, each in baselines.items() if each.trained}
+        denoisers = {name for name, each in baselines.items() if each.denoises}
         chosen = {
             "variants": {*variants},
             "trained": {*variants, *trained},
@@ -193,12 +175,11 @@ def _users(old: Results, new: Results, owner: str) -> frozenset[str]:
 
 
 def _with_its_samplers(*sides: Results, method: str) -> frozenset[str]:
-    configs = [side.manifest.get("config", {}) for side in sides]
     others = {
         name
-        for config in configs
-        for name, baseline in config.get("baselines", {}).items()
-        if baseline.get("checkpoint_of") == method
+        for side in sides
+        for name, baseline in side.config.baselines.items()
+        if baseline.checkpoint_of == method
     }
     return frozenset({method, *others})
 
@@ -207,8 +188,8 @@ def _of_recipe(old: Results, new: Results, recipe: str) -> frozenset[str]:
     return frozenset(
         name
         for side in (old, new)
-        for name, variant in side.manifest.get("config", {}).get("variants", {}).items()
-        if variant.get("recipe") == recipe
+        for name, variant in side.config.variants.items()
+        if variant.recipe == recipe
     )
 
 

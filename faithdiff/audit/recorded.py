@@ -27,6 +27,7 @@ class RecordedBaseline(Record):
     label: str = ""
     trained: bool = False
     denoises: bool = False
+    implementation: str = ""
     checkpoint_of: str | None = None
 
 
@@ -43,6 +44,12 @@ class RecordedReport(Record):
     protocol: str | None = None
 
 
+class RecordedPrior(Record):
+    """The section `prior`."""
+
+    source: str = ""
+
+
 class RecordedTraining(Record):
     """The section `training`."""
 
@@ -53,6 +60,8 @@ class RecordedConfig(Record):
     """What the audit asks of a profile. Its differences are found in the whole of it instead."""
 
     device: str = "cpu"
+    shards: int = 1
+    prior: RecordedPrior = RecordedPrior()
     variants: dict[str, RecordedVariant] = Field(default_factory=dict)
     baselines: dict[str, RecordedBaseline] = Field(default_factory=dict)
     score: RecordedScore = RecordedScore()
@@ -64,6 +73,11 @@ class RecordedConfig(Record):
         """How each method is printed."""
         methods: dict[str, RecordedBaseline | RecordedVariant] = {**self.baselines, **self.variants}
         return {name: method.label or name for name, method in methods.items()}
+
+    @property
+    def trained(self) -> list[str]:
+        """The methods that are trained here."""
+        return [*(name for name, each in self.baselines.items() if each.trained), *self.variants]
 
     def samples_from_prior(self, method: str) -> bool:
         """Whether a method samples from the prior: a variant, or a design on the frozen prior."""

@@ -146,14 +146,14 @@ def _code(old: Results, new: Results, git: Git) -> tuple[list[Difference], list[
     commits, unknown = [], []
     # What cannot be compared is told apart from what is the same: silence would read as equal.
     for name, side in (("OLD", old), ("NEW", new)):
-        sha = side.manifest.get("commit")
+        sha = side.made.commit
         if not sha:
             unknown.append(f"code ({name} does not say which commit made it)")
         elif git.find(sha) is None:
             unknown.append(f"code ({name} was made at {sha[:9]}, which this clone does not have)")
         else:
             commits.append(sha)
-        if side.manifest.get("dirty"):
+        if side.made.dirty:
             unknown.append(f"code ({name} was made with uncommitted changes on {str(sha)[:9]})")
     # The same commit on both sides: equal code, unless a side had changes that git never saw.
     if len(set(commits)) < 2:
@@ -165,7 +165,7 @@ def _code(old: Results, new: Results, git: Git) -> tuple[list[Difference], list[
 
 def _methods(*sides: Results) -> dict[str, dict[str, str]]:
     """Which module each method adds to the rules that run methods."""
-    sharded = any(side.manifest.get("config", {}).get("shards", 1) > 1 for side in sides)
+    sharded = any(side.config.shards > 1 for side in sides)
     found: dict[str, dict[str, str]] = {}
     for rule in RULES:
         # Without shards such a rule never ran, and with them it runs the code of the whole rule.
@@ -177,13 +177,13 @@ def _methods(*sides: Results) -> dict[str, dict[str, str]]:
 def _modules(methods: Iterable[str], sides: Iterable[Results]) -> dict[str, str]:
     """The module of each method; all variants have one, and are named together."""
     found: dict[str, str] = {}
-    variants, names = {*_names(sides, "variants")}, {*methods}
+    variants, names = {*_variants(sides)}, {*methods}
     if names & variants:
         found[VARIANTS] = VARIANT_MODULE
     for side in sides:
-        for name, baseline in side.manifest.get("config", {}).get("baselines", {}).items():
+        for name, baseline in side.config.baselines.items():
             if name in names:
-                found[name] = str(baseline.get("implementation", "")).partition(":")[0]
+                found[name] = baseline.implementation.partition(":")[0]
     return found
 
 
@@ -207,7 +207,7 @@ def _runs(rule: ChangedRule, *sides: Results) -> frozenset[str] | None:
     if known is None:  # an older or newer table has rules that this one has not
         return None
     if rule.method == VARIANTS:
-        names = frozenset(_names(sides, "variants"))
+        names = frozenset(_variants(sides))
     elif rule.method:
         names = frozenset([rule.method])
     elif known.methods == "all":
@@ -217,12 +217,9 @@ def _runs(rule: ChangedRule, *sides: Results) -> frozenset[str] | None:
     return reach(known, names, *sides)
 
 
-def _names(sides: Iterable[Results], section: str) -> list[str]:
-    return [name for side in sides for name in side.manifest.get("config", {}).get(section, {})]
+def _variants(sides: Iterable[Results]) -> list[str]:
+    return [name for side in sides for name in side.config.variants]
 
 
 def _shipped(*sides: Results) -> bool:
-    return all(
-        side.manifest.get("config", {}).get("prior", {}).get("source") == "shipped"
-        for side in sides
-    )
+    return all(side.config.prior.source == "shipped" for side in sides)

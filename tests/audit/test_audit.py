@@ -950,7 +950,7 @@ def test_a_difference_names_the_methods_that_it_can_touch(
     ["report/bootstrap", "curves", "shards", "baselines/supir/label", "variants/faithdiff/label"],
 )
 def test_what_only_the_report_reads_explains_no_score(path: str) -> None:
-    (found,) = changes(f"config/{path}", 7)
+    (found,) = changes(f"config/{path}", "7")
     assert not found.can_explain
 
 
