@@ -12,6 +12,7 @@ from torch import Tensor
 
 from faithdiff.config import Section, parse
 from faithdiff.methods.method import Method, Restorer, Study
+from faithdiff.study.plain import Json
 
 
 class Settings(Section):
@@ -25,13 +26,13 @@ class Bicubic(Method):
         ConfigError: `settings` is not empty.
     """
 
-    def __init__(self, settings: dict[str, object], where: str) -> None:
+    def __init__(self, settings: dict[str, Json], where: str) -> None:
         parse(settings, Settings, where)
 
     def load(self, study: Study, folder: Path) -> Restorer:
         return _Bicubic(study.profile.data.scale)
 
-    def settings(self, study: Study) -> dict[str, object]:
+    def settings(self, study: Study) -> dict[str, Json]:
         return {"kernel": "keys", "a": -0.5}
 
 

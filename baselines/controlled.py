@@ -28,6 +28,7 @@ from faithdiff.models.weights import DTYPES, module_digest
 from faithdiff.restore.captions import with_captions
 from faithdiff.restore.restorer import DiffusionRestorer
 from faithdiff.study import seeds
+from faithdiff.study.plain import Json
 from faithdiff.study.provenance import folder_digest
 from faithdiff.study.records import Cost
 from faithdiff.train.cache import Batch, Cache
@@ -173,7 +174,7 @@ class ControlledMethod(Method, Generic[AnyDesign]):
     schema: ClassVar[type[Settings]]
     config: Settings
 
-    def __init__(self, settings: dict[str, object], where: str) -> None:
+    def __init__(self, settings: dict[str, Json], where: str) -> None:
         self.config = parse(settings, self.schema, where)
         self.where = where
 
@@ -230,7 +231,7 @@ class ControlledMethod(Method, Generic[AnyDesign]):
         design.to(prior.unet.device)
         return Denoiser(torch.no_grad()(design.see), design)
 
-    def settings(self, study: Study) -> dict[str, object]:
+    def settings(self, study: Study) -> dict[str, Json]:
         # Both change how fast an image is made, and not the image.
         fast = {"batch_size", "tile_batch"}
         restore = study.profile.restore.model_dump(mode="json", exclude=fast)

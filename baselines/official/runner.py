@@ -18,6 +18,7 @@ from faithdiff.methods.external.environment import Environment
 from faithdiff.methods.external.own import gpu_problem
 from faithdiff.methods.external.process import Call
 from faithdiff.methods.method import Item, Keep, Place, Study
+from faithdiff.study.plain import Json
 
 # Weights are looked for where they are put, never fetched by a script in the middle of a run.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
@@ -34,7 +35,7 @@ class Official(CommandMethod):
     method: ClassVar[str]
     schema: ClassVar[type[Common]]
 
-    def __init__(self, settings: dict[str, object], where: str) -> None:
+    def __init__(self, settings: dict[str, Json], where: str) -> None:
         super().__init__()
         other = settings.get("definition")
         self.definition, self.file = load_definition(
@@ -86,7 +87,7 @@ class Official(CommandMethod):
         variables = {**self.environment.variables(), **OFFLINE}
         return Call(command, self.checkout.folder, variables, task.folder / "log.txt")
 
-    def settings(self, study: Study) -> dict[str, object]:
+    def settings(self, study: Study) -> dict[str, Json]:
         weights = study.profile.score.weights
         return {
             "repository": self.definition.repository,
@@ -131,7 +132,7 @@ class Official(CommandMethod):
             f"under {self.where}"
         ]
 
-    def prepare(self, study: Study) -> dict[str, object]:
+    def prepare(self, study: Study) -> dict[str, Json]:
         if problem := self._consent():
             raise UserError(f"{self.name}: {problem[0]}")
         self.checkout.make()
@@ -152,7 +153,7 @@ class Official(CommandMethod):
             self.configure(self.checkout.folder)
         return super().restore_folder(study, place, items, missing, keep)
 
-    def record(self) -> dict[str, object]:
+    def record(self) -> dict[str, Json]:
         return {**super().record(), "packages": self.environment.packages()}
 
     @cached_property
@@ -173,5 +174,5 @@ class Official(CommandMethod):
             target.unlink(missing_ok=True)
             target.symlink_to(artifact.file(root).absolute())
 
-    def state(self, study: Study) -> object:
+    def state(self, study: Study) -> Json:
         return [self.settings(study), sha256_file(self.file)]

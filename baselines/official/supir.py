@@ -12,6 +12,7 @@ from faithdiff.config import Unit
 from faithdiff.errors import RunError
 from faithdiff.methods.external.command import Task, images_in
 from faithdiff.methods.method import Study
+from faithdiff.study.plain import Json
 
 OPTIONS, PATHS = "options/SUPIR_v0.yaml", "CKPT_PTH.py"
 SUFFIX = "_0"  # the script numbers its samples
@@ -70,7 +71,7 @@ class SUPIR(Official):
         own = ("captions", "llava", "llava_clip", "a_prompt")
         return {key: value for key, value in kept.items() if key not in own}
 
-    def settings(self, study: Study) -> dict[str, object]:
+    def settings(self, study: Study) -> dict[str, Json]:
         prompts = {"captions": self.chosen.captions, "a_prompt": self.chosen.a_prompt}
         return {**super().settings(study), **prompts}
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from faithdiff.config import Baseline, digest
+from faithdiff.config.section import Hashed
 from faithdiff.data.outside import contents, files_in
 from faithdiff.degrade.levels import load_choices
 from faithdiff.score.protocols import definitions_of
@@ -72,7 +73,7 @@ class Digests:
         files = contents(files_in(self.profile.prior.path))
         return folder_digest(self.profile.prior.path, files.get)
 
-    def _value(self, rule: Rule, setting: str, job: Mapping[str, str]) -> object:
+    def _value(self, rule: Rule, setting: str, job: Mapping[str, str]) -> Hashed:
         """What a job reads of a setting: less than its section, where the section says more."""
         profile, dataset, method = self.profile, job.get("dataset", ""), job.get("method")
         data = profile.data
@@ -108,14 +109,14 @@ class Digests:
                 return self._baseline(method, sampled=setting == "baselines.*")
         return self._section(setting.removesuffix("*").removesuffix("."))
 
-    def _section(self, path: str) -> object:
+    def _section(self, path: str) -> Hashed:
         """The part of the profile at a dotted path; the whole of it at none."""
-        found: object = self.profile
+        found: Hashed = self.profile
         for key in filter(None, path.split(".")):
             found = getattr(found, key)
         return found
 
-    def _baseline(self, method: str, sampled: bool) -> object:
+    def _baseline(self, method: str, sampled: bool) -> Hashed:
         """Settings of a baseline; those of its sampler only where it restores."""
         # A user's own method is judged by its outputs or its command (`outside` of a job), and a
         # variant by the checkpoint that its settings made.
@@ -124,7 +125,7 @@ class Digests:
         settings = self.profile.settings_of(method)
         return {key: value for key, value in settings.items() if sampled or key != "sampling"}
 
-    def _metrics(self, printed: bool) -> object:
+    def _metrics(self, printed: bool) -> Hashed:
         """How the metrics are computed; with labels, units and decimals, where they are printed."""
         found = definitions_of(self.profile).items()
         return [[*key, each if printed else each.computation()] for key, each in found]

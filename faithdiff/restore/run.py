@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
 import torch
 from tqdm import tqdm
@@ -35,18 +35,11 @@ from faithdiff.study.checkpoints import check_checkpoint
 from faithdiff.study.checksums import with_checksum
 from faithdiff.study.files import unwritable, write_text_atomic
 from faithdiff.study.locks import claimed
+from faithdiff.study.plain import Json
 from faithdiff.study.provenance import code_digest, folder_digest, hardware
 
-
-class Identity(TypedDict):
-    """What decides every output of a method besides the image, as the manifest has it."""
-
-    captioner: NotRequired[str]  # digest of the weights that write its captions
-    method: str
-    settings: dict[str, object]
-    weights: str | None
-    code: str
-    scale: int
+# What decides every output of a method besides the image, as the manifest has it.
+Identity = dict[str, Json]
 
 
 class ImageEntry(TypedDict, total=False):
@@ -172,7 +165,7 @@ def _restore_external(
     level: str,
 ) -> _Made:
     """Let a method outside of this process restore what is missing; its failures are recorded."""
-    name = identity["method"]
+    name = str(identity["method"])
     place = Place(dataset, level, seed, study.layout.outside(name, seed, dataset, level))
     items = method.keyed(place, list(_items(study, dataset, level, seed, identity)))
     missing = [item for item in items if not _is_whole(_stored(study, item.key))]
