@@ -127,7 +127,7 @@ def column_of(columns: Columns, metric: str, protocol: str) -> Column:
     return columns[metric, protocol]
 
 
-def separated(low: float, high: float, p: float) -> bool:
+def significant(low: float, high: float, p: float) -> bool:
     """Whether interval and test agree that a difference is not chance."""
     # The interval is of one cell and corrected for nothing; the test is corrected over all cells. A
     # verdict needs both, so that none says "better" beside an interval that holds 0.
@@ -177,7 +177,7 @@ def _judged(changes: list[Change]) -> list[Change]:
     judged = list(changes)
     for i, p in zip(tested, holm([changes[i].p for i in tested]), strict=True):
         change = replace(changes[i], p_holm=p)
-        if separated(change.low, change.high, p):
+        if significant(change.low, change.high, p):
             change = replace(change, verdict="better" if change.gain > 0 else "worse")
         judged[i] = change
     # One order, whatever the order of the rows: by method, place and metric.

@@ -284,7 +284,7 @@ def explanation_sections(found: Explanation) -> list[Section]:
         lines.append(
             f"difference to {cell.compared_with}: {cell.difference!r} "
             f"[{cell.difference_low!r}, {cell.difference_high!r}], p {cell.p!r}, after "
-            f"Holm {cell.p_holm!r}: {'separated' if cell.separated else 'not separated'}"
+            f"Holm {cell.p_holm!r}: {'' if cell.significant else 'not '}significant"
         )
     names = list(SHOWN if of_scores else found.rows.columns)
     rows = [

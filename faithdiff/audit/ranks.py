@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from faithdiff.audit.blocks import ALL, Block
-from faithdiff.audit.compare import column_of, separated
+from faithdiff.audit.compare import column_of, significant
 from faithdiff.audit.match import Selection
 from faithdiff.audit.recorded import RecordedCell
 from faithdiff.audit.resampling import resample
@@ -42,8 +42,8 @@ class Overtaking:
 
     @property
     def more_than_noise(self) -> bool:
-        """Whether the new lead is separated from a tie."""
-        return separated(self.low, self.high, self.p_holm)
+        """Whether the new lead is significant."""
+        return significant(self.low, self.high, self.p_holm)
 
     @property
     def place(self) -> str:

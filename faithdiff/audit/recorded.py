@@ -6,7 +6,7 @@ commit may be older than this code: what it did not record has a default here.
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, Field
+from pydantic import AliasChoices, ConfigDict, Field
 
 from faithdiff.study.records import Record
 
@@ -126,14 +126,19 @@ class RecordedCell(Record):
     difference_high: float | None = None
     p: float | None = None
     p_holm: float | None = None
-    separated: bool | None = None
+    # Tables of commits before 2026-12 say `separated`.
+    significant: bool | None = Field(
+        default=None, validation_alias=AliasChoices("significant", "separated")
+    )
     seed_sd: float | None = None
     against: str | None = None
     against_difference: float | None = None
     against_low: float | None = None
     against_high: float | None = None
     against_p_holm: float | None = None
-    against_separated: bool | None = None
+    against_significant: bool | None = Field(
+        default=None, validation_alias=AliasChoices("against_significant", "against_separated")
+    )
 
     @property
     def column(self) -> tuple[str, str]:

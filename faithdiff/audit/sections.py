@@ -167,7 +167,7 @@ def _ranks(audit: Audit, several: bool) -> Section:
         return Section("Ranks")
     line = (
         f"{count(len(audit.ranks), 'pair')} of methods changed order, "
-        f"{len(clear)} of them by more than noise (the new lead is separated from a tie)."
+        f"{len(clear)} of them by more than noise (the new lead is statistically significant)."
     )
     head = ("overtook", "set, level", "metric", "lead before", "lead now", "95% interval",
             "p (Holm)", "more than noise")  # fmt: skip

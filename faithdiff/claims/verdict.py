@@ -49,10 +49,10 @@ def judge_direction(
         return "inconclusive"
     if -matters < low and high < matters:
         return "no effect that matters"
-    separated = (low > 0 or high < 0) and p < ALPHA
+    significant = (low > 0 or high < 0) and p < ALPHA
     # An estimate too small to matter stays open however clear its sign: were its interval
     # narrower, the answer might be "no effect that matters".
-    if not separated or abs(value) < matters:
+    if not significant or abs(value) < matters:
         return "inconclusive"
     return "reproduced" if (value > 0) == (rule == "better") else "not reproduced"
 

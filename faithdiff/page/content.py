@@ -17,7 +17,11 @@ from faithdiff.report.cells import HELD_OUT, Column, header
 from faithdiff.report.measured import counted
 from faithdiff.study.manifest import Manifest
 
-MARKS = {"best": "best", "second": "second", "tie": "one of two leaders, not separated"}
+MARKS = {
+    "best": "best",
+    "second": "second",
+    "tie": "one of two leaders, difference not significant",
+}
 ORDER = ("main", "real", "ablation", "cost")
 
 
@@ -176,7 +180,7 @@ def _table(results: Results, name: str, columns: Columns) -> PageTable:
 def _shown(key: str, cell: RecordedCell) -> PageCell:
     return PageCell(
         key=key,
-        text=f"{cell.printed}{'*' if cell.against_separated else ''}",
+        text=f"{cell.printed}{'*' if cell.against_significant else ''}",
         mark=cell.mark,
         said=f"{cell.printed}, {MARKS[cell.mark]}" if cell.mark else "",
         value=cell.mean,
@@ -188,7 +192,7 @@ def _difference(cell: RecordedCell) -> str:
     """Paired difference to the table's reference, as the ablation prints it."""
     if cell.difference is None or cell.mark:
         return ""
-    star = "*" if cell.separated else ""
+    star = "*" if cell.significant else ""
     mean = cell.printed.partition(" ")[0]  # without its spread over trainings
     decimals = len(mean.partition(".")[2])
     return f"{cell.difference:+.{decimals}f}{star}".replace("-", "\N{MINUS SIGN}")

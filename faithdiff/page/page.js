@@ -182,7 +182,7 @@ function sentences(cell) {
     found.push([`difference to ${DATA.explorer.labels[cell.compared_with] ?? cell.compared_with}`,
       `${short(cell.difference)} [${short(cell.difference_low)}, ${short(cell.difference_high)}], ` +
       `p ${short(cell.p)}, after Holm ${short(cell.p_holm)}: ` +
-      (cell.separated ? "separated" : "not separated")]);
+      (cell.significant ? "significant" : "not significant")]);
   }
   return found;
 }

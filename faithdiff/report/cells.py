@@ -69,7 +69,7 @@ class Comparison:
     trainings: int = 0
 
     @property
-    def separated(self) -> bool:
+    def significant(self) -> bool:
         """Whether interval and test agree that the difference is not chance."""
         return (self.low > 0 or self.high < 0) and self.p_holm < ALPHA
 
@@ -218,8 +218,8 @@ def spread_text(cell: Cell, column: Column) -> str:
 
 
 def star_text(cell: Cell) -> str:
-    """A star where the cell is separated from the reference of its table."""
-    return "*" if cell.against is not None and cell.against.separated else ""
+    """A star where the difference to the reference of the table is significant."""
+    return "*" if cell.against is not None and cell.against.significant else ""
 
 
 def difference_text(cell: Cell, column: Column) -> tuple[str, str]:
@@ -227,7 +227,7 @@ def difference_text(cell: Cell, column: Column) -> tuple[str, str]:
     compared = cell.comparison
     if compared is None:
         return "", ""
-    star = "*" if compared.separated else ""
+    star = "*" if compared.significant else ""
     low, high = number(compared.low, column), number(compared.high, column)
     return number(compared.mean, column, True) + star, f"[{low}, {high}]"
 

@@ -100,7 +100,8 @@ def curve_table(
     if len(found) > 1:
         caption += (
             f" Beside each mean: paired difference to {label} at the same value, with its 95% "
-            f"interval. *: separated by {draft.rule('differences of the table')}."
+            "interval. *: statistically significant, judged by "
+            f"{draft.rule('differences of the table')}."
         )
     rows = budgeted(draft.finish(), profile)
     return replace(draft.table(caption, rows, differences=True), unmeasured=unmeasured)
@@ -181,7 +182,7 @@ def _metrics(
     _legend(figure, curve, styles)
     figure.supxlabel(
         "Means over source pictures, levels averaged. Bars: 95% interval of the paired difference "
-        f"to {first} at the same value; filled: separated.",
+        f"to {first} at the same value; filled: significant.",
         **NOTE,
     )
     return figure
@@ -278,7 +279,7 @@ def _differences(
             [x[value]] * 2, [compared.low, compared.high], color=style.colour, linewidth=0.8,
             transform=beside,
         )  # fmt: skip
-        face = style.colour if compared.separated else "white"
+        face = style.colour if compared.significant else "white"
         axes.plot(
             x[value], compared.mean, style.marker, color=style.colour, mfc=face, ms=3.5,
             transform=beside,

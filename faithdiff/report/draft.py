@@ -72,10 +72,10 @@ class Draft:
         pairs = [pair for b in range(len(self.blocks)) for pair in self._leaders(b, among)]
         self.comparisons = self._compare(pairs)
         for best, second in pairs:
-            separated = self.comparisons[best].separated
+            significant = self.comparisons[best].significant
             alike = [place for place in self._alike(second, among) if place != best]
-            self.marks |= dict.fromkeys(alike, "second" if separated else "tie")
-            self.marks[best] = "best" if separated else "tie"
+            self.marks |= dict.fromkeys(alike, "second" if significant else "tie")
+            self.marks[best] = "best" if significant else "tie"
             self.shared_marks |= len(alike) > 1
 
     def compare_with_first(self) -> None:
@@ -98,8 +98,8 @@ class Draft:
     def compare_with_reference(self) -> None:
         """Compare each row with ``report.reference``, beside the comparison of the leaders.
 
-        Corrected over the rivals of a column and not over the whole table: ten pictures could
-        separate nothing among its hundred and more comparisons.
+        Corrected over the rivals of a column and not over the whole table: with ten pictures, no
+        difference could be significant among its hundred and more comparisons.
         """
         if self.profile.reference not in self.methods:
             return
@@ -224,7 +224,7 @@ class Draft:
         return max(self.samples[block, method, c].pictures for method in self.methods)
 
     def rule(self, tests: str, comparisons: Mapping[Place, Comparison] | None = None) -> str:
-        """Say what `separated` means in this table; by default for the leaders' comparisons."""
+        """Say what `significant` means in this table; by default for the leaders' comparisons."""
         made = self.comparisons if comparisons is None else comparisons
         several = any(comparison.trainings > 1 for comparison in made.values())
         means = "crossed test over trainings and pictures" if several else "sign-flip test"

@@ -97,7 +97,7 @@ def ablation_figure(profile: Profile, table: Table) -> Figure | None:
         area.remove()
     left_out = [table.columns[c].label for c in range(len(table.columns)) if c not in drawn]
     note = (
-        f"Difference to {reference.label}, 95% interval; filled: separated; green side: better."
+        f"Difference to {reference.label}, 95% interval; filled: significant; green side: better."
         + (f" Nothing to compare: {', '.join(left_out)}." if left_out else "")
     )
     figure.supxlabel(note, **NOTE)
@@ -124,7 +124,7 @@ def _differences(
             axes.text(0, y, f" {why}", va="center", fontsize=6, color=GREY)
             continue
         axes.plot([compared.low, compared.high], [y, y], color=style.colour)
-        face = style.colour if compared.separated else "white"
+        face = style.colour if compared.significant else "white"
         axes.plot(compared.mean, y, style.marker, color=style.colour, mfc=face, ms=4.5)
     low, high = axes.get_xlim()
     better = (0, high) if column.higher_is_better else (low, 0)

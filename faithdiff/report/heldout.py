@@ -49,7 +49,7 @@ def heldout_figure(profile: Profile, scores: pd.DataFrame) -> Figure | None:
     figure.supylabel(f"held-out loss less that of {first.label}", fontsize=7)
     figure.supxlabel(
         "Timestep; lines mark those that the common sampler visits. Band: 95% interval of the "
-        f"paired difference to {first.label}; filled: separated; below zero is better.",
+        f"paired difference to {first.label}; filled: significant; below zero is better.",
         **NOTE,
     )
     return figure
@@ -89,7 +89,7 @@ def _curve(axes: Axes, timesteps: Sequence[int], row: Row, style: MethodStyle) -
     )  # fmt: skip
     axes.plot(at, [c.mean for _, c in found], color=style.colour, linewidth=0.9)
     for t, compared in found:
-        face = style.colour if compared.separated else "white"
+        face = style.colour if compared.significant else "white"
         axes.plot(t, compared.mean, style.marker, color=style.colour, mfc=face, ms=3.5, mew=0.8)
     axes.locator_params(axis="y", nbins=4)
 

@@ -23,7 +23,7 @@ class CellRecord:
         printed: As the table shows it.
         n: Images that are usable, of `expected`; pictures are what they were cut from.
         mark: best, second or tie, where the table marks them.
-        separated: Whether interval and test agree that the difference is not chance.
+        significant: Whether interval and test agree that the difference is not chance.
         against: The reference of the main table, to which every cell of it is compared.
     """
 
@@ -54,14 +54,14 @@ class CellRecord:
     difference_high: float | None
     p: float | None
     p_holm: float | None
-    separated: bool | None
+    significant: bool | None
     seed_sd: float | None
     against: str | None
     against_difference: float | None
     against_low: float | None
     against_high: float | None
     against_p_holm: float | None
-    against_separated: bool | None
+    against_significant: bool | None
 
     @classmethod
     def of(cls, block: Block, row: Row, column: Column, cell: Cell) -> CellRecord:
@@ -95,14 +95,14 @@ class CellRecord:
             difference_high=_finite(compared.high) if compared else None,
             p=_finite(compared.p) if compared else None,
             p_holm=_finite(compared.p_holm) if compared else None,
-            separated=compared.separated if compared else None,
+            significant=compared.significant if compared else None,
             seed_sd=_finite(cell.seed_sd),
             against=against.other if against else None,
             against_difference=_finite(against.mean) if against else None,
             against_low=_finite(against.low) if against else None,
             against_high=_finite(against.high) if against else None,
             against_p_holm=_finite(against.p_holm) if against else None,
-            against_separated=against.separated if against else None,
+            against_significant=against.significant if against else None,
         )
 
 

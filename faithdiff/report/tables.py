@@ -1,9 +1,9 @@
 """The tables, as pure functions of the scores.
 
 Main (paper Table 1): per test set and level, methods by metrics; bold only where the best is
-separated from the runner-up. Real (paper Table 2): the same on real-world sets, which have no HQ
-images and so no-reference metrics alone. Ablation (paper Tables 5 and 6): variants by metrics over
-all test images, each with its paired difference to the first row.
+significantly better than the runner-up. Real (paper Table 2): the same on real-world sets, which
+have no HQ images and so no-reference metrics alone. Ablation (paper Tables 5 and 6): variants by
+metrics over all test images, each with its paired difference to the first row.
 :mod:`faithdiff.report.render` prints.
 """
 
@@ -109,11 +109,11 @@ def _leaders(
     apart = len(among) < len(methods)
     caption = (
         f"Means over source pictures, whose crops are averaged ({draft.counts()}), protocol "
-        f"{protocol}. Bold: best{' of the controlled rows' if apart else ''}, and separated from "
-        f"the runner-up by {rule}. "
-        "Underlined: the runner-up, or both leaders where they are not separated. "
+        f"{protocol}. Bold: best{' of the controlled rows' if apart else ''}, and significantly "
+        f"better than the runner-up, judged by {rule}. "
+        "Underlined: the runner-up, or both leaders where the difference is not significant. "
         f"{'Means that print alike share this mark. ' if draft.shared_marks else ''}"
-        f"{_APART if apart else ''}{_starred(draft)}{_stand_ins(columns)}"
+        f"{_APART if apart else ''}{_starred(draft)}{_surrogates(columns)}"
         f"{_comparability(any(published)) if name == 'main' else _REAL_NOTE}"
     )
     return replace(draft.table(caption, found, differences=False), unmeasured=unmeasured)
@@ -141,9 +141,9 @@ def ablation_table(scores: pd.DataFrame, profile: Profile, protocol: str = "") -
         f"averaged ({draft.counts()}), protocol {wanted[0].protocol}; held-out loss: denoising "
         "loss with fixed noise, mean over the timesteps that the common sampler visits. "
         f"Beside each mean: paired difference to {first} with its 95% interval. "
-        f"*: separated from {first} by {draft.rule('differences of the table')}. "
+        f"*: statistically significant, judged by {draft.rule('differences of the table')}. "
         f"{'Updates: of the whole training. ' * budgets}"
-        f"{_stand_ins(columns)}{_comparability(False)}"
+        f"{_surrogates(columns)}{_comparability(False)}"
     )
     return replace(draft.table(caption, rows, differences=True), unmeasured=unmeasured)
 
@@ -180,15 +180,15 @@ def _starred(draft: Draft) -> str:
     rivals = max(Counter((block, column) for block, _, column in draft.against).values())
     few = out_of_reach(draft.against, draft.profile.report.bootstrap, rivals)
     return (
-        f"*: separated from {label} by the same rule, corrected over the {rivals} rivals of the "
-        f"column{few}. "
+        f"*: significantly different from {label} by the same rule, corrected over the {rivals} "
+        f"rivals of the column{few}. "
     )
 
 
-def _stand_ins(columns: Sequence[Column]) -> str:
-    """Say what the substitutes among the metrics are, so that none is taken for LPIPS."""
+def _surrogates(columns: Sequence[Column]) -> str:
+    """Say which metric is a surrogate, so that nobody takes it for LPIPS."""
     found = any(column.metric.startswith("st-lpips") for column in columns)
-    return "ST-LPIPS, with weights of its own, is a substitute for LPIPS and not LPIPS. " * found
+    return "ST-LPIPS is a surrogate for LPIPS, with weights of its own. " * found
 
 
 _REAL_NOTE = "The paper's numbers on real-world sets were not found (results/paper)."

@@ -60,11 +60,11 @@ def tradeoff_figure(profile: Profile, table: Table) -> Figure | None:
 def _note(table: Table, at: tuple[int, int]) -> str:
     cells = [row.cells[c] for block in table.blocks for row in block.rows for c in at]
     several = any(len(cell.seeds) > 1 for cell in cells)
-    stand_in = table.columns[at[1]].metric == "st-lpips"
+    surrogate = table.columns[at[1]].metric == "st-lpips"
     return (
         "Means over the test set."
         + " Bars: standard deviation over trainings." * several
-        + " ST-LPIPS is a substitute for LPIPS." * stand_in
+        + " ST-LPIPS is a surrogate for LPIPS." * surrogate
     )
 
 

@@ -829,6 +829,18 @@ def test_explain_takes_the_words_in_any_order(world: World) -> None:
     assert len(overall.rows) == 4 * IMAGES
 
 
+def test_explain_reads_tables_that_still_say_separated(world: World, tmp_path: Path) -> None:
+    old = tmp_path / "tiny"
+    shutil.copytree(world.root / "results/tiny", old)
+    sidecar = old / "tables/ablation.cells.json"
+    text = sidecar.read_text("utf-8")
+    assert '"significant"' in text
+    sidecar.write_text(text.replace("significant", "separated"), "utf-8")
+    words = ["separate optimisation", "psnr", "All levels"]
+    known = explain("ablation", words, "tiny", str(old), world.root).cell
+    assert known == explain("ablation", words, "tiny", ".", world.root).cell
+
+
 @pytest.mark.parametrize(
     ("table", "words", "said"),
     [

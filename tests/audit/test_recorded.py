@@ -27,7 +27,7 @@ def test_a_cell_of_another_version_is_given_back_as_it_was_read() -> None:
     cell = RecordedCell.model_validate(content)
     assert cell.plain() == content
     assert list(cell.plain()) == list(content)
-    assert (cell.n, cell.against_separated, cell.column) == (0, None, ("psnr", "ycbcr"))
+    assert (cell.n, cell.against_significant, cell.column) == (0, None, ("psnr", "ycbcr"))
 
 
 def test_a_cell_is_read_by_the_fields_that_are_written() -> None:

@@ -167,7 +167,7 @@ def test_each_value_is_compared_with_the_first_method_at_that_value(profile: Pro
         ("frozen-budget-2", "faithdiff-budget-2", 0.8),
     ):
         compared = found[name]
-        assert compared is not None and compared.other == other and compared.separated
+        assert compared is not None and compared.other == other and compared.significant
         assert compared.mean == pytest.approx(gain, abs=0.05)
     assert found["faithdiff"] is None and found["faithdiff-budget-2"] is None
     assert [rows[name].updates for name in rows] == [70, 70, 140, 140, 280, 280]

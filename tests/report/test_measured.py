@@ -170,7 +170,7 @@ def test_a_study_without_any_learned_metric_ends_with_clear_tables(
     table = main_table(scores, broad, paper=PAPER)
     assert [column.label for column in table.columns] == ["PSNR", "SSIM"]
     assert "ST-LPIPS, LPIPS, MUSIQ, CLIPIQA+ (" in table.unmeasured
-    assert "substitute" not in table.caption  # there is no such column
+    assert "surrogate" not in table.caption  # there is no such column
     assert tradeoff_figure(broad, table) is None
     compile_latex([to_latex(table)], tmp_path)
 
@@ -255,10 +255,10 @@ def test_groups_of_a_study_of_published_weights(broad: Profile) -> None:
     ]  # fmt: skip
 
 
-def test_st_lpips_is_called_a_substitute(broad: Profile) -> None:
+def test_st_lpips_is_called_a_surrogate(broad: Profile) -> None:
     scores = broad_scores(broad)
     for table in (main_table(scores, broad, paper=PAPER), ablation_table(scores, broad)):
-        assert "substitute for LPIPS and not LPIPS" in table.caption
+        assert "ST-LPIPS is a surrogate for LPIPS" in table.caption
 
 
 # --- beside a number ----------------------------------------------------------------------------
@@ -299,12 +299,12 @@ def test_several_seeds_print_their_spread(broad: Profile) -> None:
     assert "±" not in to_markdown(main_table(broad_scores(broad), broad, paper=PAPER))
 
 
-def test_a_star_marks_what_is_separated_from_the_reference(broad: Profile) -> None:
+def test_a_star_marks_a_significant_difference_to_the_reference(broad: Profile) -> None:
     table = main_table(broad_scores(broad), with_report(broad, reference="faithdiff"), paper=PAPER)
     text = to_markdown(table)
     assert re.search(r"\| Real-ESRGAN \(published\) \| \d\d\.\d\d\\\* \|", text)
     assert not re.search(r"\| FaithDiff .*\\\*", text)
-    assert "separated from FaithDiff by the same rule" in table.caption
+    assert "significantly different from FaithDiff by the same rule" in table.caption
     assert re.search(r"\d\{\*\} &", to_latex(table))
 
 

@@ -99,7 +99,7 @@ def test_a_missing_or_empty_score_file_is_named(tmp_path: Path) -> None:
 @settings(
     max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_only_a_separated_best_is_bold(
+def test_only_a_significantly_better_best_is_bold(
     profile: Profile, shift: float, noise: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -122,8 +122,8 @@ def test_only_a_separated_best_is_bold(
         best = next(row.cells[c] for row in block.rows if row.method == order[0]).comparison
         assert best is not None
         assert best.other == order[1]
-        separated = not (best.low <= 0 <= best.high) and best.p_holm < 0.05
-        expected = ("best", "second") if separated else ("tie", "tie")
+        significant = not (best.low <= 0 <= best.high) and best.p_holm < 0.05
+        expected = ("best", "second") if significant else ("tie", "tie")
         assert tuple(marks[method] for method in order[:2]) == expected
         printed = {method: number(mean, table.columns[c]) for method, mean in own.items()}
         for method in order[2:]:  # a mean that prints like the runner-up's has its mark
@@ -143,7 +143,7 @@ def test_rows_that_print_alike_share_the_mark(profile: Profile, lead: float) -> 
     profile = with_report(profile, main=["frozen", "separate", "faithdiff"])
 
     def value(method: str, metric: str, image: int) -> float:
-        # Below what is printed, and not separated.
+        # Below what is printed, and not significant.
         hidden = 1e-4 * (method == "separate") * (1 if image % 2 else -0.9)
         return 20 + 0.1 * image + hidden + lead * (method == "faithdiff")
 
@@ -273,7 +273,7 @@ def test_the_ablation_compares_each_row_with_the_first(profile: Profile) -> None
         assert cell.comparison.mean == pytest.approx((rows[method] - rows["faithdiff"]).mean())
         assert cell.comparison.low <= cell.comparison.mean <= cell.comparison.high
     assert found["All levels", "frozen", "heldout_loss"].expected == IMAGES  # half of two sets
-    assert found["All levels", "frozen", "psnr"].comparison.separated  # type: ignore[union-attr]
+    assert found["All levels", "frozen", "psnr"].comparison.significant  # type: ignore[union-attr]
 
 
 def test_the_unit_of_pairing_is_the_picture_not_its_levels_or_crops(profile: Profile) -> None:
@@ -306,7 +306,7 @@ def test_each_row_of_the_main_table_is_tested_against_the_reference(profile: Pro
     assert cell.against is not None
     assert cell.against.other == "faithdiff"
     assert cell.against.mean == pytest.approx(means["bicubic"] - means["faithdiff"])
-    assert cell.against.separated
+    assert cell.against.significant
     tests = [c.against for _, c in cells(main_table(scores, profile, paper=PAPER)) if c.against]
     assert len(tests) == 2 * 2 * 2 * 2  # sets, levels, metrics, rivals
     # Corrected over the two rivals of a column, and not over the table.
@@ -331,13 +331,13 @@ def test_the_spread_of_trainings_enters_interval_and_star(profile: Profile) -> N
     varied = dict(cells(ablation_table(scores.assign(value=scores["value"] + moved), profile)))
     cell = varied["All levels", "frozen", "psnr"]
     assert agreed.comparison is not None and cell.comparison is not None
-    assert agreed.comparison.separated and not cell.comparison.separated
+    assert agreed.comparison.significant and not cell.comparison.significant
     assert (cell.seeds, cell.comparison.trainings) == ((0, 1, 2), 3)
     own = [shift["frozen", seed] + 0.01 * seed for seed in range(3)]
     assert cell.seed_sd == pytest.approx(np.std(own, ddof=1))
 
 
-def test_a_caption_says_where_no_difference_could_be_separated(profile: Profile) -> None:
+def test_a_caption_says_where_no_difference_could_be_significant(profile: Profile) -> None:
     few = make_scores(profile).query("image < '0005'")
     assert "few pictures limit p, before the correction, to 0.062 at n = 5" in (
         main_table(load_rows(few), profile, paper=PAPER).caption
