@@ -1,4 +1,4 @@
-"""What the groups of commands share: the application, options, and two helpers.
+"""The application, and the options and helpers of all groups of commands.
 
 Each module beside this one is a group and a section of ``faithdiff --help``, named by its first
 line. Heavy imports happen inside the command that needs them, so that ``--help`` answers at once.
@@ -24,7 +24,7 @@ class Sections(TyperGroup):
     """Lists commands by the module that defines them, a section each."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write a section for each module; a group of commands stands where its own are."""
+        """Write a section for each module; a group of commands is listed where its commands are."""
         rows: dict[str, list[tuple[str, str]]] = {name: [] for name in SECTIONS}
         for name in self.list_commands(ctx):
             command: Any = self.commands[name]
@@ -49,7 +49,7 @@ app = typer.Typer(
 )
 
 baseline = typer.Typer(
-    help="Methods that run outside of this process: official code, and commands of your own.",
+    help="External methods: official code, and commands of your own.",
     epilog="Example: faithdiff baseline check diffbir --config config/released.yaml",
     no_args_is_help=True,
 )
@@ -66,7 +66,7 @@ Method = Annotated[str, typer.Option(help="A key of `variants` or `baselines` in
 Seed = Annotated[int, typer.Option(help="Repetition of the training.")]
 ShardOption = Annotated[
     str | None,
-    typer.Option("--shard", metavar="K/N", help="Every N-th image; left out: collect all."),
+    typer.Option("--shard", metavar="K/N", help="Work on shard K of N; without it, collect all."),
 ]
 TimeLimit = Annotated[
     float | None,
@@ -74,7 +74,7 @@ TimeLimit = Annotated[
         min=0,
         metavar="MINUTES",
         envvar="FAITHDIFF_TIME_LIMIT",  # the workflow's way: a limit is no part of a rule's command
-        help="Stop before it with a saved state and exit code 75.",
+        help="Save the state and stop before then, with exit code 75.",
     ),
 ]
 MINI = Path("config/mini.yaml")

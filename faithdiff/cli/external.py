@@ -1,4 +1,4 @@
-"""Methods outside this process, and the contract of every method."""
+"""External methods, and the contract that every method keeps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from faithdiff.methods.method import Study
 def baseline_prepare(
     name: Annotated[str, typer.Argument(help="A baseline of the profile.")], config: Config = MINI
 ) -> None:
-    """Clone the code of a baseline at its commit and make its environment; uses the network."""
+    """Clone the pinned code of a baseline and make its environment; uses the network."""
     from faithdiff.methods.external.prepare import prepare as run
 
     print(run(Study.load(config), name), end="")
@@ -30,7 +30,7 @@ def baseline_prepare(
 def baseline_check(
     name: Annotated[str, typer.Argument(help="A baseline of the profile.")], config: Config = MINI
 ) -> None:
-    """Say what is missing before a long run: environment, weights, GPU memory, consent."""
+    """List what is missing for a run: environment, weights, GPU memory, accepted licence."""
     from faithdiff.methods.external.prepare import check
 
     print(check(Study.load(config), name), end="")

@@ -23,17 +23,17 @@ def fetch(
         list[str] | None, typer.Option(help="Metrics whose weights to fetch; default: all.")
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(help="Fetch all that this profile needs: models, image sets.")
+        str | None, typer.Option(help="Fetch all models and image sets of this profile.")
     ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="Fetch the weights of this official baseline.")
     ] = None,
     config: Config = MINI,
 ) -> None:
-    """Download metric weights, or all of a profile or of a baseline.
+    """Download metric weights, or all that a profile or a baseline needs.
 
-    Resumes, verifies, unpacks, and says what a person must fetch and where to put it. This
-    and `faithdiff baseline prepare` are the only verbs that use the network.
+    It resumes, verifies and unpacks, and lists what you must fetch by hand and where to put it.
+    Only this command and `faithdiff baseline prepare` use the network.
     """
     from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts, needed_by
     from faithdiff.data.fetch import fetch_all
@@ -66,10 +66,10 @@ def import_(
     unet_config: Annotated[Path, typer.Option(help="config.json of the base model's UNet.")],
     out: Annotated[Path, typer.Option(help="Folder for unet/ lq_encoder/ alignment/.")],
     prior: Annotated[
-        Path | None, typer.Option(help="The base model's folder: makes OUT a whole pipeline.")
+        Path | None, typer.Option(help="Folder of the base model; makes OUT a complete pipeline.")
     ] = None,
 ) -> None:
-    """Read official weights, with every tensor accounted for; nothing is skipped."""
+    """Convert official weights; every tensor of the file is accounted for."""
     from faithdiff.models.official import import_official
     from faithdiff.restore.pipeline import save_pipeline
 
@@ -104,7 +104,7 @@ def ship_prior(
     target: Annotated[Path, typer.Option(help="Folder that receives the half-precision prior.")],
     config: Config = MINI,
 ) -> None:
-    """Write a trained prior in half precision, with its hash and training curve, for shipping."""
+    """Write a trained prior in half precision, with its checksum and training curve."""
     from faithdiff.train import prior
 
     prior.ship(Study.load(config), target)
@@ -130,7 +130,7 @@ def bench_sampler(
         "prior/mini"
     ),
     side: Annotated[
-        list[int] | None, typer.Option(help="Pixels of the result; repeatable.")
+        list[int] | None, typer.Option(help="Side of the result in pixels; repeatable.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 20,
     tile: Annotated[int, typer.Option(min=2, help="Latent pixels; the stride is half.")] = 64,
@@ -138,7 +138,7 @@ def bench_sampler(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Time the compiled UNet, too.")
+        bool, typer.Option("--compile", help="Also time the compiled UNet.")
     ] = False,
 ) -> None:
     """Time the sampler with random weights against the one-tile loop of the released code."""

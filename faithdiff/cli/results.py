@@ -1,4 +1,4 @@
-"""What came out, why, and whether it is whole."""
+"""Results: tables, explanations, comparisons and checks."""
 
 from __future__ import annotations
 
@@ -31,18 +31,20 @@ def tables(config: Config = MINI) -> None:
 @app.command(epilog="Example: faithdiff table main --format latex --published")
 def table(
     name: Annotated[str, typer.Argument(help="main, realworld, ablation, cost or curve-<name>.")],
-    form: Annotated[TableFormat, typer.Option("--format", help="How it is printed.")] = "markdown",
+    form: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = "markdown",
     published: Annotated[
         bool, typer.Option("--published", help="Published, ours and difference side by side.")
     ] = False,
-    protocol: Annotated[str, typer.Option(help="Of the metrics; default: the profile's.")] = "",
+    protocol: Annotated[
+        str, typer.Option(help="Definition of the metrics; default: the profile's.")
+    ] = "",
     output: Annotated[
         Path | None,
         typer.Option(help="File to write instead of printing; .cells.json maps cells to rows."),
     ] = None,
     config: Config = MINI,
 ) -> None:
-    """Print a table as the paper does, from scores.csv; caption with n, protocol and commit."""
+    """Print a table in the layout of the paper, with n, protocol and commit in its caption."""
     from faithdiff.audit.command import deliver
     from faithdiff.report.printed import print_table
 
@@ -67,11 +69,11 @@ def figures(config: Config = MINI) -> None:
 @app.command(epilog="Example: faithdiff claims")
 def claims(
     config: Config = MINI,
-    file: Annotated[Path, typer.Option("--claims", help="What is claimed.")] = Path(
+    file: Annotated[Path, typer.Option("--claims", help="The claims.")] = Path(
         "config/claims.yaml"
     ),
 ) -> None:
-    """Test the paper's claims on scores.csv: a verdict each, and what would settle it."""
+    """Test the paper's claims on scores.csv and write one verdict for each."""
     from faithdiff.claims.command import write_claims
     from faithdiff.claims.render import counts
 
@@ -84,7 +86,7 @@ def claims(
 
 @app.command(epilog="Example: faithdiff manifest")
 def manifest(config: Config = MINI) -> None:
-    """Write results/<profile>/manifest.json: what made these results."""
+    """Write results/<profile>/manifest.json: where the results come from."""
     from faithdiff.report.manifest import write_manifest
 
     write_manifest(Study.load(config))
@@ -92,7 +94,7 @@ def manifest(config: Config = MINI) -> None:
 
 @app.command(epilog="Example: faithdiff report")
 def report(config: Config = MINI) -> None:
-    """Write the report page: results/<profile>/report/index.html, which opens from disk."""
+    """Write the report page, results/<profile>/report/index.html."""
     from faithdiff.page.build import write_page
 
     say([write_page(Study.load(config), Path())])
@@ -115,11 +117,11 @@ def deviations(
 def explain(
     table: Annotated[str, typer.Argument(help="main, realworld, ablation, cost or curve-<name>.")],
     words: Annotated[
-        list[str], typer.Argument(help="Method, metric, then level and data set, or the block.")
+        list[str], typer.Argument(help="Method, metric, then level and dataset, or the block.")
     ],
-    profile: Annotated[str, typer.Option(help="Whose results.")] = "mini",
+    profile: Annotated[str, typer.Option(help="Profile of the results.")] = "mini",
     revision: Annotated[str, typer.Option(help="Commit, tag, branch or folder.")] = ".",
-    form: Annotated[ReportFormat, typer.Option("--format", help="How it is printed.")] = "terminal",
+    form: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = "terminal",
 ) -> None:
     """Print everything behind a number of a table: rows, statistics, weights, data, commands."""
     from faithdiff.audit.command import run_explain
@@ -136,7 +138,7 @@ def audit(
         ),
     ] = "",
     new: Annotated[str, typer.Argument(help="The same, or `.` for the working tree.")] = "",
-    profile: Annotated[str, typer.Option(help="Whose results.")] = "mini",
+    profile: Annotated[str, typer.Option(help="Profile of the results.")] = "mini",
     method: Annotated[list[str] | None, typer.Option(help="Name or label; repeatable.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Name or label; repeatable.")] = None,
     protocol: Annotated[
@@ -144,12 +146,12 @@ def audit(
     ] = None,
     tolerance: Annotated[
         list[str] | None,
-        typer.Option(help="Loss that is accepted: 0.05, 1%, psnr=0.1, lpips=2%; repeatable."),
+        typer.Option(help="Accepted loss: 0.05, 1%, psnr=0.1, lpips=2%; repeatable."),
     ] = None,
-    only_changed: Annotated[bool, typer.Option(help="Leave out what did not change.")] = False,
+    only_changed: Annotated[bool, typer.Option(help="Leave out unchanged cells.")] = False,
     history: Annotated[
         int | None,
-        typer.Option(min=1, help="Instead: follow the last N commits that changed the results."),
+        typer.Option(min=1, help="Instead: show the last N commits that changed the results."),
     ] = None,
     form: Annotated[
         ReportFormat, typer.Option("--format", help="Markdown fits a pull request comment.")
@@ -190,13 +192,13 @@ def audit(
 def verify(
     config: Config = MINI,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Remove what is corrupted, so that snakemake makes it.")
+        bool, typer.Option("--repair", help="Remove corrupted files; snakemake makes them again.")
     ] = False,
 ) -> None:
-    """Check every file of a study against the hashes recorded when it was made.
+    """Check every file of a study against the checksum recorded when it was made.
 
-    Pictures of your own folders, too: those that changed since a data set was prepared of them.
-    Exit code 0: all is whole, or was removed; 1: a corrupted file or such a change is still there.
+    It also reports pictures of your own folders that changed since the dataset was prepared.
+    Exit code 0: no corrupted file is left; 1: a corrupted or changed file is still there.
     """
     from faithdiff.tracking.verify import repair as remove
     from faithdiff.tracking.verify import verify as run
@@ -220,7 +222,7 @@ def verify(
 
 @app.command(epilog="Example: faithdiff version-study")
 def version_study(
-    stamp: Annotated[Path, typer.Option(help="File that says what was recorded.")],
+    stamp: Annotated[Path, typer.Option(help="File that lists what was recorded.")],
     config: Config = MINI,
 ) -> None:
     """Record data, checkpoints, restorations and results of the run in dvc.lock."""
@@ -231,11 +233,13 @@ def version_study(
 
 @app.command(epilog="Example: faithdiff pull --remote shared")
 def pull(
-    stamp: Annotated[Path | None, typer.Option(help="File that says what was pulled.")] = None,
-    remote: Annotated[str | None, typer.Option(help="DVC remote; default: its default.")] = None,
+    stamp: Annotated[Path | None, typer.Option(help="File that lists what was pulled.")] = None,
+    remote: Annotated[
+        str | None, typer.Option(help="DVC remote; default: the default remote.")
+    ] = None,
     config: Config = MINI,
 ) -> None:
-    """Fetch the data behind the committed results; then snakemake has nothing to do."""
+    """Fetch the data of the committed results with DVC, so that nothing has to be run again."""
     from faithdiff.tracking.dvc import pull_study
 
     profile = Study.load(config).profile.profile

@@ -25,13 +25,13 @@ from faithdiff.methods.method import Study
 def plan(
     config: Config = MINI,
     tflops: Annotated[
-        float | None, typer.Option(min=0.001, help="Of one device; default: measured here.")
+        float | None, typer.Option(min=0.001, help="TFLOP/s of one device; default: measured.")
     ] = None,
     utilisation: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Share of it that a training reaches.")
+        float, typer.Option(min=0.01, max=1, help="Fraction of it that a training reaches.")
     ] = 0.4,
     gpus: Annotated[
-        int | None, typer.Option(min=1, help="Of a cluster: adds GPU-hours, hours and disk on it.")
+        int | None, typer.Option(min=1, help="GPUs of a cluster: adds hours and disk on it.")
     ] = None,
 ) -> None:
     """Print what a profile will do before it starts: images, jobs, memory, disk, hours."""
@@ -46,7 +46,7 @@ def prepare(
     config: Config = MINI,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
-    """Write the HQ images of a data set and their index."""
+    """Write the HQ images of a dataset and their index."""
     from faithdiff.data.datasets import prepare_dataset
     from faithdiff.models import captioning
 
@@ -64,11 +64,11 @@ def prepare(
 
 @app.command(epilog="Example: faithdiff degrade --dataset Photos --level II --level III")
 def degrade(
-    dataset: Annotated[str, typer.Option(help="A prepared data set.")],
+    dataset: Annotated[str, typer.Option(help="A prepared dataset.")],
     level: Annotated[list[str], typer.Option(help="A level of config/levels.yaml; repeatable.")],
     config: Config = MINI,
 ) -> None:
-    """Make the LQ images of a data set at each level, and the log of every parameter drawn.
+    """Make the LQ images of a dataset at each level, and the log of every parameter drawn.
 
     Sets of real-world images have one level, `real`: their images are logged as they are.
     """
@@ -97,11 +97,11 @@ def degrade(
 
 @app.command(epilog="Example: faithdiff caption --dataset RealDeg --level real")
 def caption(
-    dataset: Annotated[str, typer.Option(help="A test set that says `captions: llava`.")],
+    dataset: Annotated[str, typer.Option(help="A test set with `captions: llava`.")],
     level: Annotated[list[str], typer.Option(help="A level of the set; repeatable.")],
     config: Config = MINI,
 ) -> None:
-    """Let a model describe the LQ images of a test set; no image is asked about twice."""
+    """Caption the LQ images of a test set with a model; each image is captioned once."""
     from faithdiff.data.captions import write_captions
     from faithdiff.models.captioning import caption_level
 
@@ -110,7 +110,7 @@ def caption(
     asked = [name for name, chosen in data.test.items() if chosen.asks]
     use_gpus(study)
     if not asked:
-        raise UserError(f"{config}: no test set says `captions: llava`")
+        raise UserError(f"{config}: no test set has `captions: llava`")
     known = data.levels_of(one_of(dataset, asked, "--dataset"))
     for name in [one_of(name, known, "--level") for name in level]:
         captions = caption_level(study.profile, study.layout, dataset, name)
@@ -212,9 +212,9 @@ def train(
 def restore_sets(
     method: Method, seed: Seed = 0, config: Config = MINI, shard: ShardOption = None
 ) -> None:
-    """Restore every test set and level with a method; resumes at the image.
+    """Restore every test set and level with a method; finished images are kept.
 
-    Of a denoiser also the held-out loss: it needs the same model and the same images.
+    For a denoiser this also measures the held-out loss, which needs the same model and images.
     """
     from faithdiff.methods.registry import find_method
     from faithdiff.restore.run import restore_job, restore_shard
