@@ -1,4 +1,4 @@
-"""README's numbers are those of the committed results, and its conclusions are their verdicts."""
+"""The numbers and verdicts in README and in the guide are those of the committed results."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from faithdiff.methods.method import Study
 from faithdiff.train.cost import last_stage
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "reading-the-results.md").read_text(encoding="utf-8")
 Claims = dict[str, dict[str, Any]]
 
 
@@ -28,10 +29,10 @@ def committed(path: str) -> str:
     return done.stdout if done.returncode == 0 else (ROOT / path).read_text(encoding="utf-8")
 
 
-def part(name: str) -> tuple[str, str]:
-    """Profile and content of a part of README that is marked by comments."""
-    found = re.search(rf"<!-- {name}: ([\w-]+).*? -->\n(.*?)<!-- /{name} -->", README, re.DOTALL)
-    assert found is not None, f"README has no part {name}"
+def part(name: str, page: str = README) -> tuple[str, str]:
+    """Profile and content of a part of a page that is marked by comments."""
+    found = re.search(rf"<!-- {name}: ([\w-]+).*? -->\n(.*?)<!-- /{name} -->", page, re.DOTALL)
+    assert found is not None, f"the page has no part {name}"
     return found[1], found[2]
 
 
@@ -56,11 +57,10 @@ def test_conclusions_are_the_verdicts_of_their_claims() -> None:
 
 
 def test_numbers_of_the_guide_are_those_of_the_claims() -> None:
-    guide = (ROOT / "docs" / "reading-the-results.md").read_text(encoding="utf-8")
-    curves, rest = guide.partition("## Beyond one point")[2].partition("## What differs")[::2]
+    curves, rest = GUIDE.partition("## Beyond one point")[2].partition("## What differs")[::2]
     profile, _ = part("conclusions")
     known = {m["text"] for claim in claims_of(profile).values() for m in claim["measured"]}
-    of_claims = differences(guide.replace(curves, ""))
+    of_claims = differences(GUIDE.replace(curves, ""))
     assert rest and of_claims and of_claims <= known
     tables = set(re.findall(r"\(\.\./(results/[\w/-]+/curve-[\w-]+\.md)\)", curves))
     in_tables = {text for file in tables for text in differences(committed(file))}
@@ -71,7 +71,7 @@ def test_numbers_of_the_guide_are_those_of_the_claims() -> None:
 
 
 def test_operations_that_the_guide_compares_are_the_counted_ones() -> None:
-    guide = " ".join((ROOT / "docs" / "reading-the-results.md").read_text("utf-8").split())
+    guide = " ".join(GUIDE.split())
     study = Study.load(Path("config/mini-curves.yaml"))
     counts = {name: last_stage(study, name) for name in ("faithdiff", "frozen", "supir")}
     frozen, supir = (round(100 * counts[n] / counts["faithdiff"]) for n in ("frozen", "supir"))
@@ -88,7 +88,7 @@ def differences(page: str) -> set[str]:
 
 
 def test_gains_are_those_of_the_claims() -> None:
-    profile, text = part("gains")
+    profile, text = part("gains", GUIDE)
     head, _, *rows = [re.split(r" *\| *", line.strip("| ")) for line in text.split("\n") if line]
     labels = {"ST-LPIPS": "st-lpips", "PIQE": "piqe", "PSNR, dB": "psnr"}
     labels["held-out loss"] = "heldout_loss"
@@ -110,11 +110,11 @@ def test_gains_are_those_of_the_claims() -> None:
 
 
 def test_numbers_of_pictures_are_those_of_the_claims() -> None:
-    profile, _ = part("gains")
+    profile, _ = part("gains", GUIDE)
     measured = [m for claim in claims_of(profile).values() for m in claim["measured"] if m["n"]]
     pictures = {m["n"] for m in measured if m["metric"] == "st-lpips"}
     losses = {m["n"] for m in measured if m["metric"] == "heldout_loss"}
-    said = re.search(r"n = (\d+) source pictures \((\d+) for the held-out", README)
+    said = re.search(r"n = (\d+) source pictures \((\d+) for the held-out", GUIDE)
     assert said and ({int(said[1])}, {int(said[2])}) == (pictures, losses)
 
 
@@ -136,13 +136,17 @@ def test_the_table_is_that_of_the_results() -> None:
 
 
 def test_the_guide_to_the_results_names_every_claim_of_the_small_study() -> None:
-    guide = (ROOT / "docs" / "reading-the-results.md").read_text(encoding="utf-8")
     small = [c.id for c in load_claims(ROOT / "config/claims.yaml").claims if c.kind != "published"]
-    assert small and [name for name in small if f"`{name}`" not in guide] == []
+    assert small and [name for name in small if f"`{name}`" not in GUIDE] == []
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+    "page",
+    [
+        str(p.relative_to(ROOT))
+        for at in ("*.md", "config/*.md", "docs/*.md")
+        for p in ROOT.glob(at)
+    ],
 )
 def test_links_and_pictures_lead_somewhere(page: str) -> None:
     file = ROOT / page
@@ -151,7 +155,8 @@ def test_links_and_pictures_lead_somewhere(page: str) -> None:
 
 
 def test_the_profiles_of_the_table_are_those_of_config() -> None:
-    named = set(re.findall(r"(?m)^\| `([\w-]+)`", README))
+    page = (ROOT / "config" / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?m)^\| `([\w-]+)`", page))
     for file in (ROOT / "config").glob("*.yaml"):
         if "profile" in yaml.safe_load(file.read_text(encoding="utf-8")):
             assert file.stem in named
