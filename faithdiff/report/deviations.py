@@ -1,4 +1,4 @@
-"""Which settings of a profile are not the published ones, and why: ``docs/deviations.md``.
+"""Lists which settings of a profile differ from the published ones, and why: ``docs/deviations.md``.
 
 Reasons stand in the profile under `deviations`, beside the values that they explain; a setting
 without its reason, or a reason without its setting, is an error, so the page cannot fall behind.
@@ -34,12 +34,12 @@ OURS = (
     "restore.compile",
 )
 
-PAGE = """# Where `{profile}` departs from the published settings
+PAGE = """# Where `{profile}` differs from the published settings
 
 Written by `faithdiff deviations --config {file}`.
-The published values are those of {paper}, the reasons stand at the end of the profile
-(`deviations`): change them there. Not listed: shapes of the prior, data sets and numbers of images,
-which are smaller throughout.
+The published values are those of {paper}. The reasons are at the end of the profile (`deviations`);
+change them there. Shapes of the prior, datasets and numbers of images are not listed;
+they are all smaller.
 
 | setting | published | {profile} | why |
 |---|---|---|---|
