@@ -146,7 +146,7 @@ def _why(why: Why) -> Section:
             _short(each.new),
             "can" if why.touches(each) else "cannot",
             shorten(each.remark, 100, placeholder=" …")
-            or ("" if why.touches(each) else "touches no method that changed"),
+            or ("" if why.touches(each) else "affects no method that changed"),
         )
         for each in why.differences
     ]

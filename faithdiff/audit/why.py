@@ -57,12 +57,12 @@ class Why:
             return "No value changed, so there is nothing to explain."
         rest = f" Not compared: {'; '.join(self.unknown)}." if self.unknown else ""
         if kinds:
-            return f"What can explain it: {', '.join(kinds)}.{rest}"
+            return f"Possible explanations: {', '.join(kinds)}.{rest}"
         same = [kind for kind in self.kinds if not any(u.startswith(kind) for u in self.unknown)]
         if not same:
-            return f"Nothing could be compared that would explain it.{rest}"
+            return f"Nothing that could explain it was compared.{rest}"
         listed = ", ".join(same[:-1]) + f" and {same[-1]}" if len(same) > 1 else same[0]
-        return f"Nothing that can explain it differs: {listed} are the same.{rest}"
+        return f"Nothing differs that can explain it: {listed} are the same.{rest}"
 
 
 def explain_change(old: Results, new: Results, rows: pd.DataFrame, git: Git) -> Why:
@@ -197,7 +197,7 @@ def _rule(rule: ChangedRule, commits: list[str], old: Results, new: Results) -> 
         commits[1][:9],
         _runs(rule, old, new),
         not silent,
-        f"{', '.join(rule.modules)}" + ("; makes no score" if silent else ""),
+        f"{', '.join(rule.modules)}" + ("; affects no score" if silent else ""),
     )
 
 

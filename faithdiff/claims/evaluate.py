@@ -273,20 +273,20 @@ def _because(
         lost = {name for m in surrogates for name in m.speaks_for}
         labels = [m.column.label for m in measured if set(m.speaks_for) & lost and not m.measured]
         of = ", ".join(dict.fromkeys(labels))
-        yield f"decided on {names} in place of {of}, which they can support but not reproduce"
-        # What the surrogates stand in for, the page says once (`unmeasured`).
+        yield f"decided by {names} instead of {of}: they can support a claim, but not reproduce it"
+        # The page says once which metrics the surrogates replace (`unmeasured`).
         reasons = {reason: None for reason in reasons if " unavailable: " not in reason}
     yield from reasons
     for outcome in outcomes if len(outcomes) > 1 else ():
         yield f"{outcome.contrast.text}: {outcome.verdict}"
     if need == "agreement" and len({outcome.verdict for outcome in outcomes}) > 1:
-        yield "these are readings of one question: open until all of them are run and agree"
+        yield "these are readings of one question: it stays open until all have run and agree"
     if need == "present" and any(outcome.contrast.missing for outcome in outcomes):
-        yield "decided on the contrasts that this profile has"
+        yield "decided by the comparisons that this profile has"
     if any(m.measured and m.found is None and not m.per_seed for m in measured):
         yield (
-            "of a fixed test set, by the means alone: with 1 seed, what another degradation, "
-            "sampler seed or training would change is unknown"
+            "decided only by the means on a fixed test set; the effect of another degradation, "
+            "sampler seed or training is unknown with 1 seed"
         )
     for m in measured:
         if m.verdict == VARIES:
@@ -306,9 +306,9 @@ def _because(
             )
         elif m.verdict == "inconclusive" and m.tested and _too_small(m):
             yield (
-                f"{m.column.label}, {m.contrast.text}: clear in its sign, but its estimate is less "
-                f"than {number(m.matters, m.column)}, the smallest gain that matters, and its "
-                "interval reaches beyond"
+                f"{m.column.label}, {m.contrast.text}: the sign is clear, but the estimate is less "
+                f"than {number(m.matters, m.column)}, the smallest gain that matters, and the "
+                "interval extends beyond it"
             )
 
 
@@ -322,8 +322,8 @@ def _settle(m: Measured, alpha: float) -> list[str]:
     if m.found is None:
         half = number((m.high - m.low) / 2, m.column)
         return [
-            f"{name}: the interval over {len(m.per_seed)} seeds is {half} wide to each side and "
-            "holds both answers"
+            f"{name}: the interval over {len(m.per_seed)} seeds is {half} wide on each side and "
+            "contains both answers"
         ]
     n, k = m.n, max(len(m.per_seed), 1)
     smallest = number(smallest_effect(m.found, alpha), m.column)
@@ -334,9 +334,9 @@ def _settle(m: Measured, alpha: float) -> list[str]:
     ]
     if k > 1:
         spread = number(float(np.std(m.per_seed, ddof=1)), m.column)
-        lines.append(f"{name}: between {k} trainings it varies by {spread} (SD)")
+        lines.append(f"{name}: the SD between {k} trainings is {spread}")
     else:
         lines.append(
-            "1 training each: how much trainings differ is unknown (`seeds` in the profile)"
+            "1 training each: the difference between trainings is unknown (`seeds` in the profile)"
         )
     return lines

@@ -19,7 +19,7 @@ from faithdiff.study.plain import JsonObject
 
 TITLES: dict[Kind, str] = {
     "published": "Published numbers and orders",
-    "mechanism": "Mechanisms, on the controlled study",
+    "mechanism": "Mechanisms, in the controlled study",
     "finding": "Our own finding",
 }
 HEAD = (
@@ -28,7 +28,7 @@ HEAD = (
     "Ours (95% interval)",
     "n",
     "Verdict",
-    "Why, and what would settle it",
+    "Reason, and what would decide it",
 )
 
 
@@ -189,12 +189,12 @@ def to_markdown(report: Report) -> str:
         f"<!-- written from results/{report.profile}/scores.csv and config/claims.yaml "
         "by `faithdiff claims`; do not edit -->",
         f"# Claims, tested on `{report.profile}`",
-        f"{len(report.findings)} claims: {summary}. What was not run is no pass.",
-        "A gain is positive where the method is better, whichever way its metric counts. n counts "
-        "source pictures: their levels and crops are averaged. A direction needs an interval "
+        f"{len(report.findings)} claims: {summary}. A claim that was not run has not passed.",
+        "A gain is positive if the method is better, for every metric. n counts "
+        "source pictures; their levels and crops are averaged. A direction needs an interval "
         f"without 0, a test that survives Holm's correction over the {report.tests} tests of this "
-        "page, and a gain that matters. With one seed this speaks of these trainings alone; with "
-        "several it speaks of methods. How a verdict comes about: docs/claims.md.",
+        "page, and a gain that matters. With one seed a verdict is about these trainings only; "
+        "with several it is about methods. docs/claims.md explains the verdicts.",
         *([markdown_escape(report.unmeasured)] if report.unmeasured else []),
     ]
     for kind, title in TITLES.items():

@@ -159,7 +159,7 @@ class Claims(Section):
     def _consistent(self) -> Claims:
         ids = [claim.id for claim in self.claims]
         if twice := sorted({name for name in ids if ids.count(name) > 1}):
-            raise ValueError(f"claims: the id {twice[0]!r} is there twice")
+            raise ValueError(f"claims: the id {twice[0]!r} occurs twice")
         for claim in self.claims:
             for metric in self._directed(claim):
                 if self.matters_of(claim, metric) is None:

@@ -197,7 +197,7 @@ class Curve(Section):
                 kind = "none, given or a method" if words else "a number"
                 raise ValueError(f"values: of {self.setting} must be {kind}, not {value!r}")
         if len(set(self.values)) < len(self.values):
-            raise ValueError("values: one is there twice")
+            raise ValueError("values: one occurs twice")
         return self
 
     @property

@@ -25,11 +25,11 @@ PER_SET = 60  # images of a test set in the explorer
 FIGURE_WIDTH = 1400  # pixels
 CAPTIONS = {  # by how the name of the file begins
     "ablation": "Each variant's difference to the first row of the table, with its 95% interval.",
-    "levels": "Test images as they are, and degraded at each level.",
-    "heldout": "Held-out loss less that of the first row, timestep by timestep.",
+    "levels": "Test images, original and degraded at each level.",
+    "heldout": "Held-out loss minus that of the first row, at each timestep.",
     "panels": "Test images restored by each method, with an enlarged detail, PSNR and ST-LPIPS.",
-    "training": "Loss while training.",
-    "perception-distortion": "What methods pay in PSNR and get in perception, level by level.",
+    "training": "Loss during training.",
+    "perception-distortion": "PSNR against perceptual quality of each method, at each level.",
 }
 Place = tuple[str, str, str]  # data set, level, image
 Box = tuple[int, int, int, int]  # top, left, bottom, right as thousandths of the sides

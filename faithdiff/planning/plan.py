@@ -31,7 +31,7 @@ from faithdiff.train.cost import Costs, Phase
 GIB, GB = 2**30, 1e9
 # The card that the paper names, for a profile on GPUs where none is here: its data sheet's dense
 # products in float32 and in 16 bits.
-ABSENT = "A800, as published (no GPU is here)"
+ABSENT = "A800, as published (this machine has no GPU)"
 ABSENT_PEAK = {"fp32": 19.5e12, "bf16": 312e12, "fp16": 312e12}
 UTILISATION = 0.4
 # Large enough that the product, not its start, takes the time.
@@ -298,7 +298,7 @@ class Plan:
         yield "| rule | jobs | what one does |\n|---|--:|---|"
         for rule, number in counts(self.jobs).items():
             yield f"| {rule} | {number} | {BY_NAME[rule].purpose} |"
-        yield f"\n`snakemake -n --config profile={self.study.file.stem}` says which are left."
+        yield f"\n`snakemake -n --config profile={self.study.file.stem}` lists those that are left."
         if self.gpus is None:
             return
         if on_gpus == 0:
@@ -315,10 +315,10 @@ class Plan:
             takes = wall_hours(self.jobs, self._trained, gpus)
             chain = critical_path(self.jobs, self._trained)
             yield f"| GPU-hours of the trainings counted above | {trained:,.0f} |"
-            yield f"| these trainings alone, as GPUs become free | {takes:,.0f} hours |"
-            yield f"| their longest chain, which no number of GPUs shortens | {chain:,.0f} hours |"
-        yield f"| GPU-hours that all jobs may take (config/resources.yaml) | {asked:,.0f} |"
-        yield f"| all jobs, if each takes all that it may | {most:,.0f} hours |"
+            yield f"| these trainings alone, started as GPUs become free | {takes:,.0f} hours |"
+            yield f"| their critical path, which more GPUs cannot shorten | {chain:,.0f} hours |"
+        yield f"| GPU-hours that all jobs request (config/resources.yaml) | {asked:,.0f} |"
+        yield f"| all jobs, if each takes all the time that it requests | {most:,.0f} hours |"
         # Each running training keeps states, so the disk grows with the cluster.
         at_once = max(1, gpus // self.profile.training.processes) if self.runs else 0
         states = at_once * self._states * self._state
@@ -327,8 +327,8 @@ class Plan:
             f"| {(self._checkpoints + states) / GB:,.0f} GB |"
         )
         yield (
-            "\nWhat is not counted takes no time in the hours of trainings. In no figure is "
-            "a job sent twice, nor does one wait for other users of the cluster."
+            "\nThe hours of trainings do not include what is not counted. All numbers assume that "
+            "no job is repeated and none waits for other users of the cluster."
         )
 
     def _trained(self, job: Job) -> float:

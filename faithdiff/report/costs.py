@@ -36,8 +36,8 @@ COLUMNS = tuple(
         ("peak_memory_mb", "peak MB", 0),
     )
 )
-UNMEASURED = "not measured: the step was run by hand, or had nothing left to do"
-NOT_OURS = "pre-training not ours, not counted: a published system, trained by its authors"
+UNMEASURED = "not measured: the step was run by hand, or had nothing to do"
+NOT_OURS = "not counted: a published system, trained by its authors"
 NO_GPU = "the profile runs on CPUs"
 MEASURED = ("seconds_per_image", "peak_memory_mb")  # of every method, while it restores
 SOURCES = {"gpu_hours": ("pre_seconds", "seconds")}  # columns of cost.csv, where not its own name
@@ -87,10 +87,10 @@ def cost_table(costs: pd.DataFrame, profile: Profile) -> Table:
         rows.append(Row(method, label, cells, group_of(profile, method)))
     caption = (
         "Trained and all parameters in millions; pre-stages are trained before the last stage and "
-        "frozen in it (stage 1 of a variant: its alignment alone). Seconds of training as logged, "
-        "GPU-hours the same on every GPU of the training, seconds per image while restoring, and "
-        "the highest resident memory of both jobs, on the machine of manifest.json, whose other "
-        "work is in these seconds. Means over "
+        "frozen in it (stage 1 of a variant: its alignment alone). Seconds of training are as "
+        "logged; GPU-hours are these seconds on every GPU of the training. Seconds per image are "
+        "those of the restoration; memory is the highest resident memory of both jobs. "
+        "manifest.json names the machine, whose other work is part of these seconds. Means over "
         f"{len(profile.seeds)} seed{'s'[: len(profile.seeds) - 1]}."
     )
     block = Block("Cost", "", tuple(profile.data.test), tuple(profile.data.levels), tuple(rows))

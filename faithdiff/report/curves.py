@@ -223,7 +223,7 @@ def _tradeoffs(profile: Profile, table: Table, curve: Curve) -> Figure | None:
         grid(axes)
     panels[0].set_ylabel(f"{table.columns[y].label}, better upwards")
     _legend(figure, curve, styles)
-    figure.supxlabel(f"Numbers beside the marks: {AXES[curve.setting]}.", **NOTE)
+    figure.supxlabel(f"Numbers next to the marks: {AXES[curve.setting]}.", **NOTE)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Lists which settings of a profile differ from the published ones, and why: ``docs/deviations.md``.
+"""Lists the settings of a profile that differ from the published ones: ``docs/deviations.md``.
 
 Reasons stand in the profile under `deviations`, beside the values that they explain; a setting
 without its reason, or a reason without its setting, is an error, so the page cannot fall behind.

@@ -262,7 +262,7 @@ def out_of_reach(made: Mapping[Place, Comparison], draws: int, tests: int) -> st
     """
     reached = {c.pictures: smallest_p(c.pictures, draws) for c in made.values()}
     few = [f"{p:.2g} at n = {n}" for n, p in sorted(reached.items()) if p * tests >= ALPHA]
-    return f" (few pictures limit p, before the correction, to {', '.join(few)})" if few else ""
+    return f"(so few pictures limit p, before the correction, to {', '.join(few)})" if few else ""
 
 
 def _reason(sample: Sample, column: Column) -> str:
@@ -271,7 +271,7 @@ def _reason(sample: Sample, column: Column) -> str:
     if sample.status == "not run":
         return f"not run: no row of {column.metric} under {column.protocol} in scores.csv"
     if sample.status == "incomplete":
-        return f"{lost} lack rows in scores.csv: finish the run, then collect again"
+        return f"{lost} have no rows in scores.csv: finish the run, then collect again"
     if sample.status == "unavailable" and sample.usable == 0:
         return f"unavailable: {why}"
     return f"{sample.status} on {lost}: {why}"

@@ -46,7 +46,7 @@ def heldout_figure(profile: Profile, scores: pd.DataFrame) -> Figure | None:
         axes.set_title(_title(row, first), fontsize=7)
     for axes in panels[len(others) :]:
         axes.remove()
-    figure.supylabel(f"held-out loss less that of {first.label}", fontsize=7)
+    figure.supylabel(f"held-out loss minus that of {first.label}", fontsize=7)
     figure.supxlabel(
         "Timestep; lines mark those that the common sampler visits. Band: 95% interval of the "
         f"paired difference to {first.label}; filled: significant; below zero is better.",

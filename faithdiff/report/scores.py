@@ -95,7 +95,7 @@ def _check_rows(frame: pd.DataFrame, path: str) -> None:
     if twice.any():
         line = int(frame.index[twice][0])
         row = ", ".join(f"{name} {frame.loc[line, name]!s}" for name in KEY)
-        raise UserError(f"{path}, line {line + 2}: this row is there twice: {row}")
+        raise UserError(f"{path}, line {line + 2}: this row occurs twice: {row}")
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def _leaders(
         f"{protocol}. Bold: best{' of the controlled rows' if apart else ''}, and significantly "
         f"better than the runner-up, judged by {rule}. "
         "Underlined: the runner-up, or both leaders where the difference is not significant. "
-        f"{'Means that print alike share this mark. ' if draft.shared_marks else ''}"
+        f"{'Rows whose mean prints the same get the same mark. ' if draft.shared_marks else ''}"
         f"{_APART if apart else ''}{_starred(draft)}{_surrogates(columns)}"
         f"{_comparability(any(published)) if name == 'main' else _REAL_NOTE}"
     )
@@ -167,7 +167,7 @@ def metric_columns(profile: Profile, protocol: str = "", reference: bool = True)
 
 
 _APART = (
-    "No other row takes part in this: published systems were trained on other data for longer, "
+    "The other rows are left out of this: published systems were trained longer on other data, "
     "and interpolation is not trained. "
 )
 

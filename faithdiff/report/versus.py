@@ -55,20 +55,22 @@ def versus(table: Table, paper: Path, code: str = "") -> Grid:
     rows = _gains(table, paper) if ablation else _means(table, paper)
     found = tuple((block.name, tuple(lines)) for block, lines in rows)
     what = (
-        "Gains of the first row over the others, positive where it is better."
+        "Gains of the first row over the others, positive if it is better."
         if ablation
-        else "Published rows in the paper's order, then ours alone."
+        else "Published rows in the paper's order, then those that are only ours."
     )
     if ablation and not all(_comparable(block, paper) for block in table.blocks):
-        what += " Published gains are of other data where no difference stands beside them."
+        what += " Published gains without a difference are from other data."
     known = any(line[1::3] != (ABSENT,) * len(table.columns) for _, ls in found for line in ls)
-    note = "" if known else " The paper prints none of these: other data, levels or protocol."
+    note = (
+        "" if known else " The paper prints none of these numbers: other data, levels or protocol."
+    )
     about = table.caption.partition(" Beside each mean")[0].partition(" Bold:")[0]
     return Grid(
         f"{table.name}-published",
         table.profile,
         table.source,
-        f"{what} Difference: ours less the published one.{note} "
+        f"{what} Difference: ours minus the published number.{note} "
         f"{' '.join(filter(None, (about, table.unmeasured, code)))}",
         _heads(table),
         found,
@@ -107,7 +109,7 @@ def _costs(table: Table, paper: Path, code: str) -> Grid:
         f"{table.name}-published",
         table.profile,
         table.source,
-        f"The paper prints seconds alone ({said.removesuffix('.')}), so there is no difference: "
+        f"The paper prints only seconds ({said.removesuffix('.')}), so there is no difference: "
         f"other hardware and sizes. {table.caption} {code}".strip(),
         _heads(table),
         tuple(blocks),

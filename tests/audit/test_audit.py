@@ -530,7 +530,7 @@ def test_if_nothing_that_can_explain_it_differs_it_says_so(world: World) -> None
     why = world.audit("sharper", "worse").why
     assert why.changed == ("realesrgan",)
     assert why.statement == (
-        "Nothing that can explain it differs: data, degradation, weights, config, code, "
+        "Nothing differs that can explain it: data, degradation, weights, config, code, "
         "packages, hardware and seeds are the same."
     )
 
@@ -648,7 +648,7 @@ def spoil_schema(scores: pd.DataFrame) -> pd.DataFrame:
     ("spoil", "said"),
     [
         (spoil_schema, "has no column protocol_sha256"),
-        (lambda s: pd.concat([s, s.iloc[[5]]]), "this row is there twice"),
+        (lambda s: pd.concat([s, s.iloc[[5]]]), "this row occurs twice"),
         (lambda s: s.assign(value=s["value"].where(s.index != 0, "nan")), "'nan', not a finite"),
         (lambda s: s.drop(index=0), "no row for 1 of the 12 images of Photos, level I"),
         (lambda s: s.assign(profile="mini"), "results of the profile 'mini', not 'tiny'"),

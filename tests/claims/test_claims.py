@@ -199,7 +199,7 @@ def test_two_claims_of_one_id_are_refused(tmp_path: Path) -> None:
     file.write_text(
         yaml.safe_dump({"matters": MATTERS, "claims": [CLAIM, CLAIM]}), encoding="utf-8"
     )
-    with pytest.raises(ConfigError, match="'claim' is there twice"):
+    with pytest.raises(ConfigError, match="'claim' occurs twice"):
         load_claims(file)
     assert Claims.model_validate({"matters": MATTERS, "claims": [CLAIM]}).claims[0].id == "claim"
 

@@ -78,7 +78,7 @@ def test_a_profile_that_was_written_out_is_the_same_again(profile: Profile) -> N
         ({**START, "values": [-3]}, "start_timestep"),
         ({**START, "values": ["early"]}, "of start_timestep must be a number, not 'early'"),
         ({**START, "setting": "captions", "values": [2]}, "must be none, given or a method"),
-        ({**BUDGET, "values": [2, 2.0]}, "one is there twice"),
+        ({**BUDGET, "values": [2, 2.0]}, "one occurs twice"),
         ({**START, "setting": "captions", "values": ["sesr"]}, "'sesr' is not one of none, given"),
         ({**START, "setting": "restoration_guidance"}, "FaithDiff makes no restored image"),
     ],

@@ -148,7 +148,7 @@ def test_rows_that_print_alike_share_the_mark(profile: Profile, lead: float) -> 
         return 20 + 0.1 * image + hidden + lead * (method == "faithdiff")
 
     table = main_table(make_scores(profile, value), profile, paper=PAPER)
-    assert "print alike share this mark" in table.caption
+    assert "prints the same get the same mark" in table.caption
     marks = {key[1]: cell.mark for key, cell in cells(table) if key[2] == "psnr"}
     runner_up = "second" if lead else "tie"
     assert marks == {
