@@ -258,9 +258,9 @@ def _commands(results: Results, cell: RecordedCell, table: str) -> list[str]:
     whole = [f"snakemake --cores all --config profile={results.profile} -- {target}"]
     last = [f"faithdiff {verb} {file}" for verb in ("collect", "tables")]
     return [
-        "The table, with all that is missing: "
+        "The table, and everything that is missing: "
         + " && ".join([f"git checkout {made}"] * bool(made) + whole),
-        "This cell alone, where the data sets are prepared: " + " && ".join(steps + last),
+        "Only this cell, if the datasets are prepared: " + " && ".join(steps + last),
     ]
 
 

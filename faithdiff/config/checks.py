@@ -69,7 +69,7 @@ def _repeated(profile: Profile) -> Iterator[Problem]:
 def _names(profile: Profile) -> Iterator[Problem]:
     for name in profile.data.test:
         if name in RESERVED_SETS:
-            yield ("data", "test", name), "is the folder of another data set; choose another name"
+            yield ("data", "test", name), "is the folder of another dataset; choose another name"
     labels: dict[str, str] = {}
     for name, method in profile.methods.items():
         kind = "variants" if name in profile.variants else "baselines"

@@ -140,7 +140,7 @@ def prepare_dataset(
         if not made:
             notes.add("skipped, smaller than a crop", unit.name)
     if not written:
-        raise UserError(f"data set {dataset}: every image is smaller than a crop (`crops.size`)")
+        raise UserError(f"dataset {dataset}: every image is smaller than a crop (`crops.size`)")
     for each in written:
         for what in each.notes:
             notes.add(what, each.file)
@@ -197,7 +197,7 @@ def changed_sources(config: Dataset, folder: Path) -> list[str]:
     removed = dict.fromkeys(before.keys() - now.keys(), "removed")
     changed = {n: "changed" for n in before.keys() & now.keys() if before[n] != now[n]}
     return [
-        f"data set {folder.name}: {name}: {what} since prepared"
+        f"dataset {folder.name}: {name}: {what} since prepared"
         for name, what in sorted({**added, **removed, **changed}.items())
     ]
 
@@ -277,7 +277,7 @@ def _plan(config: Dataset, dataset: str, master_seed: int, notes: Notes) -> list
     if isinstance(config, PhotoSet):
         if config.count > len(PHOTOS):
             raise UserError(
-                f"data set {dataset}: {config.count} photographs asked for, {len(PHOTOS)} ship"
+                f"dataset {dataset}: {config.count} photographs asked for, {len(PHOTOS)} ship"
             )
         chosen = PHOTOS[: config.count]
         return [Unit(photo.name, partial(_photo, config.size, photo)) for photo in chosen]

@@ -137,7 +137,7 @@ def _hashes(index: Path) -> dict[str, str]:
     names = [name for name, _ in rows]
     check_names(index, names)
     if not names:
-        raise ImageError(f"{index}: lists no image; prepare the data set first")
+        raise ImageError(f"{index}: lists no image; prepare the dataset first")
     twice = [name for name, following in pairwise(names) if name == following]
     if twice:
         raise ImageError(f"{index}: names {twice[0]!r} more than once")

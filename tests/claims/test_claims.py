@@ -293,7 +293,7 @@ def test_a_published_order_is_that_of_the_means(profile: Profile) -> None:
     for gain, verdict in ((0.02, "reproduced"), (-0.02, "not reproduced"), (0.0, "inconclusive")):
         found = evaluate(claims(asked), make_scores(gain, noise=0.0), named)
         assert (only(found).verdict, found.tests) == (verdict, 0)
-        assert "by the means alone" in only(found).because[0]
+        assert "only by the means" in only(found).because[0]
     several_seeds = make_scores(0.02, noise=0.0, seeds=(0, 1, 2))
     moved = several_seeds["method"] == "faithdiff"
     several_seeds.loc[moved, "value"] += several_seeds.loc[moved, "seed"].map({0: -1, 1: 0, 2: 1})
@@ -686,7 +686,7 @@ def test_an_open_claim_says_what_it_could_have_shown(profile: Profile) -> None:
     several_seeds = only(evaluate(claims(claim()), more, profile))
     assert several_seeds.measured[0].seeds == (0, 1, 2)
     assert "12 pictures and 3 trainings can show" in several_seeds.settle[0]
-    assert "between 3 trainings it varies by" in several_seeds.settle[1]
+    assert "the SD between 3 trainings is" in several_seeds.settle[1]
 
 
 # --- output -------------------------------------------------------------------------------------

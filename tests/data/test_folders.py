@@ -334,9 +334,9 @@ def test_sources_that_changed_since_a_set_was_prepared_are_named(raw: Path, tmp_
     (raw / "b.png").unlink()
     (raw / "captions.csv").write_text("name,caption\na,a cat\n")
     assert changed_sources(config, out) == [
-        "data set Set: a.png: changed since prepared",
-        "data set Set: b.png: removed since prepared",
-        "data set Set: captions.csv: added since prepared",
+        "dataset Set: a.png: changed since prepared",
+        "dataset Set: b.png: removed since prepared",
+        "dataset Set: captions.csv: added since prepared",
     ]
     prepared(config, out)
     assert changed_sources(config, out) == []

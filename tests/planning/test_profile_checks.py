@@ -51,7 +51,7 @@ def own(folder: Path, text: str) -> Path:
         ),
         (
             "data: {test: {train: {source: scenes, count: 2, size: 64}}}",
-            "data.test.train: is the folder of another data set; choose another name",
+            "data.test.train: is the folder of another dataset; choose another name",
         ),
         (
             "baselines: {prior: {label: P, outputs: mine}}",

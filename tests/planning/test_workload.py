@@ -293,7 +293,7 @@ def test_plan_of_a_cluster() -> None:
     assert gpu_hours == pytest.approx(2 * together, rel=0.01)
     wall, chain = (
         int(re.search(rf"{what}[^|]* \| (\d+) hours", page)[1])  # type: ignore[index]
-        for what in ("these trainings alone", "their longest chain")
+        for what in ("these trainings alone", "their critical path")
     )
     assert chain <= wall and gpu_hours / 8 <= wall <= together
 
@@ -306,7 +306,7 @@ def test_plan_without_trainings() -> None:
     assert "| RealDeg | not there yet | real |" in page
     assert "| checkpoints of 1 variants | 10.4 |" in page
     assert "Not counted: degradation" in page
-    assert "GPU-hours that all jobs may take" in page
+    assert "GPU-hours that all jobs request" in page
     assert "nan" not in page and "None |" not in page
 
 

@@ -63,7 +63,7 @@ def test_a_score_file_survives_the_round_trip(profile: Profile, tmp_path: Path) 
     ("spoil", "message"),
     [
         (lambda f: f.drop(columns="status"), "has no column status"),
-        (lambda f: pd.concat([f, f.iloc[[3]]]), "there twice"),
+        (lambda f: pd.concat([f, f.iloc[[3]]]), "occurs twice"),
         (lambda f: f.assign(status="fine"), "status is 'fine'"),
         (lambda f: f.assign(status="failed: "), "status is 'failed: '"),
         (lambda f: f.assign(value="inf"), "value is 'inf', not a finite number"),

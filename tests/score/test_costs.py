@@ -100,7 +100,7 @@ def test_what_others_trained_is_counted_in_parameters_alone(study: Study) -> Non
     (note,) = {cell for i, cell in enumerate(re_cells(row)) if i in (1, 3, 4, 5, 6)}
     assert re_cells(row)[2] == "16.70" and re_cells(row)[7] == "0.50"
     number = note.removeprefix("n/a<sup>").removesuffix("</sup>")
-    assert f"<sup>{number}</sup> pre-training not ours, not counted: a published system" in text
+    assert f"<sup>{number}</sup> not counted: a published system" in text
 
 
 def test_only_images_that_were_made_count(study: Study) -> None:

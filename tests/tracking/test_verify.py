@@ -51,7 +51,7 @@ def test_a_replaced_source_picture_is_named(
     Path("raw/a.png").write_bytes(Path("raw/b.png").read_bytes())
     for repair in (False, True):  # there is nothing to remove: the next run prepares it again
         said, code = verified(capsys, repair)
-        assert "data set Set: a.png: changed since prepared; `snakemake" in said
+        assert "dataset Set: a.png: changed since prepared; `snakemake" in said
         assert "0 corrupted, 1 changed since prepared" in said
         assert code == 1
     assert Path("data/own/Set/index.csv").is_file()
