@@ -475,7 +475,7 @@ def test_surrogates_support_and_never_reproduce(
     assert found.verdict == verdict
     shown = {m.column.metric for m in found.measured if m.measured}
     assert shown == {name.replace("_", "-") for name in gains}  # never one behind the other
-    assert any("can support but not reproduce" in line for line in found.because)
+    assert any("can support a claim, but not reproduce it" in line for line in found.because)
     assert any("no rows of clipiqa+" in line for line in found.because)
 
 
