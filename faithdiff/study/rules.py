@@ -56,7 +56,7 @@ class Rule:
 RULES = (
     Rule(
         name="prepare_dataset",
-        purpose="Write the HQ images of a data set and their index.",
+        purpose="Write the HQ images of a dataset and their index.",
         modules=("faithdiff.data.datasets",),
         reads=(
             "data.test.*",
@@ -77,13 +77,13 @@ RULES = (
     # Not a case of `degrade`: nothing is drawn, so no setting decides it.
     Rule(
         name="take_real",
-        purpose="Log the images of a real-world set, which came degraded, as its LQ images.",
+        purpose="Record the images of a real-world set as its LQ images.",
         after=("prepare_dataset",),
         modules=("faithdiff.degrade.dataset",),
     ),
     Rule(
         name="caption",
-        purpose="Let a model describe the LQ images of a test set.",
+        purpose="Caption the LQ images of a test set with a model.",
         after=("degrade", "take_real"),
         modules=("faithdiff.models.captioning",),
         reads=("captioner", "seed"),
@@ -98,7 +98,7 @@ RULES = (
     ),
     Rule(
         name="train_prior",
-        purpose="Train the small prior, where the profile does not take the shipped one.",
+        purpose="Train the small prior, if the profile does not use the shipped one.",
         after=("prepare_dataset",),
         modules=("faithdiff.train.prior",),
         methods="trained",
@@ -253,7 +253,7 @@ RULES = (
     ),
     Rule(
         name="claims",
-        purpose="Hold what the paper says against the scores.",
+        purpose="Compare the claims of the paper with the scores.",
         after=("collect",),
         modules=("faithdiff.claims.command",),
         reads=("report", "variants.*", "baselines.*", "training", "score"),
@@ -267,7 +267,7 @@ RULES = (
     ),
     Rule(
         name="report",
-        purpose="Write the page that shows it all.",
+        purpose="Write the report page.",
         # It shows pictures of restorations, too: the manifest has the checksum of each.
         after=("manifest", "tables", "figures", "claims"),
         modules=("faithdiff.page.build",),
@@ -275,7 +275,7 @@ RULES = (
     ),
     Rule(
         name="version",
-        purpose="Let DVC record what the others made.",
+        purpose="Record all results with DVC.",
         after=("manifest", "report"),
         modules=("faithdiff.tracking.dvc",),
     ),
