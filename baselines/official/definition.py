@@ -23,7 +23,7 @@ class Definition(Section):
     licence: str
     consent: bool = False  # the licence restricts use: `accept_licence: true` in the profile
     python: str  # version of the environment
-    requirements: Path  # or a conda file; relative to the definition
+    requirements: Path  # a lock, or a conda file; relative to the definition
     entry: str  # script, relative to the repository
     per: Unit  # what one call restores, as determinism demands; a profile may say otherwise
     gpu_gb: float  # smallest memory that users or authors report; 0: runs on a CPU as well

@@ -91,7 +91,7 @@ class OwnCommand(_Own):
     # What one call restores. image: one image. folder: all that are missing, and none may depend on
     # the others. set: a whole test set at a level, whose results may depend on one another.
     per: Unit = "folder"
-    environment: Path | None = None  # a folder with bin/python, a requirements .txt, a conda .yml
+    environment: Path | None = None  # folder with bin/python; .txt, .lock, .yml: of packages
     depends: list[Path] = Field(
         default_factory=list
     )  # files and folders whose content decides the results

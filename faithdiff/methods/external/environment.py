@@ -1,7 +1,7 @@
 """A Python environment for a method that cannot live in the suite's own.
 
-Given as a folder that is there already, as a requirements file (made with uv where that is
-installed, else with venv and pip), or as a conda file. What is made lies under
+Given as a folder that is there already, as a requirements file or a lock (made with uv where that
+is installed, else with venv and pip), or as a conda file. What is made lies under
 ``official/environments``, named by the content of its file; a marker is written last.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from faithdiff.study.plain import Json
 
 MARKER = "faithdiff.json"
 CONDA = ("micromamba", "mamba", "conda")
+# uv makes environments without it, and `pkg_resources`, which older packages import, went with 81.
+SETUPTOOLS = "setuptools<81"
+# A lock is installed without isolated builds, so what its source packages are built with comes first.
+_BUILDS = ("setuptools", "wheel", "cython", "numpy", "torch")
 # A path of the suite's own interpreter would shadow the packages of the other.
 _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
 
@@ -32,7 +37,8 @@ class Environment:
     """An environment by its description.
 
     Attributes:
-        source: A folder with ``bin/python``, a requirements ``.txt``, or a conda ``.yml``.
+        source: A folder with ``bin/python``, a requirements ``.txt``, a conda ``.yml``, or a
+            ``.lock``: requirements that name every package, installed as they are.
         python: Version to make it with, such as ``3.10``; empty: whichever is found.
         home: Where environments are made.
     """
@@ -51,14 +57,14 @@ class Environment:
         """Where it lies, or will lie."""
         if self.given:
             return self.source.absolute()
-        name = f"{self.source.stem}-{digest(self._content(), self.python)}"
+        name = f"{self.source.stem}-{digest(self._content(), self.python, SETUPTOOLS)}"
         return (self.home / name).absolute()
 
     def _content(self) -> str:
         if not self.source.is_file():
             raise UserError(
                 f"{self.source}: no such environment; give a folder with bin/python, a "
-                "requirements file (.txt) or a conda file (.yml, .yaml)"
+                "requirements file (.txt), a lock (.lock) or a conda file (.yml, .yaml)"
             )
         return sha256_file(self.source)
 
@@ -110,26 +116,40 @@ class Environment:
         if tool is None:
             raise UserError(f"{self.source}: needs one of {', '.join(CONDA)}; none is installed")
         create = ["create"] if tool == "micromamba" else ["env", "create"]
-        return [[tool, *create, "--yes", "-p", str(folder), "-f", str(self.source)]]
+        return [
+            [tool, *create, "--yes", "-p", str(folder), "-f", str(self.source)],
+            [tool, "install", "--yes", "-p", str(folder), SETUPTOOLS],
+        ]
 
     def _with_uv_or_pip(self, folder: Path) -> list[list[str]]:
-        interpreter, file = str(folder / "bin" / "python"), str(self.source)
+        interpreter = str(folder / "bin" / "python")
         if shutil.which("uv"):
             wanted = ["--python", self.python] if self.python else []
-            return [
-                ["uv", "venv", *wanted, str(folder)],
-                ["uv", "pip", "install", "--python", interpreter, "-r", file],
-            ]
-        python = f"python{self.python}" if self.python else "python3"
-        if shutil.which(python) is None:
-            raise UserError(
-                f"{self.source}: needs {python}, which is not installed; install it, or uv, which "
-                "brings it"
-            )
+            make = ["uv", "venv", *wanted, str(folder)]
+            install = ["uv", "pip", "install", "--python", interpreter]
+        else:
+            python = f"python{self.python}" if self.python else "python3"
+            if shutil.which(python) is None:
+                raise UserError(
+                    f"{self.source}: needs {python}, which is not installed; install it, or uv, "
+                    "which brings it"
+                )
+            make = [python, "-m", "venv", str(folder)]
+            install = [interpreter, "-m", "pip", "install", "--disable-pip-version-check"]
+        file = str(self.source)
+        if self.source.suffix != ".lock":
+            return [make, [*install, SETUPTOOLS], [*install, "-r", file]]
+        first = [line for line in self._locked() if re.split("[ =]", line)[0] in _BUILDS]
         return [
-            [python, "-m", "venv", str(folder)],
-            [interpreter, "-m", "pip", "install", "--disable-pip-version-check", "-r", file],
+            make,
+            [*install, "--constraint", file, *first],
+            [*install, "--no-deps", "--no-build-isolation", "-r", file],
         ]
+
+    def _locked(self) -> list[str]:
+        """The requirements of a lock, without its comments."""
+        lines = self.source.read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if line and line.strip()[0] != "#"]
 
 
 def _call(command: list[str]) -> None:
