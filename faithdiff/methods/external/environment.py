@@ -26,7 +26,7 @@ MARKER = "faithdiff.json"
 CONDA = ("micromamba", "mamba", "conda")
 # uv makes environments without it, and `pkg_resources`, which older packages import, went with 81.
 SETUPTOOLS = "setuptools<81"
-# A lock is installed without isolated builds, so what its source packages are built with comes first.
+# A lock is installed without isolated builds: what its source packages are built with comes first.
 _BUILDS = ("setuptools", "wheel", "cython", "numpy", "torch")
 # A path of the suite's own interpreter would shadow the packages of the other.
 _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
