@@ -1,7 +1,8 @@
 """Brings one file from outside: resumed, verified, and never half there under its final name.
 
 The bytes grow in ``<file>.part``; ``<file>.part.from`` says from which address and which version
-of it they come, so that bytes of two sources are never joined.
+of it they come, so that bytes of two sources are never joined. Large files come by several
+connections (:mod:`faithdiff.data.ranges`).
 """
 
 from __future__ import annotations
@@ -9,18 +10,22 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.error import HTTPError, URLError
 
 from tqdm import tqdm
 
+from faithdiff.data import ranges
 from faithdiff.data.artifacts import Artifact, check, expected, record
+from faithdiff.data.hub import Hub
 from faithdiff.data.images import sha256_file
 from faithdiff.errors import RunError
 from faithdiff.study.files import write_text_atomic
@@ -44,13 +49,43 @@ class _AddressError(Exception):
     """An address that does not give the file; another may."""
 
 
-def fetch(artifact: Artifact, root: Path, opener: Opener = _open) -> Path:
+class Progress:
+    """One line for all that is fetched: bytes, rate, time left, and the file that is coming."""
+
+    def __init__(self, total: float | None = None) -> None:
+        """Begin with the bytes that are expected, if that is known."""
+        self._bar = tqdm(total=total, unit="B", unit_scale=True)
+        self._lock = threading.Lock()
+
+    def file(self, name: str) -> None:
+        """Name the file that is coming."""
+        self._bar.set_description(name)
+
+    def add(self, count: int) -> None:
+        """Count bytes that came, or were here already."""
+        with self._lock:
+            self._bar.update(count)
+
+    def close(self) -> None:
+        """End the line."""
+        self._bar.close()
+
+
+def fetch(
+    artifact: Artifact,
+    root: Path,
+    opener: Opener = _open,
+    hub: Hub | None = None,
+    progress: Progress | None = None,
+) -> Path:
     """Download one artifact, resuming ``<file>.part`` where there is one, and verify it.
 
     Args:
         artifact: What to fetch; its mirrors are tried where its address fails.
         root: The folder that its path is relative to.
         opener: Opens a request as :func:`urllib.request.urlopen` does.
+        hub: How the Hugging Face hub is reached; None: as it is for everyone.
+        progress: The line that shows it; None: one of its own.
 
     Returns:
         The file, whole and verified; its hash is recorded in ``recorded.json``.
@@ -64,7 +99,13 @@ def fetch(artifact: Artifact, root: Path, opener: Opener = _open) -> Path:
     if found != "ok":
         part = part_of(artifact, root)
         part.parent.mkdir(parents=True, exist_ok=True)
-        sha256 = _from_any_address(artifact, root, part, opener)
+        way = _Way(artifact, part, opener, hub or Hub(), progress or Progress())
+        way.progress.file(artifact.name)
+        try:
+            sha256 = _from_any_address(artifact, root, way)
+        finally:
+            if progress is None:
+                way.progress.close()
         os.replace(part, file)
         _source_of(part).unlink(missing_ok=True)
     record(artifact, root, sha256)
@@ -77,12 +118,36 @@ def part_of(artifact: Artifact, root: Path) -> Path:
     return file.with_name(file.name + ".part")
 
 
-def _from_any_address(artifact: Artifact, root: Path, part: Path, opener: Opener) -> str:
+def here(part: Path) -> int:
+    """Bytes of an unfinished download that are on the disk."""
+    return _size(part) + ranges.waiting(part)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One file on its way: to where, how it is asked for, who watches."""
+
+    artifact: Artifact
+    part: Path
+    opener: Opener
+    hub: Hub
+    progress: Progress
+
+    def request(self, address: str, **headers: str) -> urllib.request.Request:
+        request = urllib.request.Request(address, headers={"User-Agent": "faithdiff", **headers})
+        # A redirect leads to another host, which the token is not for.
+        for name, value in self.hub.authorisation(address).items():
+            request.add_unredirected_header(name, value)
+        return request
+
+
+def _from_any_address(artifact: Artifact, root: Path, way: _Way) -> str:
     failed = []
-    for address in artifact.addresses:
+    for listed in artifact.addresses:
+        address = way.hub.address(listed)
         try:
-            _download(artifact, address, part, opener)
-            return _verify(artifact, root, address, part)
+            _download(way, address)
+            return _verify(artifact, root, address, way.part)
         except _AddressError as error:
             failed.append(f"{address}: {error}")
     fails = "and its mirrors fail" if artifact.mirrors else "fails, and no mirror is known"
@@ -91,29 +156,29 @@ def _from_any_address(artifact: Artifact, root: Path, part: Path, opener: Opener
         + "\n  ".join(failed)
         + f"\nWithout a network, {_AGAIN} when there is one. Else find the file, put it at "
         f"{artifact.file(root)}, or correct its address in config/artifacts.yaml"
+        + (f". By hand: {artifact.how}" if artifact.how else "")
     )
 
 
-def _download(artifact: Artifact, address: str, part: Path, opener: Opener) -> None:
+def _download(way: _Way, address: str) -> None:
+    part = way.part
     had, etag = _resumable(part, address)
-    headers = {"User-Agent": "faithdiff"}
-    if had:
-        headers["Range"] = f"bytes={had}-"
-        if etag:
-            headers["If-Range"] = etag  # a changed file is sent whole
+    headers = {"Range": f"bytes={had}-"} if had else {}
+    if had and etag:
+        headers["If-Range"] = etag  # a changed file is sent whole
     try:
-        with _answer(urllib.request.Request(address, headers=headers), opener) as response:
-            _receive(artifact, address, response, part, had)
+        with _answer(way.request(address, **headers), way.opener) as response:
+            _receive(way, address, response, had)
     except HTTPError as error:
         error.close()
         if error.code != 416:  # 416: nothing is left to send; the hash decides
-            raise _AddressError(_said(error)) from None
+            raise _AddressError(_said(error) + way.hub.hint(address, error.code)) from None
     except (URLError, OSError, HTTPException, ValueError) as error:  # ValueError: a bad redirect
         reason = getattr(error, "reason", error)
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise RunError(f"{part}: the disk is full; free some space, then {_AGAIN}") from None
         if _size(part) > had:
-            raise RunError(f"{artifact.name}: {address}: {reason}; {_AGAIN}") from None
+            raise RunError(f"{way.artifact.name}: {address}: {reason}; {_AGAIN}") from None
         raise _AddressError(str(reason)) from None
 
 
@@ -159,7 +224,8 @@ def _resumable(part: Path, address: str) -> tuple[int, str]:
     return (_size(part), source.get("etag", "")) if source.get("address") == address else (0, "")
 
 
-def _receive(artifact: Artifact, address: str, response: Any, part: Path, had: int) -> None:
+def _receive(way: _Way, address: str, response: Any, had: int) -> None:
+    artifact, part = way.artifact, way.part
     kind = response.headers.get("Content-Type", "")
     if kind.startswith("text/html") and artifact.path.suffix not in _PAGES:
         raise _AddressError("answers with a web page in place of the file")
@@ -171,32 +237,76 @@ def _receive(artifact: Artifact, address: str, response: Any, part: Path, had: i
     start = had if resumed else 0
     length = response.headers.get("Content-Length") or ""
     total = start + int(length) if length.isdigit() else None
-    mode: Literal["ab", "wb"] = "ab" if resumed else "wb"
+    etag = response.headers.get("ETag", "")
+    etag = "" if etag.startswith("W/") else etag
     if not resumed:
         part.unlink(missing_ok=True)  # before its source is renamed
-        etag = response.headers.get("ETag", "")
-        source = {"address": address, "etag": "" if etag.startswith("W/") else etag}
-        write_text_atomic(json.dumps(source) + "\n", _source_of(part))
-    with (
-        part.open(mode) as out,
-        tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=artifact.name) as bar,
-    ):
-        pace = _Pace()
-        # read1: what has come, so that a kill costs nothing and a drip is seen.
-        while block := response.read1(_BLOCK):
-            out.write(block)
-            out.flush()
-            bar.update(len(block))
-            if pace.too_slow(len(block)):
-                raise RunError(
-                    f"{artifact.name}: {address}: less than {_SLOWEST:g} bytes/s for {_WINDOW:g} "
-                    f"s; {_AGAIN}"
-                )
+        ranges.discard(part)
+        write_text_atomic(json.dumps({"address": address, "etag": etag}) + "\n", _source_of(part))
+    way.progress.add(start + ranges.waiting(part))
+    parts = resumed or response.headers.get("Accept-Ranges") == "bytes"
+    if parts and etag and total is not None and total - start > 2 * ranges.SEGMENT:
+
+        def ask(begin: int, end: int) -> Any:
+            return _range(way, address, etag, begin, end)
+
+        def copy(answer: Any, file: Path, count: int, stop: threading.Event) -> None:
+            _copy(way, address, answer, file, count, stop)
+
+        ranges.Ranges(part, total, ask, copy).receive(response)
+    else:
+        _copy(way, address, response, part)
     got = _size(part)
     if total is not None and got < total:
         raise RunError(
             f"{artifact.name}: the transfer ended after {got} of {total} bytes; {_AGAIN}"
         )
+
+
+def _range(way: _Way, address: str, etag: str, begin: int, end: int) -> Any:
+    """Open a range of one version of a file; it says so if it is not that."""
+    wanted = f"bytes={begin}-{end - 1}"
+    try:
+        answer = _answer(way.request(address, Range=wanted, **{"If-Range": etag}), way.opener)
+    except HTTPError as error:
+        error.close()
+        raise RunError(f"{way.artifact.name}: {address}: {_said(error)}; {_AGAIN}") from None
+    sent = answer.headers.get("Content-Range") or ""
+    if answer.status != 206 or not sent.startswith(f"bytes {begin}-{end - 1}/"):
+        answer.close()
+        raise RunError(
+            f"{way.artifact.name}: {address}: sends {sent or 'the whole file'!r} where {wanted} "
+            f"was asked for; did it change? {_AGAIN}"
+        )
+    return answer
+
+
+def _copy(
+    way: _Way,
+    address: str,
+    response: Any,
+    file: Path,
+    count: int | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Append what comes to a file: all of it, or so many bytes."""
+    with file.open("ab") as out:
+        pace = _Pace()
+        # read1: what has come, so that a kill costs nothing and a drip is seen.
+        while block := response.read1(_BLOCK if count is None else min(_BLOCK, count)):
+            out.write(block)
+            out.flush()
+            way.progress.add(len(block))
+            count = None if count is None else count - len(block)
+            if stop is not None and stop.is_set():
+                return
+            if pace.too_slow(len(block)):
+                raise RunError(
+                    f"{way.artifact.name}: {address}: less than {_SLOWEST:g} bytes/s for "
+                    f"{_WINDOW:g} s; {_AGAIN}"
+                )
+        if count:
+            raise RunError(f"{way.artifact.name}: {address}: the transfer ended early; {_AGAIN}")
 
 
 class _Pace:

@@ -1,8 +1,8 @@
 """Brings all that a profile needs from outside: files, folders of files, packed image sets.
 
-Says first what it will take, checks that it fits, and then works off the list. Sets that only a
-person can get are taken where that person puts them; where one is missing, the message says the
-place.
+Says first what it will take, checks that it fits, and then works off the list; a dead address does
+not keep the rest from coming. Sets that only a person can get are taken where that person puts
+them. The last message lists what is missing, and how to get each.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from faithdiff.data.artifacts import Artifact, check, lacking, record
-from faithdiff.data.download import fetch, part_of
+from faithdiff.data.download import Progress, fetch, here, part_of
+from faithdiff.data.hub import Hub
 from faithdiff.data.unpack import marker, unpack
-from faithdiff.errors import UserError
+from faithdiff.errors import FaithDiffError, RunError, UserError
 
 RAW = Path("data/raw")  # image sets from outside, as they were published
 _SPARE = 1.02  # file systems need a little more than the sum of the files
@@ -30,6 +33,7 @@ class _Item:
     found: str  # of the file: ok, missing, corrupt: <why>
     sha256: str
     unpacked: bool
+    hub: Hub
 
     @property
     def done(self) -> bool:
@@ -45,14 +49,17 @@ class _Item:
 
     @property
     def _by_a_person(self) -> bool:
-        return self.artifact.gated or self.artifact.package is not None
+        if self.artifact.gated:
+            return not any(map(self.hub.opens, self.artifact.addresses))
+        return self.artifact.package is not None
 
 
 def fetch_all(
     artifacts: Iterable[Artifact],
     weights: Path,
     data: Path = RAW,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = tqdm.write,  # keeps the line of progress whole
+    hub: Hub | None = None,
 ) -> None:
     """Fetch and unpack what is missing or corrupt; says first how many GB it will take.
 
@@ -61,13 +68,15 @@ def fetch_all(
         weights: Root of the artifacts whose `root` is weights.
         data: Root of those whose `root` is data.
         say: Receives the lines for the person who waits.
+        hub: How the Hugging Face hub is reached; None: as the environment says.
 
     Raises:
-        RunError: A download failed; what had arrived is kept for the next try.
-        UserError: The disk is too small, an archive is refused, or files are missing that a person
-            must place or install; names each with its place, after all else was fetched.
+        RunError: Downloads failed; what had arrived is kept for the next try.
+        UserError: The disk is too small, archives are refused, or files are missing that a person
+            must place or install. Either names all that is missing, after all else was fetched.
     """
-    items = [_look(artifact, {"weights": weights, "data": data}) for artifact in artifacts]
+    hub, roots = hub or Hub.of_environment(), {"weights": weights, "data": data}
+    items = [_look(artifact, roots, hub) for artifact in artifacts]
     packaged = [item for item in items if item.artifact.package]
     fetched = [item for item in items if not item.artifact.package]
     for item in fetched:
@@ -75,28 +84,40 @@ def fetch_all(
             record(item.artifact, item.root, item.sha256)
     todo = [item for item in fetched if item.to_fetch]
     if fetched:
-        here = sum(item.done for item in fetched)
-        say(f"{here} of {len(fetched)} files are in {weights} and {data} already")
+        done = sum(item.done for item in fetched)
+        say(f"{done} of {len(fetched)} files are in {weights} and {data} already")
     if came := [item.artifact.name for item in packaged if item.done]:
         say(f"installed with a package, nothing to fetch: {', '.join(came)}")
     if todo:
         total = sum(item.artifact.megabytes for item in todo) / 1000
         say(f"fetching {len(todo)} files, about {total:.2f} GB, into {weights} and {data}")
     _check_space(items)
+    failed: list[FaithDiffError] = []
+    progress = Progress(sum(item.artifact.megabytes for item in todo) * 1e6) if todo else None
     for item in items:
-        _bring(item, say)
-    if missing := [item for item in items if item.by_hand]:
-        raise UserError("\n".join(map(_instruction, missing)))
+        try:
+            _bring(item, say, progress)
+        except FaithDiffError as error:
+            failed.append(error)
+            say(f"{item.artifact.name}: failed; going on with the rest")
+    if progress is not None:
+        progress.close()
+    lines = [*map(str, failed), *(_instruction(item) for item in items if item.by_hand)]
+    if lines:
+        if len(items) > 1:
+            say(f"{len(lines)} of {len(items)} files are missing:")
+        kind = RunError if any(isinstance(error, RunError) for error in failed) else UserError
+        raise kind("\n".join(lines))
 
 
-def _look(artifact: Artifact, roots: Mapping[str, Path]) -> _Item:
+def _look(artifact: Artifact, roots: Mapping[str, Path], hub: Hub) -> _Item:
     root = roots[artifact.root]
     if (folder := artifact.folder(root)) and folder.is_dir():
         kept = marker(folder)
         # Without a marker a person filled it. A hash that does not fit means a newer archive.
         if not kept or str(kept.get("sha256")) == (artifact.sha256 or kept.get("sha256")):
-            return _Item(artifact, root, "unpacked", "", True)
-    return _Item(artifact, root, *check(artifact, root), False)
+            return _Item(artifact, root, "unpacked", "", True, hub)
+    return _Item(artifact, root, *check(artifact, root), False, hub)
 
 
 def _check_space(items: list[_Item]) -> None:
@@ -107,9 +128,8 @@ def _check_space(items: list[_Item]) -> None:
             continue
         place = _existing(item.artifact.file(item.root).parent)
         device = place.stat().st_dev
-        part = part_of(item.artifact, item.root)
-        here = part.stat().st_size / 1e6 if part.exists() else 0.0
-        needed = max(item.artifact.megabytes - here, 0.0) if item.to_fetch else 0.0
+        came = here(part_of(item.artifact, item.root)) / 1e6
+        needed = max(item.artifact.megabytes - came, 0.0) if item.to_fetch else 0.0
         if item.artifact.unpack is not None:
             needed += item.artifact.megabytes  # images hardly shrink in an archive
         needs[device] = (place, needs.get(device, (place, 0.0))[1] + needed)
@@ -127,13 +147,13 @@ def _existing(folder: Path) -> Path:
     return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
-def _bring(item: _Item, say: Callable[[str], None]) -> None:
+def _bring(item: _Item, say: Callable[[str], None], progress: Progress | None) -> None:
     artifact, fetched = item.artifact, item.to_fetch
     if item.done or item.by_hand:
         return
     if fetched:
         say(f"{artifact.name}: {artifact.address} ({artifact.licence})")
-        fetch(artifact, item.root)
+        fetch(artifact, item.root, hub=item.hub, progress=progress)
         item.found, item.sha256 = check(artifact, item.root)
     if folder := artifact.folder(item.root):
         assert artifact.unpacked_mb is not None
