@@ -30,7 +30,9 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 # Not the merged `config`: there the files of --configfile have lost their names, and equal keys.
 try:
-    request = asked_for(workflow.config_settings.config, workflow.configfiles)
+    request = asked_for(
+        workflow.config_settings.config, workflow.configfiles, workflow.is_main_process
+    )
     study = request.study
     digests = Digests(study)
     sizes = Sizes(request.base)
@@ -57,6 +59,12 @@ onstart:
             f"{shown(found)}; set fewer processes, or device: cpu"
         )
     request.write()
+
+
+# The last lines of a run, so that nobody takes its tables for those of the whole study.
+onsuccess:
+    for line in request.absent.lines():
+        logger.error(f"MISSING: {line}")
 
 
 profile, layout = study.profile, study.layout

@@ -20,6 +20,7 @@ from faithdiff.report.cells import HELD_OUT, Column, timestep_columns
 from faithdiff.report.costs import COLUMNS as COST_COLUMNS
 from faithdiff.report.scores import read_scores
 from faithdiff.score.protocols import load_protocols
+from faithdiff.score.rows import ALL
 from faithdiff.study.checksums import checksum_fits
 from faithdiff.study.lockfile import LockedStage, locked_stages, stage_name
 from faithdiff.study.manifest import Manifest
@@ -125,6 +126,7 @@ def _scores(content: bytes, name: str, profile: str) -> pd.DataFrame:
         raise UserError(f"{name}: has no rows; the run behind it is not finished")
     if other := sorted(set(scores["profile"]) - {profile}):
         raise UserError(f"{name}: holds results of the profile {other[0]!r}, not {profile!r}")
+    scores = scores[scores["image"] != ALL].reset_index(drop=True)  # no measurement, a note
     _check_images(scores, name)
     return scores
 

@@ -16,6 +16,7 @@ from faithdiff.config import Profile, load_profile
 from faithdiff.config.yaml_file import check_own_name
 from faithdiff.data.artifacts import Artifact, check_shipped
 from faithdiff.errors import UserError
+from faithdiff.methods.absent import Absent
 from faithdiff.study.checkpoints import check_checkpoint
 from faithdiff.study.layout import Layout
 from faithdiff.study.plain import Json
@@ -41,14 +42,28 @@ class Study:
 
     @classmethod
     def load(cls, file: Path) -> Study:
-        """Read a study's profile.
+        """Read a study's profile, without what its run goes on without.
 
         Raises:
             ConfigError: The profile does not fit, or has the name of another one.
         """
+        whole = cls.whole(file)
+        return whole.without(Absent.read(whole.layout.results))
+
+    @classmethod
+    def whole(cls, file: Path) -> Study:
+        """Read a study's profile as it is, whatever is missing.
+
+        Raises:
+            ConfigError: As for :meth:`load`.
+        """
         profile = load_profile(file)
         check_own_name(file, profile.profile)
         return cls(profile, file, Layout(profile.profile))
+
+    def without(self, absent: Absent) -> Study:
+        """The study without some test sets and baselines."""
+        return replace(self, profile=absent.taken_from(self.profile)) if absent else self
 
     @property
     def prior_folder(self) -> Path:

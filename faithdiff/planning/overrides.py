@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -17,15 +17,18 @@ from pydantic import JsonValue
 from faithdiff.config import Profile, digest, load_profile
 from faithdiff.config.yaml_file import Layer, Layers, dump_yaml, merge, plain_value, read_yaml
 from faithdiff.errors import ConfigError
+from faithdiff.methods.absent import FILE as ABSENT
+from faithdiff.methods.absent import Absent
 from faithdiff.methods.method import Study
+from faithdiff.planning.missing import absent_from
 from faithdiff.study.files import write_text_atomic
 from faithdiff.study.layout import Layout
 
 CONFIG = Path("config")
 COMMAND_LINE = Path("--config")
-# Keys of a call that are none of a profile: which profile, the name of a study with overrides, and
-# the minutes that a training may take.
-OWN = ("profile", "name", "time_limit")
+# Keys of a call that are none of a profile: which profile, the name of a study with overrides, the
+# minutes that a training may take, and whether to go on without what is missing.
+OWN = ("profile", "name", "time_limit", "allow_missing")
 OVERRIDABLE = tuple(key for key in Profile.model_fields if key not in OWN)
 HEADER = (
     "# Written by snakemake for a study with other settings than the profile that it extends.\n"
@@ -41,12 +44,14 @@ class Asked:
         base: The file of the profile whose settings are overridden, or the study's own.
         time_limit: Minutes that a training may take; None: as many as it takes.
         text: What the study's file has to say; None where nothing has to be written.
+        absent: What the study goes on without; `study` is the one without it.
     """
 
     study: Study
     base: Path
     time_limit: float | None = None
     text: str | None = None
+    absent: Absent = field(default_factory=Absent)
 
     @property
     def note(self) -> str | None:
@@ -67,17 +72,26 @@ class Asked:
         return replace(self.study, file=Path(f"{self.base} with the settings of this call"))
 
     def write(self) -> None:
-        """Write the profile of a study with overrides, for its jobs to read."""
+        """Write for the jobs to read: the profile of a study with overrides, and what is absent."""
         if self.text is not None:
             write_text_atomic(self.text, self.study.file)
+        file = self.study.layout.results / ABSENT
+        if self.absent:
+            write_text_atomic(self.absent.text(), file)
+        else:
+            file.unlink(missing_ok=True)
 
 
-def asked_for(command_line: Mapping[str, JsonValue], files: Sequence[Path]) -> Asked:
+def asked_for(
+    command_line: Mapping[str, JsonValue], files: Sequence[Path], starting: bool = True
+) -> Asked:
     """Resolve the options of a call of snakemake.
 
     Args:
         command_line: The entries of ``--config``, as Snakemake read them.
         files: Those of ``--configfile``, in the order given.
+        starting: Whether this call begins a run; a job of a run goes on without what that found
+            missing, whatever has come since.
 
     Raises:
         ConfigError: A key is unknown, a value does not fit, or the name belongs to another study.
@@ -91,10 +105,11 @@ def asked_for(command_line: Mapping[str, JsonValue], files: Sequence[Path]) -> A
         _check_keys(layer)
     limit = _minutes(own["time_limit"])
     over = [Layer(layer.file, _without_own(layer.data)) for layer in layers]
+    missing = _yes_or_no("allow_missing", own["allow_missing"])
     # Overrides that change nothing make no study of their own: its results would be twice on disk.
-    plain = Study.load(base)
+    plain = Study.whole(base)
     if own["name"] is None and load_profile(base, *over) == plain.profile:
-        return Asked(plain, base, limit)
+        return _without_missing(Asked(plain, base, limit), missing, starting)
     changes: dict[str, JsonValue] = {}
     for layer in reversed(over):
         changes = merge(changes, layer.data, keep_nulls=True)
@@ -102,7 +117,16 @@ def asked_for(command_line: Mapping[str, JsonValue], files: Sequence[Path]) -> A
     name = str(own["name"] or "-".join([base.stem, *sorted(changes)[:3], digest(changes)[:6]]))
     profile = load_profile(base, Layer(Path("--config name"), {"profile": name}), *over)
     study = Study(profile, CONFIG / f"{name}.yaml", Layout(name))
-    return Asked(study, base, limit, _to_write(study, base, changes))
+    asked = Asked(study, base, limit, _to_write(study, base, changes))
+    return _without_missing(asked, missing, starting)
+
+
+def _without_missing(asked: Asked, allowed: bool, starting: bool) -> Asked:
+    if starting:
+        absent = absent_from(asked.study) if allowed else Absent()
+    else:
+        absent = Absent.read(asked.study.layout.results)
+    return replace(asked, study=asked.study.without(absent), absent=absent)
 
 
 def profile_file(name: object) -> Path:
@@ -190,6 +214,12 @@ def _minutes(limit: JsonValue) -> float | None:
     if isinstance(limit, int | float) and not isinstance(limit, bool) and limit > 0:
         return limit
     raise ConfigError(f"--config time_limit={limit}: must be a number of minutes above 0")
+
+
+def _yes_or_no(key: str, value: JsonValue) -> bool:
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise ConfigError(f"--config {key}={value}: must be true or false")
 
 
 def _to_write(study: Study, base: Path, changes: dict[str, JsonValue]) -> str | None:

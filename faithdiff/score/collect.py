@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from faithdiff.config import REAL, Profile
 from faithdiff.errors import RunError
+from faithdiff.methods.absent import Absent
 from faithdiff.score.costs import cost_table
-from faithdiff.score.rows import read_rows_of_job
+from faithdiff.score.protocols import definitions_of
+from faithdiff.score.rows import ALL, ScoreRow, read_rows_of_job
 from faithdiff.study.checkpoints import check_checkpoint
 from faithdiff.study.files import write_text_atomic
 from faithdiff.study.layout import Layout
@@ -25,9 +28,10 @@ def collect(profile: Profile, layout: Layout) -> None:
     Raises:
         RunError: A row occurs twice, or a job's table is missing or has other columns.
     """
-    table = pd.concat(
-        [read_rows_of_job(file) for file in score_files(profile, layout)], ignore_index=True
-    )
+    tables = [read_rows_of_job(file) for file in score_files(profile, layout)]
+    if absent := unavailable_rows(profile, Absent.read(layout.results)):
+        tables.append(pd.DataFrame([asdict(row) for row in absent]).astype(str))
+    table = pd.concat(tables, ignore_index=True)
     if table.duplicated(KEY).any():
         twice = table[table.duplicated(KEY)].iloc[0][KEY].to_dict()
         raise RunError(f"{layout.results / 'scores.csv'}: a row would occur twice: {twice}")
@@ -39,6 +43,41 @@ def collect(profile: Profile, layout: Layout) -> None:
     _training(profile, layout)
     costs = cost_table(profile, layout).to_csv(index=False, lineterminator="\n")
     write_text_atomic(costs, layout.results / "cost.csv")
+
+
+def unavailable_rows(profile: Profile, absent: Absent) -> list[ScoreRow]:
+    """A row for each value that could not be: of sets and baselines that the study goes on without.
+
+    They stand for all images of a set at a level, which nobody has counted.
+    """
+    places = [(name, level, "") for name, level in profile.data.places]
+    gone = [
+        (name, level, each.why) for name, each in absent.datasets.items() for level in each.levels
+    ]
+    wanted = [(method, place) for method in profile.methods for place in gone]
+    wanted += [(method, place) for method in absent.baselines for place in [*places, *gone]]
+    return [
+        ScoreRow(
+            method=method,
+            variant=method if method in profile.variants else "",
+            seed=seed,
+            dataset=dataset,
+            level=level,
+            image=ALL,
+            picture=ALL,
+            metric=metric,
+            protocol=protocol,
+            value="",
+            status=f"unavailable: {absent.baselines.get(method) or why}",
+            restored_sha256="",
+            hq_sha256="",
+            protocol_sha256="",
+        )
+        for method, (dataset, level, why) in wanted
+        for seed in profile.seeds
+        for (protocol, metric), definition in definitions_of(profile).items()
+        if level != REAL or not definition.needs_reference
+    ]
 
 
 def score_files(profile: Profile, layout: Layout) -> list[Path]:

@@ -48,6 +48,8 @@ class ScoreRow:
     protocol_sha256: str
 
 
+# In place of an image's name, in rows of sets and methods that a study went on without.
+ALL = "*"
 COLUMNS = tuple(field.name for field in fields(ScoreRow))
 
 

@@ -197,7 +197,7 @@ def test_no_tracked_file_names_a_package_registry() -> None:
     # Which registry serves the packages is a matter of each machine's own pip and conda.
     hosts = ["pypi" + ".org", "python" + "hosted.org", "pytorch.org" + "/whl", "anaconda" + ".org"]
     options = ["--" + "index-url", "--extra-" + "index-url", "--find-" + "links"]
-    # One build of torch is in no package registry: an address, with its hash, as of other artifacts.
+    # One build of torch is in no package registry: an address with its hash, as of an artifact.
     apart = {"baselines/official/seesr.in", "baselines/official/seesr.lock"}
     pattern = re.compile("|".join(map(re.escape, hosts + options)).encode())
     found = []

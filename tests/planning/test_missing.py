@@ -1,0 +1,142 @@
+"""A study goes on without test sets and baselines that are not there, where that was asked for."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from shared import ROOT
+from shared.whole import run
+from snakemake.cli import parse_config
+
+from faithdiff import cli
+from faithdiff.data.images import write_png
+from faithdiff.errors import ConfigError, UserError
+from faithdiff.methods.absent import FILE
+from faithdiff.methods.method import Study
+from faithdiff.planning.overrides import Asked, asked_for
+from faithdiff.score.rows import ALL
+
+PROFILE, RESULTS = Path("config/part.yaml"), Path("results/part")
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Bicubic and given outputs on two sets; neither the outputs nor the second set are there."""
+    for part in ("config", "results/paper"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    (tmp_path / "prior").symlink_to(ROOT / "prior")
+    monkeypatch.chdir(tmp_path)
+    test = yaml.safe_load(Path("config/mini.yaml").read_text())
+    gone = {"source": "folder", "path": "raw/Real", "lq_only": True, "captions": "none"}
+    profile = {
+        "extends": "mini.yaml",
+        "profile": "part",
+        "data": {
+            "levels": ["II"],
+            "test": {
+                "Photos": {"source": "photos", "count": 2, "size": 96},
+                "Scenes": None,
+                "Real": gone,
+            },
+        },
+        "variants": dict.fromkeys(test["variants"]),
+        "baselines": dict.fromkeys(name for name in test["baselines"] if name != "bicubic")
+        | {"theirs": {"label": "Theirs", "outputs": "outputs/{dataset}/{level}"}},
+        "score": {"metrics": ["psnr", "piqe"], "protocols": ["ycbcr"]},
+        "report": {
+            "protocol": "ycbcr",
+            "panel_images": 1,
+            "main": ["bicubic", "theirs"],
+            "ablation": ["bicubic"],
+        },
+    }
+    PROFILE.write_text(yaml.safe_dump(profile))
+    return tmp_path
+
+
+def ask(*entries: str, starting: bool = True) -> Asked:
+    return asked_for(parse_config(["profile=part", *entries]), [], starting)
+
+
+def put_set_and_outputs() -> None:
+    image = np.zeros((24, 24, 3), np.uint8)
+    write_png(image, Path("raw/Real/a.png"))
+    for place in ("Photos/II", "Real/real"):
+        write_png(image, Path(f"outputs/{place}/a.png"))
+
+
+def test_what_is_missing_is_left_out_and_said(study: Path) -> None:
+    asked = ask("allow_missing=true")
+    assert [*asked.study.profile.data.test] == ["Photos"]
+    assert "theirs" not in asked.study.profile.methods
+    assert asked.study.profile.report.main == ["bicubic"]
+    lines = list(asked.absent.lines())
+    assert lines[0].startswith("test set Real: unavailable: raw/Real: no images; faithdiff fetch")
+    assert lines[1].startswith("baseline theirs: unavailable: outputs/Photos/II: no such folder")
+
+
+def test_it_is_whole_without_being_asked_and_once_all_is_there(study: Path) -> None:
+    assert [*ask().study.profile.data.test] == ["Photos", "Real"]
+    ask("allow_missing=true").write()
+    assert [*Study.load(PROFILE).profile.data.test] == ["Photos"]  # what its jobs see
+    put_set_and_outputs()
+    assert [*ask("allow_missing=true", starting=False).study.profile.data.test] == ["Photos"]
+    asked = ask("allow_missing=true")
+    assert asked.study == Study.whole(PROFILE) and not asked.absent
+    asked.write()
+    assert not (RESULTS / FILE).exists()
+    assert Study.load(PROFILE) == Study.whole(PROFILE)
+
+
+def test_there_is_something_to_go_on_with(study: Path) -> None:
+    text = PROFILE.read_text()
+    PROFILE.write_text(text.replace("ablation:\n  - bicubic", "ablation:\n  - theirs"))
+    with pytest.raises(ConfigError, match="compared with theirs, which is not there"):
+        ask("allow_missing=true")
+    PROFILE.write_text(text)
+    with pytest.raises(ConfigError, match="must be true or false"):
+        ask("allow_missing=2")
+    photos = "Photos: {source: folder, path: nowhere}"
+    changes = f"data={{test: {{{photos}}}}}"
+    with pytest.raises(UserError, match=r"no test set with HQ images is there: Photos: nowhere"):
+        ask(changes, "allow_missing=true")
+
+
+def test_rows_say_why_and_tables_are_of_the_rest(study: Path) -> None:
+    ask("allow_missing=true").write()
+    cli.prepare("Photos", PROFILE)
+    cli.degrade("Photos", ["II"], PROFILE)
+    cli.restore_sets("bicubic", 0, PROFILE)
+    cli.score("bicubic", 0, PROFILE)
+    cli.collect(PROFILE)
+    scores = pd.read_csv(RESULTS / "scores.csv", keep_default_na=False)
+    gone = scores[scores["image"] == ALL].set_index(["method", "dataset", "level", "metric"])
+    assert set(gone.index) == {
+        ("bicubic", "Real", "real", "piqe"),
+        ("theirs", "Real", "real", "piqe"),
+        ("theirs", "Photos", "II", "piqe"),
+        ("theirs", "Photos", "II", "psnr"),
+    }
+    assert gone["status"].str.match("unavailable: (raw|outputs)/").all()
+    assert set(scores.loc[scores["image"] != ALL, "status"]) == {"ok"}
+    cli.tables(PROFILE)
+    main = (RESULTS / "tables/main.md").read_text()
+    assert "Bicubic" in main and "Theirs" not in main and "Real" not in main
+    cli.figures(PROFILE)
+    cli.claims(PROFILE)
+    cli.manifest(PROFILE)
+    cli.report(PROFILE)
+
+
+def test_a_plan_is_of_what_is_there(study: Path) -> None:
+    for part in ("Snakefile", "workflow", "faithdiff", "baselines"):
+        (study / part).symlink_to(ROOT / part)
+    planned = run(study, "allow_missing=true", "--dry-run", profile="part")
+    jobs = dict(line.split() for line in planned.splitlines() if len(line.split()) == 2)
+    assert jobs["restore_baseline"] == "1" and jobs["prepare_dataset"] == "1"
+    assert not (study / RESULTS / FILE).exists()  # nothing is written by a dry run
