@@ -133,10 +133,11 @@ def test_rows_say_why_and_tables_are_of_the_rest(study: Path) -> None:
     cli.report(PROFILE)
 
 
-def test_a_plan_is_of_what_is_there(study: Path) -> None:
+def test_a_run_is_of_what_is_there_and_ends_with_what_is_not(study: Path) -> None:
     for part in ("Snakefile", "workflow", "faithdiff", "baselines"):
         (study / part).symlink_to(ROOT / part)
-    planned = run(study, "allow_missing=true", "--dry-run", profile="part")
-    jobs = dict(line.split() for line in planned.splitlines() if len(line.split()) == 2)
-    assert jobs["restore_baseline"] == "1" and jobs["prepare_dataset"] == "1"
-    assert not (study / RESULTS / FILE).exists()  # nothing is written by a dry run
+    said = run(study, "allow_missing=true", "--until", "prepare_dataset", profile="part")
+    assert "MISSING: test set Real: unavailable: raw/Real: no images" in said
+    assert "MISSING: baseline theirs: unavailable: outputs/" in said
+    assert "theirs" in (RESULTS / FILE).read_text()
+    assert Path("data/part/Photos/index.csv").exists() and not Path("data/part/Real").exists()
