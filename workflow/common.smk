@@ -1,6 +1,7 @@
 # What the rules share: the profile, its paths, and the digests that decide what is rerun.
 import os
 import re
+import subprocess
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
@@ -59,6 +60,14 @@ onstart:
             f"{shown(found)}; set fewer processes, or device: cpu"
         )
     request.write()
+    if (
+        LOCAL_GPUS
+        and subprocess.run(["faithdiff", "doctor", "--config", study.file]).returncode
+    ):
+        raise WorkflowError(
+            f"{study.file}: this machine cannot run it, as said above; mend what is missing, or go on "
+            "without sets and baselines: --config allow_missing=true"
+        )
 
 
 # The last lines of a run, so that nobody takes its tables for those of the whole study.

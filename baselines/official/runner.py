@@ -100,14 +100,17 @@ class Official(CommandMethod):
         }
 
     def needs(self, study: Study) -> list[str]:
-        found = self._consent()
+        found = self._consent() + self.unprepared(study) + self._missing_weights(study)
+        return found + gpu_problem(self.definition.gpu_gb) + self.more_needs()
+
+    def unprepared(self, study: Study) -> list[str]:
+        found = []
         prepare = f"faithdiff baseline prepare {self.name} --config {study.file}"
         if problem := self.checkout.problem():
             found.append(f"{problem}; get it with: {prepare}")
         if not self.environment.ready:
             found.append(f"its environment ({self.environment.source.name}) is not made: {prepare}")
-        found += self._missing_weights(study)
-        return found + gpu_problem(self.definition.gpu_gb) + self.more_needs()
+        return found
 
     def _missing_weights(self, study: Study) -> list[str]:
         root = study.profile.score.weights

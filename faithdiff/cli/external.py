@@ -16,7 +16,9 @@ from faithdiff.cli.app import (
 from faithdiff.methods.method import Study
 
 
-@baseline.command("prepare", epilog="Example: faithdiff baseline prepare diffbir")
+@baseline.command(
+    "prepare", epilog="Example: faithdiff baseline prepare diffbir --config config/released.yaml"
+)
 def baseline_prepare(
     name: Annotated[str, typer.Argument(help="A baseline of the profile.")], config: Config = MINI
 ) -> None:
@@ -26,7 +28,9 @@ def baseline_prepare(
     print(run(Study.load(config), name), end="")
 
 
-@baseline.command("check", epilog="Example: faithdiff baseline check supir")
+@baseline.command(
+    "check", epilog="Example: faithdiff baseline check seesr --config config/released.yaml"
+)
 def baseline_check(
     name: Annotated[str, typer.Argument(help="A baseline of the profile.")], config: Config = MINI
 ) -> None:

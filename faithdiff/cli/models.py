@@ -59,7 +59,7 @@ def fetch(
 @app.command(
     "import",
     epilog="Example: faithdiff import --weights weights/FaithDiff.bin "
-    "--unet-config prior/RealVisXL_V4.0/unet/config.json --out faithdiff-released",
+    "--unet-config weights/RealVisXL_V4.0/unet/config.json --out faithdiff-released",
 )
 def import_(
     weights: Annotated[Path, typer.Option(help="The official single file (.bin, .safetensors).")],

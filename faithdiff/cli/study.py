@@ -40,6 +40,21 @@ def plan(
     print(write_plan(config, tflops, utilisation, gpus), end="")
 
 
+@app.command(epilog="Example: faithdiff doctor --config config/released.yaml")
+def doctor(config: Config = MINI) -> None:
+    """Say whether this machine can run a profile: what it has, what is missing, the way out.
+
+    Exit code 0: a run can start, 2: it would stop at what is listed.
+    """
+    from faithdiff.planning.doctor import findings, screen
+    from faithdiff.planning.machine import Machine
+
+    study = Study.load(config)
+    found = findings(study, Machine.look())
+    print(screen(study, found), end="")
+    raise typer.Exit(2 if any(each.problems for each in found) else 0)
+
+
 @app.command(epilog="Example: faithdiff prepare --dataset Photos")
 def prepare(
     dataset: Annotated[str, typer.Option(help="A test set of the profile, `train` or `prior`.")],
@@ -95,7 +110,9 @@ def degrade(
         )
 
 
-@app.command(epilog="Example: faithdiff caption --dataset RealDeg --level real")
+@app.command(
+    epilog="Example: faithdiff caption --dataset RealDeg --level real --config config/released.yaml"
+)
 def caption(
     dataset: Annotated[str, typer.Option(help="A test set with `captions: llava`.")],
     level: Annotated[list[str], typer.Option(help="A level of the set; repeatable.")],

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from faithdiff.config import Name, Section, load_yaml
 from faithdiff.data.images import sha256_file
-from faithdiff.data.outside import contents
+from faithdiff.data.outside import contents, remember
 from faithdiff.errors import CheckpointError, ConfigError, UserError
 from faithdiff.study.files import lfs_pointer, write_text_atomic
 from faithdiff.study.provenance import folder_digest
@@ -332,7 +332,8 @@ def recorded(root: Path) -> dict[str, KnownFile]:
 
 
 def record(artifact: Artifact, root: Path, sha256: str) -> None:
-    """Remember the hash of a file that is here, for the next look at it."""
+    """Remember the hash of a file that is here, for the next look at it, and for plans."""
+    remember(artifact.file(root), sha256)
     size = artifact.file(root).stat().st_size
     entries = recorded(root)
     entry = KnownFile(sha256=sha256, size=size)

@@ -56,6 +56,25 @@ def contents(files: Iterable[Path]) -> dict[Path, str]:
     }
 
 
+def remember(file: Path, sha256: str) -> None:
+    """Spare the next plan the reading of a file that was just hashed, as after a download.
+
+    Only beside a Snakefile: elsewhere nothing plans.
+    """
+    look, kept = _look(file), _kept(KEPT.absolute())
+    young = not look or time.time_ns() - look[2] <= SETTLED
+    if (
+        young
+        or not Path("Snakefile").is_file()
+        or kept.get(str(file.absolute())) == [*look, sha256]
+    ):
+        return
+    kept[str(file.absolute())] = [*look, sha256]
+    with suppress(RunError, OSError):
+        KEPT.parent.mkdir(exist_ok=True)
+        write_text_atomic(json.dumps(kept), KEPT)
+
+
 def files_in(path: Path) -> list[Path]:
     """A file itself, or all files below a folder; caches of Python and hidden files left out."""
     if not path.is_dir():

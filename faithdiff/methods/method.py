@@ -197,6 +197,10 @@ class Method(ABC):
         """What is missing before a run, each with the way to get it; empty when it can start."""
         return []
 
+    def unprepared(self, study: Study) -> list[str]:
+        """Those of its needs that `faithdiff baseline prepare` meets, as the workflow does."""
+        return []
+
     def state(self, study: Study) -> Json:
         """What a workflow compares to decide whether to restore again; cheap, and reads little."""
         return self.settings(study)

@@ -65,8 +65,9 @@ class Digests:
         read = found.settings(wildcards.get("method") in self.profile.on_prior)
         return digest({setting: self._value(found, setting, wildcards) for setting in read})
 
+    @functools.cached_property
     def prior(self) -> str:
-        """Identity of the prior that the study starts from."""
+        """Identity of the prior that the study starts from, read once for all jobs."""
         if self.profile.prior.source == "train":
             return digest(self.profile.prior, self.profile.seed)
         # By its files, not its settings: of a shipped prior these say how it was made elsewhere.
@@ -97,7 +98,7 @@ class Digests:
             case "training":
                 return profile.training.decisive()
             case "prior":
-                return self.prior()
+                return self.prior
             case "score":
                 return self._metrics(printed=not makes_scores(rule.name))
             case "recipes.*":

@@ -25,7 +25,7 @@ def absent_from(study: Study) -> Absent:
     datasets = {
         name: AbsentSet(why=why, levels=data.levels_of(name))
         for name, chosen in data.test.items()
-        if (why := _without_images(chosen, study))
+        if (why := absent_from_set(chosen, study))
     }
     if not set(data.with_hq) - set(datasets):
         reasons = "; ".join(f"{name}: {absent.why}" for name, absent in datasets.items())
@@ -38,8 +38,8 @@ def absent_from(study: Study) -> Absent:
     return Absent(datasets=datasets, baselines=baselines)
 
 
-def _without_images(chosen: Dataset, study: Study) -> str:
-    """Why a set has no images; empty where it has some, or is not a person's folder."""
+def absent_from_set(chosen: Dataset, study: Study) -> str:
+    """Say why a set has no images; empty where it has some, or is not a person's folder."""
     if not isinstance(chosen, FolderSet | MixtureSet):
         return ""
     parts = [chosen] if isinstance(chosen, FolderSet) else list(chosen.parts.values())

@@ -44,6 +44,20 @@ def test_a_file_is_read_once(read: list[Path]) -> None:
     assert read == [file]
 
 
+def test_what_fetch_has_hashed_is_not_read_by_the_plan(read: list[Path]) -> None:
+    file = Path("weights.safetensors")
+    file.write_bytes(b"one")
+    outside.remember(file, "elsewhere nothing plans")
+    Path("Snakefile").touch()
+    outside.remember(file, file_digest(file))
+    forget()
+    assert contents([file]) == {file: file_digest(file)}
+    assert read == []
+    file.write_bytes(b"two")
+    forget()
+    assert contents([file]) == {file: file_digest(file)} and read == [file]
+
+
 @pytest.mark.parametrize("how", ["in place", "renamed", "times set back"])
 def test_another_content_of_the_same_size_is_seen(read: list[Path], how: str) -> None:
     file, other = Path("picture.png"), Path("other.png")

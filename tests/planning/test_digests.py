@@ -8,6 +8,7 @@ import pytest
 
 from faithdiff.config import Profile
 from faithdiff.methods.method import Study
+from faithdiff.planning import digests
 from faithdiff.planning.digests import Digests
 from faithdiff.study.layout import Layout
 from faithdiff.study.rules import RULES
@@ -89,3 +90,18 @@ def test_a_data_set_is_made_again_for_its_own_settings_alone() -> None:
         "prepare_dataset": {"train"},
         "manifest": {""},
     }
+
+
+def test_the_prior_is_read_once_for_all_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+
+    def folder_digest(folder: Path, _: object) -> str:
+        asked.append(folder)
+        return "prior"
+
+    monkeypatch.setattr(digests, "folder_digest", folder_digest)
+    of_jobs = Digests(Study.load(Path("config/mini.yaml")))
+    for rule in ("pretrain_alignment", "train_variant", "restore_denoiser"):
+        for job in JOBS[rule]:
+            of_jobs.settings(rule, job)
+    assert asked == [Path("prior/mini")]

@@ -158,13 +158,15 @@ class Command(CommandMethod):
         return Call(words, Path.cwd(), variables, task.folder / "log.txt")
 
     def needs(self, study: Study) -> list[str]:
-        found = []
-        if self.environment and not self.environment.ready:
-            found.append(
-                f"its environment {self.environment.source} is not made; make it with: "
-                f"faithdiff baseline prepare {self.name} --config {study.file}"
-            )
-        return found + gpu_problem(self.config.gpu_gb)
+        return self.unprepared(study) + gpu_problem(self.config.gpu_gb)
+
+    def unprepared(self, study: Study) -> list[str]:
+        if self.environment is None or self.environment.ready:
+            return []
+        return [
+            f"its environment {self.environment.source} is not made; make it with: "
+            f"faithdiff baseline prepare {self.name} --config {study.file}"
+        ]
 
     def prepare(self, study: Study) -> dict[str, Json]:
         if self.environment is None:

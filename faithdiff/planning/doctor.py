@@ -1,0 +1,175 @@
+"""Whether a machine can run a profile: what it has, what is needed, what is missing, the way out.
+
+`faithdiff doctor` prints it on one screen; the workflow asks before the first job of a study on
+GPUs, which would otherwise fail after hours of preparation, or of waiting for a card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from faithdiff.config import FolderSet, MixtureSet
+from faithdiff.data.artifacts import Artifact
+from faithdiff.data.fetch import RAW
+from faithdiff.data.hub import Hub
+from faithdiff.methods.method import Study
+from faithdiff.planning.machine import Machine, unreachable
+from faithdiff.planning.missing import absent_from_set
+from faithdiff.planning.resources import Sizes
+from faithdiff.planning.workload import external_method, jobs_of, most_gpus
+from faithdiff.score.protocols import files_needed
+
+_WIDTH = 100  # columns of a screen
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a study needs.
+
+    Attributes:
+        part: Of the machine, or of the study.
+        here: What there is.
+        needed: What the profile needs of it; empty where it needs nothing.
+        problems: Why a run would stop, each with the way out; empty where it would not.
+        note: What a person should know, though nothing stops.
+    """
+
+    part: str
+    here: str
+    needed: str = ""
+    problems: tuple[str, ...] = ()
+    note: str = ""
+
+
+def findings(study: Study, machine: Machine) -> list[Finding]:
+    """What a study needs of a machine, and of the files on it."""
+    return [*_gpu(study, machine), *_room(study, machine), *_pieces(study)]
+
+
+def screen(study: Study, found: list[Finding]) -> str:
+    """The findings as a table, and below it what is missing."""
+    lines = [f"{study.file} on this machine", ""]
+    for each in found:
+        state = "MISSING" if each.problems else "note" if each.note else "ok"
+        needed = f"   needed: {each.needed}" if each.needed else ""
+        lines.append(f"  {state:<8} {each.part:<10} {each.here}{needed}"[: 2 * _WIDTH])
+    problems = [f"{each.part}: {why}" for each in found for why in each.problems]
+    notes = [f"{each.part}: {each.note}" for each in found if each.note]
+    if notes:
+        lines += ["", "What to know:", *(f"  - {each}" for each in notes)]
+    if problems:
+        lines += ["", "What is missing:", *(f"  - {each}" for each in problems)]
+    return "\n".join(lines) + "\n"
+
+
+def _gpu(study: Study, machine: Machine) -> Iterator[Finding]:
+    if study.profile.device != "cuda":
+        yield Finding("GPU", f"{len(machine.gpus)}", "none (device: cpu)")
+        return
+    most, kinds = most_gpus(study), sorted({(gpu.name, round(gpu.gib)) for gpu in machine.gpus})
+    here = ", ".join(f"{name}, {gib} GiB" for name, gib in kinds)
+    problems: list[str] = []
+    if len(machine.gpus) < most:
+        problems.append(
+            f"a job needs {most} (training.processes), {len(machine.gpus)} can be seen by "
+            "nvidia-smi and CUDA_VISIBLE_DEVICES; set fewer processes, or device: cpu"
+        )
+    yield Finding(
+        "GPU", f"{len(machine.gpus)} x {here}" if here else "none", f"{most}", (*problems,)
+    )
+    build = f"torch {machine.torch}, " + (f"CUDA {machine.cuda}" if machine.cuda else "no CUDA")
+    yield Finding(
+        "torch",
+        f"{build}, driver {machine.driver or 'none'}",
+        "a CUDA build that the driver and the cards can run",
+        tuple(_torch_problems(machine)),
+    )
+
+
+def _torch_problems(machine: Machine) -> Iterator[str]:
+    if not machine.gpus:
+        return
+    if not machine.cuda:
+        yield (
+            f"torch {machine.torch} is a build for CPUs; install one for CUDA in this environment, "
+            "by the command that pytorch.org gives for this driver"
+        )
+    elif not machine.works:
+        yield (
+            f"torch for CUDA {machine.cuda} finds no card with the driver {machine.driver}; "
+            "update the driver, or install torch for an older CUDA"
+        )
+    for gpu in sorted({gpu for gpu in machine.gpus if not machine.runs_on(gpu)}, key=str):
+        major, minor = gpu.capability or (0, 0)
+        yield (
+            f"{gpu.name} is sm_{major}{minor}, and this torch has kernels for "
+            f"{', '.join(machine.kernels)}; install a build for a newer CUDA"
+        )
+
+
+def _room(study: Study, machine: Machine) -> Iterator[Finding]:
+    """Memory, disk and network."""
+    sizes = Sizes(study.file)
+    largest = max(jobs_of(study), key=lambda job: sizes.of(job.size or job.rule).mem_mb)
+    wanted = sizes.of(largest.size or largest.rule).mem_mb / 1024
+    yield Finding(
+        "memory",
+        f"{machine.memory_gib:.0f} GiB",
+        f"{wanted:.0f} GiB at most ({largest.rule})",
+        note=f"{largest.rule} may need more than there is (config/resources.yaml)"
+        if wanted > machine.memory_gib
+        else "",
+    )
+    missing = [
+        artifact for artifact in files_needed(study.profile) if not _is_here(artifact, study)
+    ]
+    gigabytes = sum(a.megabytes * (2 if a.unpack else 1) for a in missing) / 1000
+    full = f"{gigabytes:.0f} GB to fetch do not fit into {machine.free_gb:.0f} GB; free some"
+    yield Finding(
+        "disk",
+        f"{machine.free_gb:.0f} GB free",
+        f"{gigabytes:.0f} GB to fetch; `faithdiff plan` counts what a run writes",
+        (full,) if gigabytes > machine.free_gb else (),
+    )
+    hub = Hub.of_environment()
+    asked = [hub.address(a.addresses[0]) for a in missing if a.addresses]
+    dead = unreachable(asked)
+    yield Finding(
+        "network",
+        "not needed" if not asked else f"does not reach {', '.join(dead)}" if dead else "reached",
+        f"for {len(asked)} files" if asked else "",
+        note="fetch the files on another machine, and copy the folders" if dead else "",
+    )
+
+
+def _is_here(artifact: Artifact, study: Study) -> bool:
+    root = study.profile.score.weights if artifact.root == "weights" else RAW
+    folder = artifact.folder(root)
+    return artifact.file(root).is_file() or (folder is not None and folder.is_dir())
+
+
+def _pieces(study: Study) -> Iterator[Finding]:
+    """Weights, sets and baselines without which a job would stop."""
+    profile = study.profile
+    fetch = f"get it with: faithdiff fetch --profile {profile.profile}"
+    weights = [v.weights for v in profile.variants.values() if v.weights]
+    if profile.prior.source == "shipped":
+        weights.append(profile.prior.path)
+    used = {name: profile.datasets[name] for name in profile.data.test}
+    if profile.learns:
+        used["train"] = profile.data.train
+    if any(chosen.asks for chosen in used.values()):
+        weights.append(profile.captioner.path)
+    gone = tuple(f"{path}: is missing; {fetch}" for path in weights if not path.exists())
+    yield Finding("weights", f"{len(weights) - len(gone)} of {len(weights)}", problems=gone)
+    folders = {n: each for n, each in used.items() if isinstance(each, FolderSet | MixtureSet)}
+    empty = [f"{n}: {why}" for n, each in folders.items() if (why := absent_from_set(each, study))]
+    yield Finding("sets", f"{len(used) - len(empty)} of {len(used)}", problems=(*empty,))
+    lacking = []
+    for name in profile.baselines:
+        if (method := external_method(study, name)) is not None:
+            # The workflow prepares by itself.
+            needs = [need for need in method.needs(study) if need not in method.unprepared(study)]
+            lacking += [f"{name}: {need}" for need in needs]
+    yield Finding("baselines", f"{len(profile.baselines)}", problems=(*lacking,))

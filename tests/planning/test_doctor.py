@@ -1,0 +1,154 @@
+"""What `faithdiff doctor` says of machines with cards that are not here, and of missing pieces."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from shared import ROOT
+from shared.whole import copy_suite, start
+from typer.testing import CliRunner
+
+from faithdiff import cli
+from faithdiff.methods.method import Study
+from faithdiff.planning import doctor
+from faithdiff.planning.doctor import findings, screen
+from faithdiff.planning.machine import Gpu, Machine, unreachable
+
+H100 = Gpu("NVIDIA H100 80GB HBM3", 79.6, (9, 0))
+NODE = Machine((H100, H100), "550.54", "2.13.0+cu126", "12.6", True, ("sm_80", "sm_90"), 1007, 900)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "unreachable", lambda addresses: [])
+
+
+def problems(study: str, machine: Machine) -> dict[str, tuple[str, ...]]:
+    found = findings(Study.load(Path("config", f"{study}.yaml")), machine)
+    return {each.part: each.problems for each in found if each.problems}
+
+
+def test_a_node_that_fits_lacks_nothing() -> None:
+    assert problems("lab", NODE) == {}
+    study = Study.load(Path("config/lab.yaml"))
+    said = screen(study, findings(study, NODE))
+    assert "2 x NVIDIA H100 80GB HBM3, 80 GiB   needed: 1" in said
+    assert "torch 2.13.0+cu126, CUDA 12.6, driver 550.54" in said
+    assert len(said.splitlines()) < 25 and "MISSING" not in said
+
+
+@pytest.mark.parametrize(
+    ("machine", "part", "words"),
+    [
+        (replace(NODE, gpus=()), "GPU", "a job needs 1 .* 0 can be seen"),
+        (replace(NODE, cuda="", works=False), "torch", "is a build for CPUs; install one for CUDA"),
+        (replace(NODE, works=False), "torch", "finds no card with the driver 550.54; update the"),
+        (
+            replace(NODE, kernels=("sm_80", "sm_86")),
+            "torch",
+            "is sm_90, .* kernels for sm_80, sm_86",
+        ),
+        (replace(NODE, free_gb=0.1), "disk", r"\d+ GB to fetch do not fit into 0 GB; free some"),
+    ],
+)
+def test_what_a_machine_lacks_is_said_with_the_way_out(
+    machine: Machine, part: str, words: str
+) -> None:
+    found = problems("lab", machine)
+    assert [*found] == [part] and len(found[part]) == 1
+    assert re.search(words, found[part][0]), found
+
+
+@pytest.mark.parametrize(
+    ("kernels", "capability", "runs"),
+    [
+        (("sm_80",), (8, 6), True),
+        (("sm_90",), (8, 9), False),
+        (("sm_86",), (8, 0), False),
+        (("sm_90", "compute_90"), (12, 0), True),
+        (("sm_90a",), (9, 0), True),
+        (("sm_100",), (10, 0), True),
+        ((), (9, 0), True),
+        (("sm_90",), None, True),
+    ],
+)
+def test_kernels_run_within_a_major_version_and_are_compiled_beyond(
+    kernels: tuple[str, ...], capability: tuple[int, int] | None, runs: bool
+) -> None:
+    assert replace(NODE, kernels=kernels).runs_on(Gpu("a card", 80, capability)) == runs
+
+
+def test_missing_files_are_said_with_the_command_that_brings_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    monkeypatch.chdir(tmp_path)
+    found = problems("released", NODE)
+    assert set(found) == {"weights", "sets", "baselines"}
+    assert found["weights"][0] == (
+        "weights/FaithDiff.bin: is missing; get it with: faithdiff fetch --profile released"
+    )
+    assert found["sets"][0].startswith("DIV2K-Val: data/raw/DIV2K-Val/DIV2K_valid_HR: no images")
+    assert any("faithdiff fetch --baseline diffbir" in each for each in found["baselines"])
+    # The workflow clones and installs by itself.
+    assert not any("baseline prepare" in each for each in found["baselines"])
+
+
+def test_exit_code_2_where_something_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Machine, "look", classmethod(lambda cls: NODE))
+    done = CliRunner().invoke(cli.app, ["doctor", "--config", "config/lab.yaml"])
+    assert done.exit_code == 0, done.output
+    missing = replace(NODE, gpus=())
+    monkeypatch.setattr(Machine, "look", classmethod(lambda cls: missing))
+    done = CliRunner().invoke(cli.app, ["doctor", "--config", "config/lab.yaml"])
+    assert done.exit_code == 2 and "What is missing:" in done.output
+
+
+def test_cards_are_those_that_jobs_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "nvidia-smi"
+    rows = (
+        "0, GPU-aaa, NVIDIA A100, 81920, 550.54, 8.0\n1, GPU-bbb, NVIDIA H100, 81559, 550.54, 9.0"
+    )
+    fake.write_text(
+        f'#!/bin/sh\nif [ "$1" = -L ]; then echo "GPU 0: A (UUID: GPU-aaa)"; '
+        f'echo "GPU 1: H (UUID: GPU-bbb)"; else echo "{rows}"; fi\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [gpu.capability for gpu in Machine.look().gpus] == [(8, 0), (9, 0)]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    machine = Machine.look()
+    assert machine.gpus == (Gpu("NVIDIA H100", 81559 / 1024, (9, 0)),)
+    assert machine.driver == "550.54"
+
+
+def test_hosts_that_take_no_connection_are_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert unreachable([f"http://127.0.0.1:{port}/a"]) == []
+    assert unreachable([f"http://127.0.0.1:{port}/a"]) == ["127.0.0.1"]
+
+
+@pytest.mark.slow
+def test_the_workflow_asks_before_the_first_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card that torch cannot use: nothing starts."""
+    suite = copy_suite(tmp_path / "suite")
+    (suite / "prior").symlink_to(ROOT / "prior")
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text('#!/bin/sh\necho "GPU 0: A (UUID: GPU-aaa)"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    process = start(suite, "device=cuda", "name=on-cuda", "--until", "prepare_dataset")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "What is missing:" in said and "this machine cannot run it" in said
+    assert not (suite / "data").exists()
