@@ -21,7 +21,7 @@ from faithdiff.audit.results import Results, columns_of, load_results
 from faithdiff.audit.revision import SCORES, find_revision
 from faithdiff.audit.sections import Section
 from faithdiff.errors import UserError
-from faithdiff.score.protocols import Definition
+from faithdiff.score.protocols import MetricDefinition
 from faithdiff.study.manifest import DataHashes
 
 Facts = list[tuple[str, str]]
@@ -192,14 +192,14 @@ def _protocol_facts(results: Results, cell: RecordedCell, rows: pd.DataFrame, ro
     return facts
 
 
-def _definition(results: Results, cell: RecordedCell) -> Definition | None:
+def _definition(results: Results, cell: RecordedCell) -> MetricDefinition | None:
     """The metric's definition at this revision; None where the revision has no protocols."""
     file = results.config.score.protocols_file
     content = results.revision.read(file) if file else None
     if content is None:
         return None
     found = _protocols(content).get(cell.protocol, {}).get("metrics", {}).get(cell.metric)
-    return Definition.model_validate(found) if found is not None else None
+    return MetricDefinition.model_validate(found) if found is not None else None
 
 
 @functools.lru_cache(maxsize=4)  # a page explains hundreds of cells by the same file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from faithdiff.claims.evaluate import Report, evaluate
+from faithdiff.claims.evaluate import ClaimsReport, evaluate
 from faithdiff.claims.render import to_json, to_markdown
 from faithdiff.claims.schema import CLAIMS, load_claims
 from faithdiff.config import Profile
@@ -18,7 +18,7 @@ from faithdiff.study.restored import RestoredSet
 
 def write_claims(
     profile: Profile, layout: Layout, file: Path = CLAIMS
-) -> tuple[Report, list[Path]]:
+) -> tuple[ClaimsReport, list[Path]]:
     """Judge the claims and write ``results/<profile>/claims.{json,md}``.
 
     Raises:

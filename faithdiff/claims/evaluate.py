@@ -40,7 +40,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Finding:
+class JudgedClaim:
     """A claim with its verdict.
 
     Attributes:
@@ -62,7 +62,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
+class ClaimsReport:
     """All claims of a profile.
 
     Attributes:
@@ -71,14 +71,14 @@ class Report:
     """
 
     profile: str
-    findings: tuple[Finding, ...]
+    findings: tuple[JudgedClaim, ...]
     tests: int
     unmeasured: str = ""
 
 
 def evaluate(
     claims: Claims, scores: pd.DataFrame, profile: Profile, gpus: Collection[str] = ()
-) -> Report:
+) -> ClaimsReport:
     """Judge every claim.
 
     Args:
@@ -96,14 +96,14 @@ def evaluate(
         for each in found
     ]
     _, unmeasured = counted(scores, metric_columns(profile))
-    return Report(profile.profile, tuple(judged), tests, unmeasured)
+    return ClaimsReport(profile.profile, tuple(judged), tests, unmeasured)
 
 
-def _measure(claim: Claim, claims: Claims, meter: Meter, gpus: Collection[str]) -> Finding:
+def _measure(claim: Claim, claims: Claims, meter: Meter, gpus: Collection[str]) -> JudgedClaim:
     if reason := _incomparable(claim, meter.profile, gpus):
-        return Finding(claim, "not comparable", (reason,))
+        return JudgedClaim(claim, "not comparable", (reason,))
     if isinstance(claim.test, SecondsTest):
-        return Finding(claim, "not run", (f"measured by: {claim.test.measure}",))
+        return JudgedClaim(claim, "not run", (f"measured by: {claim.test.measure}",))
     made = contrasts(claim, meter)
     deciding = [m for contrast in made for m in _deciding(claim, claims, contrast, meter)]
     extra = [("second", each) for each in claim.second]
@@ -119,7 +119,7 @@ def _measure(claim: Claim, claims: Claims, meter: Meter, gpus: Collection[str]) 
         for m in others
         if m.measured and (m.role == "second" or (m.contrast.text, m.column.metric) not in decided)
     ]
-    return Finding(claim, "not run", (), (), (*deciding, *shown))
+    return JudgedClaim(claim, "not run", (), (), (*deciding, *shown))
 
 
 def _deciding(claim: Claim, claims: Claims, contrast: Contrast, meter: Meter) -> list[Measured]:
@@ -187,7 +187,7 @@ def _incomparable(claim: Claim, profile: Profile, gpus: Collection[str]) -> str:
     return ""
 
 
-def _judge(found: Finding, claims: Claims, tests: int) -> Finding:
+def _judge(found: JudgedClaim, claims: Claims, tests: int) -> JudgedClaim:
     if not found.measured:
         return found
     claim = found.claim

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from faithdiff.claims.evaluate import Finding, Report
+from faithdiff.claims.evaluate import ClaimsReport, JudgedClaim
 from faithdiff.claims.measure import Contrast, Measured, Role
 from faithdiff.claims.schema import Kind
 from faithdiff.claims.verdict import VERDICTS, Verdict
@@ -90,7 +90,7 @@ class ClaimRecord:
     measured: list[MeasuredRecord]
 
 
-def to_json(report: Report) -> str:
+def to_json(report: ClaimsReport) -> str:
     """Everything, numbers in full precision."""
     content = {
         "profile": report.profile,
@@ -105,13 +105,13 @@ def to_json(report: Report) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def counts(report: Report) -> dict[str, int]:
+def counts(report: ClaimsReport) -> dict[str, int]:
     """How many claims have each verdict."""
     found = Counter(each.verdict for each in report.findings)
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 
-def _claim(found: Finding) -> ClaimRecord:
+def _claim(found: JudgedClaim) -> ClaimRecord:
     claim = found.claim
     return ClaimRecord(
         id=claim.id,
@@ -182,7 +182,7 @@ def updates_text(contrast: Contrast) -> str:
     return f"updates: {', '.join(known)}" if contrast.paired and known else ""
 
 
-def to_markdown(report: Report) -> str:
+def to_markdown(report: ClaimsReport) -> str:
     """One table for each kind of claim."""
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts(report).items())
     parts = [
@@ -204,14 +204,14 @@ def to_markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(findings: list[Finding]) -> Iterator[str]:
+def _table(findings: list[JudgedClaim]) -> Iterator[str]:
     yield "| " + " | ".join(HEAD) + " |"
     yield "|:--|:--|:--|--:|:--|:--|"
     for found in findings:
         yield "| " + " | ".join(_row(found)) + " |"
 
 
-def _row(found: Finding) -> tuple[str, ...]:
+def _row(found: JudgedClaim) -> tuple[str, ...]:
     claim = found.claim
     where = f"{claim.source.document}, {claim.source.table}: {claim.source.row}"
     shown = [m for m in found.measured if m.measured]
@@ -228,7 +228,7 @@ def _row(found: Finding) -> tuple[str, ...]:
     )
 
 
-def published_text(found: Finding) -> list[str]:
+def published_text(found: JudgedClaim) -> list[str]:
     """What the claim expects, a line for each metric."""
     return [
         f"{each.metric} {each.printed} (± {each.within:g} accepted)"
@@ -238,7 +238,7 @@ def published_text(found: Finding) -> list[str]:
     ]
 
 
-def second_text(found: Finding) -> str:
+def second_text(found: JudgedClaim) -> str:
     """Write the second verdict with the proxies that it rests on."""
     labels = dict.fromkeys(m.column.label for m in found.measured if m.role == "second")
     return f"by {', '.join(labels)}: {found.second}"

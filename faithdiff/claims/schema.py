@@ -25,7 +25,7 @@ Words = Annotated[list[str], Field(min_length=1)]
 Need = Literal["all", "present", "agreement"]
 
 
-class Source(Section):
+class ClaimSource(Section):
     """Where the claim stands."""
 
     document: str
@@ -35,7 +35,7 @@ class Source(Section):
     note: str = ""
 
 
-class Place(Section):
+class Scope(Section):
     """Test sets and levels; an empty list is all of the profile's."""
 
     datasets: tuple[Name, ...] = ()
@@ -121,9 +121,9 @@ class Claim(Section):
     id: Name
     kind: Kind
     statement: str
-    source: Source
+    source: ClaimSource
     protocol: Name
-    data: Place = Place()
+    data: Scope = Scope()
     test: Test
     expect: Annotated[list[Expect], Field(min_length=1)]
     second: tuple[Expect, ...] = ()  # proxies with a verdict of their own, printed separately

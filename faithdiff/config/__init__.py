@@ -33,10 +33,10 @@ from faithdiff.config.methods import (
     Variant,
 )
 from faithdiff.config.models import (
-    Alignment,
+    AlignmentSettings,
     Captioner,
     Optimiser,
-    Prior,
+    PriorSettings,
     PriorTraining,
     Stage1,
     TextEncoder,
@@ -47,7 +47,7 @@ from faithdiff.config.models import (
 )
 from faithdiff.config.profile import (
     Profile,
-    Report,
+    ReportSettings,
     Score,
 )
 from faithdiff.config.section import (
@@ -72,7 +72,7 @@ from faithdiff.config.training import (
 __all__ = [
     "OPERATIONAL",
     "REAL",
-    "Alignment",
+    "AlignmentSettings",
     "AnyBaseline",
     "Baseline",
     "Captioner",
@@ -93,13 +93,13 @@ __all__ = [
     "Phase",
     "PhotoSet",
     "Positive",
-    "Prior",
+    "PriorSettings",
     "PriorTraining",
     "Probability",
     "Profile",
     "Quality",
     "Rate",
-    "Report",
+    "ReportSettings",
     "Restore",
     "Sampling",
     "Scale",

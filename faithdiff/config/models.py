@@ -71,7 +71,7 @@ class PriorTraining(Section):
     unet: UnetTraining
 
 
-class Prior(Section):
+class PriorSettings(Section):
     source: Literal["shipped", "train"]
     path: Path  # read where source is `shipped`
     prediction_type: Literal["epsilon", "v_prediction"]
@@ -90,7 +90,7 @@ class Stage1(Section):
     mlp_ratio: Positive | None = None  # of the Transformer blocks in place of `alignment.mlp_ratio`
 
 
-class Alignment(Section):
+class AlignmentSettings(Section):
     norm: Literal["group", "standardise"]
     blocks: Positive
     heads: Positive

@@ -19,7 +19,7 @@ from faithdiff.config.methods import (
     Sampling,
     Variant,
 )
-from faithdiff.config.models import Alignment, Captioner, Prior, Stage1
+from faithdiff.config.models import AlignmentSettings, Captioner, PriorSettings, Stage1
 from faithdiff.config.section import Name, Natural, Positive, Section
 from faithdiff.config.training import Training
 from faithdiff.study.plain import JsonObject
@@ -32,7 +32,7 @@ class Score(Section):
     weights: Path  # folder of metric weights, see config/artifacts.yaml
 
 
-class Report(Section):
+class ReportSettings(Section):
     protocol: Name  # of the tables and figures
     main: Annotated[list[Name], Field(min_length=1)]  # rows of the main table
     ablation: Annotated[list[Name], Field(min_length=1)]  # first row is the reference
@@ -51,8 +51,8 @@ class Profile(Section):
     deterministic: bool = True
     shards: Annotated[int, Field(ge=1)] = 1  # changes where images are made, not what they are
     data: Data
-    prior: Prior
-    alignment: Alignment
+    prior: PriorSettings
+    alignment: AlignmentSettings
     recipes: Annotated[dict[Name, Stage1], Field(min_length=1)]
     variants: dict[Name, Variant]
     training: Training
@@ -60,7 +60,7 @@ class Profile(Section):
     restore: Restore
     captioner: Captioner = Captioner()  # older checkpoints do not know it
     score: Score
-    report: Report
+    report: ReportSettings
     # Further rows: methods at other values of one setting.
     curves: dict[Name, Curve] = Field(default_factory=dict)
     # Dotted path of a setting -> why it is not the paper's.

@@ -176,7 +176,7 @@ class Shipped(Section):
     commit: str
 
 
-class _File(Section):
+class _ArtifactsFile(Section):
     artifacts: tuple[Artifact, ...] = ()
     folders: tuple[Folder, ...] = ()
     shipped: tuple[Shipped, ...] = ()
@@ -193,7 +193,7 @@ def check_shipped(folder: Path, path: Path = ARTIFACTS_FILE) -> None:
             f"{folder}: is missing; run from the root of the repository, and where it comes from "
             "outside (docs/data.md), fetch it first"
         )
-    for shipped in load_yaml(path, _File).shipped:
+    for shipped in load_yaml(path, _ArtifactsFile).shipped:
         if shipped.path == folder and folder_digest(folder) != shipped.digest:
             raise CheckpointError(
                 f"{folder}: is not the {shipped.name} of {path} (corrupted, or changed); get it "
@@ -208,7 +208,7 @@ def load_artifacts(path: Path) -> dict[str, Artifact]:
     Raises:
         ConfigError: The file does not fit the schema, or a name comes twice.
     """
-    content = load_yaml(path, _File)
+    content = load_yaml(path, _ArtifactsFile)
     listed = [*content.artifacts, *(a for folder in content.folders for a in folder.artifacts())]
     artifacts = {artifact.name: artifact for artifact in listed}
     for artifact in listed:

@@ -39,7 +39,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Part:
+class CutImage:
     """An image that was made from a file: all of it or a crop."""
 
     name: str
@@ -87,7 +87,7 @@ def read_files(config: FolderSet | MixtureSet) -> dict[str, Path]:
     return found
 
 
-def cut(source: Source, dataset: str, master_seed: int) -> Iterator[Part]:
+def cut(source: Source, dataset: str, master_seed: int) -> Iterator[CutImage]:
     """Read an image and make what its config says.
 
     Nothing comes of an image that is smaller than a crop.
@@ -100,13 +100,13 @@ def cut(source: Source, dataset: str, master_seed: int) -> Iterator[Part]:
         side = int(seeds.numpy_rng(master_seed, "resize", *key).integers(low, high + 1))
         image = _resized(image, side)
     if config.crops is None:
-        yield Part(source.name, image, f"{source.file.name}{about}", read.changes)
+        yield CutImage(source.name, image, f"{source.file.name}{about}", read.changes)
         return
     rng, size = seeds.numpy_rng(master_seed, "crop", *key), config.crops.size
     for number, (top, left) in enumerate(_places(config.crops, image.shape[:2], rng)):
         pixels = np.ascontiguousarray(image[top : top + size, left : left + size])
         place = f"{source.file.name}, {size} px from {left},{top}{about}"
-        yield Part(f"{source.name}-{number}", pixels, place, read.changes)
+        yield CutImage(f"{source.name}-{number}", pixels, place, read.changes)
 
 
 def _of_folder(config: FolderSet, prefix: str, notes: Notes) -> list[Source]:

@@ -12,8 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from faithdiff.config import Alignment as AlignmentConfig
-from faithdiff.config import Group, Stage1
+from faithdiff.config import AlignmentSettings, Group, Stage1
 from faithdiff.models.alignment import Alignment
 from faithdiff.models.lq_encoder import LQEncoder
 from faithdiff.models.prior import Prior
@@ -92,7 +91,7 @@ class FaithDiff(nn.Module):
         self.alignment.save_pretrained(folder / "alignment")
 
 
-def build(prior: Prior, recipe: Stage1, config: AlignmentConfig) -> FaithDiff:
+def build(prior: Prior, recipe: Stage1, config: AlignmentSettings) -> FaithDiff:
     """Attach a fresh alignment to a prior; the untrained model predicts exactly as the prior."""
     # From the VAE encoder's weights, as the official `denoise_encoder`: its features then speak of
     # the same things as the latents from the first update on.

@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from faithdiff.config import Prior as PriorConfig
+from faithdiff.config import PriorSettings
 from faithdiff.errors import CheckpointError
 from faithdiff.models.text import Prompt, TextEncoder, build_text_encoder, cut_text, encode
 from faithdiff.models.vae import PatchAutoencoderKL
@@ -118,7 +118,7 @@ class Prior:
             encoder.save_pretrained(folder / f"text_encoder{suffix}")
 
 
-def build_unet(config: PriorConfig) -> UNet2DConditionModel:
+def build_unet(config: PriorSettings) -> UNet2DConditionModel:
     """Build an SDXL-shaped UNet: text cross-attention and added time and text conditioning."""
     shape, text = config.unet, config.text_encoder
     # The kind of UNet that SDXL is, in everything that its config names: what holds of the code at
@@ -146,7 +146,7 @@ def build_unet(config: PriorConfig) -> UNet2DConditionModel:
     )
 
 
-def build_prior(config: PriorConfig, tokenizer: PreTrainedTokenizerBase) -> Prior:
+def build_prior(config: PriorSettings, tokenizer: PreTrainedTokenizerBase) -> Prior:
     """Build an untrained prior; call under a forked, seeded random state."""
     vae = PatchAutoencoderKL(
         patch_size=config.vae.patch_size,

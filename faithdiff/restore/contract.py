@@ -36,7 +36,7 @@ Outcome = Literal["kept", "broken", "not checked"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class ContractFinding:
     """One point of the contract, and what came of it."""
 
     point: str
@@ -81,7 +81,7 @@ class _Scratch(Layout):
         return self.root / ".work" / f"{job}-{method}.lock"
 
 
-def check_method(study: Study, name: str, seed: int = 0, size: int = 24) -> list[Finding]:
+def check_method(study: Study, name: str, seed: int = 0, size: int = 24) -> list[ContractFinding]:
     """Run every check on a method of the profile.
 
     Args:
@@ -102,12 +102,12 @@ def check_method(study: Study, name: str, seed: int = 0, size: int = 24) -> list
         return list(_Trial(study, method, name, seed, size, Path(folder)).findings())
 
 
-def kept(findings: list[Finding]) -> bool:
+def kept(findings: list[ContractFinding]) -> bool:
     """Whether no point is broken."""
     return all(finding.outcome != "broken" for finding in findings)
 
 
-def table(name: str, findings: list[Finding]) -> str:
+def table(name: str, findings: list[ContractFinding]) -> str:
     """The findings as lines."""
     width = max(len(finding.point) for finding in findings)
     lines = [
@@ -132,7 +132,7 @@ class _Trial:
         }
         self.runs = 0
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[ContractFinding]:
         """Every point; those after a failed restoration are left out."""
         # The first run is what all others are held against; where it fails there is nothing to say.
         first = self._fresh(NAMES)
@@ -140,7 +140,7 @@ class _Trial:
             results, failures = self._restore(first)
         except RunError as error:
             # The log that a message names goes with this folder.
-            yield Finding("names", "broken", str(error).partition("; all that")[0])
+            yield ContractFinding("names", "broken", str(error).partition("; all that")[0])
             return
         yield _finding("names", self._names(results), _reasons(failures))
         if failures:
@@ -182,30 +182,30 @@ class _Trial:
         height, width = self.images[name].shape[:2]
         return image.shape == (self.scale * height, self.scale * width, 3)
 
-    def _range(self) -> Finding:
+    def _range(self) -> ContractFinding:
         """Before 8 bits hide it: values of the tensor itself."""
         if isinstance(self.method, ExternalMethod):
-            return Finding("range", "not checked", "its outputs are files of 8 bits")
+            return ContractFinding("range", "not checked", "its outputs are files of 8 bits")
         study = self._fresh(NAMES)
         restorer = self.method.load(study, study.layout.checkpoint(self.name, self.seed))
         lq = torch.from_numpy(self.images["first"].copy()).permute(2, 0, 1)[None].float() / 255
         given = lq.clone()  # a method that writes into its input would change what is scored
         out = restorer.restore(lq, ["a picture"], [1])
         if not torch.equal(lq, given):
-            return Finding("range", "broken", "the LQ tensor was changed in place")
+            return ContractFinding("range", "broken", "the LQ tensor was changed in place")
         good = out.dtype == torch.float32 and bool(torch.isfinite(out).all())
         good = good and float(out.min()) >= 0 and float(out.max()) <= 1
         return _finding("range", good, f"{out.dtype} in [{out.min():.3g}, {out.max():.3g}]")
 
-    def _alone(self, point: str, good: bool) -> Finding:
+    def _alone(self, point: str, good: bool) -> ContractFinding:
         per = getattr(self.method, "per", "")
         if per == "set":
             note = "`per: set` says that results of a set may depend on one another"
-            return Finding(point, "not checked", note)
+            return ContractFinding(point, "not checked", note)
         way = "; `per: image` gives each a call of its own" if per == "folder" else ""
         return _finding(point, good, f"an image depends on those beside it{way}")
 
-    def _resumes(self, study: Study, results: dict[str, NDArray[np.uint8]]) -> Finding:
+    def _resumes(self, study: Study, results: dict[str, NDArray[np.uint8]]) -> ContractFinding:
         """The second half of the finished images is lost: these alone are made again, and alike.
 
         By name and not by the key of the store: what is lost must not hang on a hash.
@@ -224,7 +224,7 @@ class _Trial:
         note = f"{made} images were made again where {lost} were lost, or with other pixels"
         return _finding("resume", same(results, again) and (whole or made == lost), note)
 
-    def _refuses(self) -> Finding:
+    def _refuses(self) -> ContractFinding:
         """A corrupted LQ image stops the job with its name, and leaves no manifest."""
         study = self._fresh(NAMES)
         bad = study.layout.lq(SET, LEVEL) / "first.png"
@@ -236,8 +236,10 @@ class _Trial:
             good = bad.name in str(error) and not (folder / "manifest.json").exists()
             return _finding("refusal of a corrupted image", good, f"said: {error}")
         except Exception as error:  # noqa: BLE001 - any other error is the finding
-            return Finding("refusal of a corrupted image", "broken", repr(error))
-        return Finding("refusal of a corrupted image", "broken", "it was restored as if whole")
+            return ContractFinding("refusal of a corrupted image", "broken", repr(error))
+        return ContractFinding(
+            "refusal of a corrupted image", "broken", "it was restored as if whole"
+        )
 
 
 def same(
@@ -251,7 +253,9 @@ def same(
     )
 
 
-def _given(study: Study, method: Outputs, name: str, seed: int, root: Path) -> list[Finding]:
+def _given(
+    study: Study, method: Outputs, name: str, seed: int, root: Path
+) -> list[ContractFinding]:
     """Of given outputs: that every image of the study's own test sets is there and fits."""
     layout = _GivenTo(study.profile.profile, root)
     own = replace(study, layout=layout)
@@ -263,10 +267,10 @@ def _given(study: Study, method: Outputs, name: str, seed: int, root: Path) -> l
             failures |= {f"{dataset}/{level}/{image}": why for image, why in failed.items()}
             count += len(results)
     except UserError as error:
-        return [Finding("names, shape, readable", "broken", str(error))]
+        return [ContractFinding("names, shape, readable", "broken", str(error))]
     findings = [_finding("names, shape, readable", not failures, _reasons(failures))]
     note = "the method that made these files is not here"
-    return [*findings, Finding("determinism, order, resume", "not checked", note)]
+    return [*findings, ContractFinding("determinism, order, resume", "not checked", note)]
 
 
 class _GivenTo(_Scratch):
@@ -294,8 +298,8 @@ def _manifest(study: Study, name: str, seed: int, dataset: str, level: str) -> _
     return content
 
 
-def _finding(point: str, good: bool, note: str = "") -> Finding:
-    return Finding(point, "kept") if good else Finding(point, "broken", note)
+def _finding(point: str, good: bool, note: str = "") -> ContractFinding:
+    return ContractFinding(point, "kept") if good else ContractFinding(point, "broken", note)
 
 
 def _reasons(failures: dict[str, str]) -> str:

@@ -15,7 +15,7 @@ from faithdiff.study.checksums import append_row, read_rows
 Key = tuple[str, str, str]  # digest of the metric, sha256 of the restored and of the HQ image
 
 
-class Cache:
+class ScoreCache:
     """Values by key; kept in `file` where one is given.
 
     Args:

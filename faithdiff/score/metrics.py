@@ -37,7 +37,7 @@ from pyiqa.utils import download_util
 from faithdiff.config import digest
 from faithdiff.data.artifacts import Artifact, check, lacking, select
 from faithdiff.errors import ConfigError
-from faithdiff.score.protocols import Definition
+from faithdiff.score.protocols import MetricDefinition
 
 # The metrics that each library computes. basicsr takes seconds to import, so it is not asked.
 _NETWORKS = {"pyiqa": frozenset(DEFAULT_CONFIGS), "basicsr": frozenset({"calculate_niqe"})}
@@ -60,14 +60,14 @@ class Metric:
     """
 
     name: str
-    definition: Definition
+    definition: MetricDefinition
     digest: str
     unavailable: str | None
     files: Mapping[str, Path]
 
 
 def prepare_all(
-    definitions: Mapping[tuple[str, str], Definition],
+    definitions: Mapping[tuple[str, str], MetricDefinition],
     weights: Path,
     artifacts: Mapping[str, Artifact],
 ) -> dict[tuple[str, str], Metric]:
@@ -97,7 +97,7 @@ _Checked = tuple[Artifact, str, str]
 
 
 def _prepare(
-    name: str, definition: Definition, found: Mapping[str, _Checked], weights: Path
+    name: str, definition: MetricDefinition, found: Mapping[str, _Checked], weights: Path
 ) -> Metric:
     library = version(definition.library)
     if definition.network not in _NETWORKS[definition.library]:

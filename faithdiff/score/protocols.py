@@ -20,7 +20,7 @@ from faithdiff.errors import ConfigError
 _PRESENTATION = {"label", "unit", "decimals", "higher_is_better"}
 
 
-class Definition(Section):
+class MetricDefinition(Section):
     """How one metric is computed and printed; see the comments in ``config/protocols.yaml``."""
 
     library: Literal["pyiqa", "basicsr"] = "pyiqa"
@@ -39,7 +39,7 @@ class Definition(Section):
     decimals: Natural
 
     @model_validator(mode="after")
-    def _files_are_artifacts(self) -> Definition:
+    def _files_are_artifacts(self) -> MetricDefinition:
         if odd := sorted(set(self.files.values()) - set(self.artifacts)):
             raise ValueError(f"files: {odd[0]!r} is not among the artifacts")
         return self
@@ -56,10 +56,10 @@ class Protocol(Section):
     """Definitions by metric name."""
 
     description: str
-    metrics: Annotated[dict[str, Definition], Field(min_length=1)]
+    metrics: Annotated[dict[str, MetricDefinition], Field(min_length=1)]
 
 
-class _File(Section):
+class _ProtocolsFile(Section):
     protocols: dict[Name, Protocol]
 
 
@@ -69,12 +69,12 @@ def load_protocols(path: Path) -> dict[str, Protocol]:
     Raises:
         ConfigError: The file does not fit the schema.
     """
-    return load_yaml(path, _File).protocols
+    return load_yaml(path, _ProtocolsFile).protocols
 
 
 def choose(
     protocols: dict[str, Protocol], names: Iterable[str], metrics: Iterable[str]
-) -> dict[tuple[str, str], Definition]:
+) -> dict[tuple[str, str], MetricDefinition]:
     """Pick the definitions of a profile: ``(protocol, metric) -> definition``.
 
     Raises:
@@ -96,7 +96,7 @@ def choose(
 
 def definitions_of(
     profile: Profile, metrics: Iterable[str] | None = None
-) -> dict[tuple[str, str], Definition]:
+) -> dict[tuple[str, str], MetricDefinition]:
     """What a profile computes (or would, of `metrics`): ``(protocol, metric) -> definition``."""
     protocols = load_protocols(profile.score.protocols_file)
     wanted = profile.score.metrics if metrics is None else metrics

@@ -22,11 +22,11 @@ from faithdiff.data.images import sha256_file
 from faithdiff.data.recorded import check_hq, hq_hashes, pictures
 from faithdiff.errors import RunError, UserError
 from faithdiff.restore.shards import Shard, read_records, write_record
-from faithdiff.score.cache import Cache
+from faithdiff.score.cache import ScoreCache
 from faithdiff.score.metrics import Metric, prepare_all
 from faithdiff.score.protocols import definitions_of
 from faithdiff.score.rows import ScoreRow, write_rows
-from faithdiff.score.scorer import Outcome, Pair, Scorer
+from faithdiff.score.scorer import Pair, ScoredValue, Scorer
 from faithdiff.study.checksums import corrupted
 from faithdiff.study.layout import Layout
 from faithdiff.study.locks import claimed
@@ -65,7 +65,7 @@ class ScoredSet:
         picture: str,
         metric: Metric,
         key: tuple[str, str],
-        outcome: Outcome,
+        outcome: ScoredValue,
         sha256: tuple[str, str],
     ) -> ScoreRow:
         """The row of one image on one metric.
@@ -152,7 +152,7 @@ def failed_rows(
                 continue
             # As for the other images: a metric without weights says so of every one of them.
             unavailable = metric.unavailable and f"unavailable: {metric.unavailable}"
-            outcome = Outcome("", unavailable or f"failed: {why}")
+            outcome = ScoredValue("", unavailable or f"failed: {why}")
             rows.append(place.row(name, picture, metric, key, outcome, ("", reference)))
     return rows
 
@@ -180,7 +180,7 @@ def score_job(
     folders = _folders(profile, layout, method, seed, threads)
     shared = [_values(layout, method, seed, number, profile.shards) for number in _all(profile)]
     with claimed(layout.lock("score", method, seed), f"score {method} seed{seed}"):
-        cache = Cache(_values(layout, method, seed), shared)
+        cache = ScoreCache(_values(layout, method, seed), shared)
         scorer = _scorer(profile, cache, artifacts_file)
         rows = _rows(profile, layout, method, seed, folders, scorer)
         write_scores(rows, layout.restored(method, seed) / "scores.csv")
@@ -203,7 +203,7 @@ def score_shard(
     folders = _folders(profile, layout, method, seed, threads)
     record = layout.shard("score", method, seed, shard.number, shard.of)
     with claimed(record.with_suffix(".lock"), f"score {method} seed{seed}"):
-        cache = Cache(_values(layout, method, seed, shard.number, shard.of))
+        cache = ScoreCache(_values(layout, method, seed, shard.number, shard.of))
         scorer = _scorer(profile, cache, artifacts_file)
         shares: Folders = {}
         for place, files in folders.items():
@@ -236,7 +236,7 @@ def _folders(profile: Profile, layout: Layout, method: str, seed: int, threads: 
     }
 
 
-def _scorer(profile: Profile, cache: Cache, artifacts_file: Path) -> Scorer:
+def _scorer(profile: Profile, cache: ScoreCache, artifacts_file: Path) -> Scorer:
     weights = profile.score.weights
     metrics = prepare_all(definitions_of(profile), weights, load_artifacts(artifacts_file))
     return Scorer(metrics, weights, profile.device, cache)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from faithdiff.data.images import read_image, sha256_file
-from faithdiff.score.cache import Cache
+from faithdiff.score.cache import ScoreCache
 from faithdiff.score.metrics import Measure, Metric, load
 
 
@@ -53,7 +53,7 @@ def _tensor(file: Path) -> torch.Tensor:
     return pixels.permute(2, 0, 1).unsqueeze(0).float() / 255
 
 
-class Outcome(NamedTuple):
+class ScoredValue(NamedTuple):
     """A value, or why there is none.
 
     Attributes:
@@ -79,15 +79,15 @@ class Scorer:
         metrics: Mapping[tuple[str, str], Metric],
         weights: Path,
         device: str = "cpu",
-        cache: Cache | None = None,
+        cache: ScoreCache | None = None,
     ) -> None:
         self.metrics = dict(metrics)
         self.computed = 0  # values that were not in the cache
         self._weights, self._device = weights, device
-        self._cache = cache or Cache()
+        self._cache = cache or ScoreCache()
         self._loaded: dict[str, Measure | str] = {}
 
-    def score(self, pair: Pair) -> dict[tuple[str, str], Outcome]:
+    def score(self, pair: Pair) -> dict[tuple[str, str], ScoredValue]:
         """What each metric says of a pair, by ``(protocol, metric)``.
 
         Without an HQ image there is nothing to say of a metric that needs one, not even a status.
@@ -97,23 +97,23 @@ class Scorer:
             for key, metric in self.metrics.items()
             if pair.has_reference or not metric.definition.needs_reference
         }
-        outcomes: dict[str, Outcome] = {}
+        outcomes: dict[str, ScoredValue] = {}
         for metric in wanted.values():
             if metric.digest not in outcomes:
                 outcomes[metric.digest] = self._outcome(metric, pair)
         return {key: outcomes[metric.digest] for key, metric in wanted.items()}
 
-    def _outcome(self, metric: Metric, pair: Pair) -> Outcome:
+    def _outcome(self, metric: Metric, pair: Pair) -> ScoredValue:
         key = (metric.digest, *pair.sha256)
         if kept := self._cache.get(key):
-            return Outcome(kept, "ok")
+            return ScoredValue(kept, "ok")
         if problem := _problem(metric, pair):
-            return Outcome("", problem)
+            return ScoredValue("", problem)
         value, problem = self._compute(metric, pair)
         if problem:
-            return Outcome("", f"failed: {problem}")
+            return ScoredValue("", f"failed: {problem}")
         self._cache.put(key, repr(value))
-        return Outcome(repr(value), "ok")
+        return ScoredValue(repr(value), "ok")
 
     def _compute(self, metric: Metric, pair: Pair) -> tuple[float, str]:
         measure = self._measure(metric)

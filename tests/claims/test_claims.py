@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from shared import ROOT
 
 from faithdiff.claims.command import write_claims
-from faithdiff.claims.evaluate import Finding, Report, evaluate
+from faithdiff.claims.evaluate import ClaimsReport, JudgedClaim, evaluate
 from faithdiff.claims.measure import Meter, contrasts
 from faithdiff.claims.power import smallest_effect
 from faithdiff.claims.render import to_json, to_markdown
@@ -138,7 +138,7 @@ def several(*methods: str, psnr: dict[str, float], seeds: tuple[int, ...] = (0,)
     return pd.concat(parts, ignore_index=True)
 
 
-def only(report: Report) -> Finding:
+def only(report: ClaimsReport) -> JudgedClaim:
     (found,) = report.findings
     return found
 

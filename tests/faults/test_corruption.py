@@ -14,7 +14,7 @@ from shared.corrupt import call, cut, flip, named_command, tree
 
 from faithdiff.errors import FaithDiffError
 from faithdiff.methods.method import Study
-from faithdiff.score.cache import Cache
+from faithdiff.score.cache import ScoreCache
 from faithdiff.study.checksums import read_checked
 from faithdiff.tracking.verify import repair, verify
 
@@ -203,9 +203,9 @@ def test_a_corrupted_value_of_the_score_cache_is_never_a_score(
     whole: Study, place: float, bit: int
 ) -> None:
     file = whole.layout.store / "scores" / "bicubic-seed0.csv"
-    content, before = file.read_bytes(), Cache(file)._values
+    content, before = file.read_bytes(), ScoreCache(file)._values
     flip(file, place, bit)
-    after = Cache(file)._values
+    after = ScoreCache(file)._values
     file.write_bytes(content)
     assert after.items() <= before.items()
     assert len(after) < len(before)

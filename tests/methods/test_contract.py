@@ -18,7 +18,7 @@ from shared import ROOT
 from faithdiff import cli
 from faithdiff.errors import CheckpointError, FaithDiffError
 from faithdiff.methods.method import Study
-from faithdiff.restore.contract import Finding, check_method, kept, table
+from faithdiff.restore.contract import ContractFinding, check_method, kept, table
 from faithdiff.study.files import write_text_atomic
 
 POINTS = [
@@ -83,7 +83,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def findings_of(body: str, **more: Any) -> dict[str, Finding]:
+def findings_of(body: str, **more: Any) -> dict[str, ContractFinding]:
     write_text_atomic(SCRIPT.format(body), Path("script.py"))
     command = f"'{sys.executable}' script.py {{lq}} {{out}} {{scale}}"
     profile = {

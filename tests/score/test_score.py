@@ -32,9 +32,9 @@ from faithdiff.data.artifacts import Artifact, load_artifacts
 from faithdiff.data.fetch import fetch_all
 from faithdiff.data.images import sha256_file, write_png
 from faithdiff.errors import ConfigError, RunError, UserError
-from faithdiff.score.cache import Cache
+from faithdiff.score.cache import ScoreCache
 from faithdiff.score.metrics import Metric, prepare_all
-from faithdiff.score.protocols import Definition, choose, load_protocols, weights_state
+from faithdiff.score.protocols import MetricDefinition, choose, load_protocols, weights_state
 from faithdiff.score.rows import COLUMNS
 from faithdiff.score.run import ScoredSet, score_folder, score_job, write_scores
 from faithdiff.score.scorer import Pair, Scorer
@@ -161,7 +161,7 @@ def test_min_sizes_are_the_real_limits(tmp_path: Path) -> None:
     assert status.startswith("failed: RuntimeError")
 
 
-def score_one(definition: Definition, images: Pair) -> tuple[str, str]:
+def score_one(definition: MetricDefinition, images: Pair) -> tuple[str, str]:
     metrics = prepare_all({("p", "m"): definition}, Path("nowhere"), ARTIFACTS)
     return Scorer(metrics, Path("nowhere")).score(images)["p", "m"]
 
@@ -174,7 +174,7 @@ def test_a_wrong_size_and_a_nan_are_failures(
     )
     assert outcome["ycbcr", "psnr"] == ("", "failed: size 40x40 != 48x48")
     monkeypatch.setattr("faithdiff.score.scorer.load", lambda *_: lambda *_: math.nan)
-    cache = Cache(tmp_path / "cache.csv")
+    cache = ScoreCache(tmp_path / "cache.csv")
     scorer = Scorer(prepared(["psnr"]), tmp_path, cache=cache)
     outcome = scorer.score(pair(tmp_path, picture(1), picture(2)))
     assert outcome["ycbcr", "psnr"] == ("", "failed: value is nan")
@@ -423,12 +423,12 @@ def test_a_torn_cache_line_costs_one_value(tmp_path: Path) -> None:
     hq, restored = folders(tmp_path, 3)
     file = tmp_path / "cache.csv"
     metrics = {("ycbcr", "psnr"): prepared(["psnr"])["ycbcr", "psnr"]}
-    first = score_folder(hq, restored, Scorer(metrics, tmp_path, cache=Cache(file)), PLACE)
+    first = score_folder(hq, restored, Scorer(metrics, tmp_path, cache=ScoreCache(file)), PLACE)
     file.write_bytes(file.read_bytes()[:-5])  # killed while writing the last value
-    scorer = Scorer(metrics, tmp_path, cache=Cache(file))
+    scorer = Scorer(metrics, tmp_path, cache=ScoreCache(file))
     assert score_folder(hq, restored, scorer, PLACE) == first
     assert scorer.computed == 1
-    assert len(Cache(file)._values) == 3
+    assert len(ScoreCache(file)._values) == 3
 
 
 def read(file: Path) -> list[dict[str, str]]:
