@@ -88,8 +88,11 @@ def evaluate(
         gpus: Those that the images were restored on, by name.
     """
     meter = Meter(scores, profile)
+    # All are measured before any is judged: Holm's correction needs the p-values of the page.
     found = [_measure(claim, claims, meter, gpus) for claim in claims.claims]
     tests = sum(m.tested for each in found for m in each.measured)
+    # One family for the page: whoever reads 30 verdicts looks for the few that stand out, and at p
+    # < .05 each, one or two would by chance.
     corrected = _corrected([m for each in found for m in each.measured])
     judged = [
         _judge(replace(each, measured=tuple(next(corrected) for _ in each.measured)), claims, tests)
@@ -103,6 +106,7 @@ def _measure(claim: Claim, claims: Claims, meter: Meter, gpus: Collection[str]) 
     if reason := _incomparable(claim, meter.profile, gpus):
         return JudgedClaim(claim, "not comparable", (reason,))
     if isinstance(claim.test, SecondsTest):
+        # Never taken from the log of a run: seconds need a warm machine with nothing else on it.
         return JudgedClaim(claim, "not run", (f"measured by: {claim.test.measure}",))
     made = contrasts(claim, meter)
     deciding = [m for contrast in made for m in _deciding(claim, claims, contrast, meter)]
@@ -113,6 +117,7 @@ def _measure(claim: Claim, claims: Claims, meter: Meter, gpus: Collection[str]) 
         for role, expect in extra
         for contrast in made
     ]
+    # What decided is not shown again as an aside, which would look like further evidence.
     decided = {(m.contrast.text, m.column.metric) for m in deciding if m.measured}
     shown = [
         m
@@ -130,6 +135,8 @@ def _deciding(claim: Claim, claims: Claims, contrast: Contrast, meter: Meter) ->
         matters = claims.matters_of(claim, expect.metric)
         own = meter.measure(claim, contrast, expect, "decides", matters)
         found.append(own)
+        # A surrogate has its direction in common with the metric and not its scale, so it can stand
+        # in for a direction but never for a printed number.
         if own.measured or contrast.missing or not expect.rule:
             continue
         for name in claims.surrogates_of(claim, expect.metric):
@@ -151,6 +158,8 @@ def _corrected(measured: Sequence[Measured]) -> Iterator[Measured]:
     family = [i for i, m in enumerate(measured) if m.tested]
     adjusted = dict(zip(family, holm([_p(measured[i]) for i in family]), strict=True))
     singly: dict[tuple[int, int], float] = {}
+    # Each training as if it were the only one, with a correction of its own: that is the verdict a
+    # study with one seed would have printed, and it tells luck from effect.
     for seed in sorted({seed for i in family for seed in measured[i].singly}):
         own = [i for i in family if seed in measured[i].singly]
         values = holm([measured[i].singly[seed].p for i in own])
@@ -171,6 +180,8 @@ def _incomparable(claim: Claim, profile: Profile, gpus: Collection[str]) -> str:
     """Why a published number cannot be held against this profile; empty if it can."""
     if claim.kind != "published":
         return ""
+    # Other images, another degradation or another definition of the metric: the difference to a
+    # printed number would measure those, and no tolerance can make up for it.
     if absent := [name for name in claim.data.datasets if name not in profile.data.test]:
         return (
             f"other data: the profile {profile.profile} has {', '.join(profile.data.test)}, the "
@@ -197,9 +208,12 @@ def _judge(found: JudgedClaim, claims: Claims, tests: int) -> JudgedClaim:
         Outcome(own[0].contrast, _of_contrast(claim, own))
         for own in ([m for m in measured if m.contrast.text == text] for text in made)
     ]
+    # What a missing contrast means depends on the claim: see `Need` in the schema.
     need: Need = claim.test.need if isinstance(claim.test, GainTest) else "all"
     absent = [bool(each.contrast.missing) for each in outcomes]
     verdict = of_contrasts([each.verdict for each in outcomes], absent, need)
+    # What could have been shown is computed at the strictest step of Holm: the promise then holds
+    # wherever in the order the claim stands.
     alpha = ALPHA / max(tests, 1)
     settle: list[str] = []
     if verdict in ("inconclusive", VARIES):
@@ -247,6 +261,7 @@ def _of_contrast(claim: Claim, own: Sequence[Measured]) -> Verdict:
 def _decided(m: Measured, proxies: set[str]) -> Measured:
     if not m.measured:
         return m
+    # Shown for context; a metric that was not named beforehand must not become a verdict.
     if m.role == "beside":
         return replace(m, verdict="inconclusive", window=(math.nan, math.nan))
     if m.found is None and m.rule:
@@ -254,6 +269,7 @@ def _decided(m: Measured, proxies: set[str]) -> Measured:
     if m.found is None:
         return replace(m, verdict=judge_value(m.value, m.low, m.high, m.window))
     verdict = judge_direction(m.value, m.low, m.high, m.p_holm, m.rule, m.matters)
+    # A single training that would have said yes is named: it is the trap of one-seed studies.
     if verdict == "inconclusive" and any(
         judge_direction(e.mean, e.low, e.high, e.p, m.rule, m.matters) in YES
         for e in m.singly.values()

@@ -102,6 +102,7 @@ class Meter:
         self.profile = profile
         ordered = scores.sort_values(KEY, ignore_index=True)  # sums of floats depend on the order
         self._by_picture = ScoreBook(ordered)
+        # Papers average over images; a mean over pictures would be another number than the printed.
         self._by_image = ScoreBook(ordered, by="image")
         self._protocols = load_protocols(profile.score.protocols_file)
 
@@ -160,6 +161,7 @@ class Meter:
         )  # fmt: skip
         if contrast.missing:
             return empty
+        # Never by a protocol that is merely similar: RGB and Y alone differ by 3 to 5 dB.
         if column != HELD_OUT and not self._defines(claim.protocol, expect.metric):
             return replace(empty, reason=f"protocol {claim.protocol} has no {expect.metric}")
         # A published mean is of the images of a fixed test set, whatever they were cut from.
@@ -169,6 +171,7 @@ class Meter:
         if isinstance(values, str):
             return replace(empty, reason=values)
         array, seeds = values
+        # One mean per training; what they differ by is all that a fixed test set leaves to chance.
         means = array.mean(axis=1)
         per_seed = tuple(map(float, means)) if len(means) > 1 else ()
         known = replace(
@@ -205,13 +208,17 @@ class Meter:
             parts = [difference(*pair) for pair in pairs] or [samples[0].matrix]
         except ValueError as error:
             return f"{contrast.text}: {column.label}: {error}"
+        # A trend is a difference of differences on the same pictures: whether the gain grows with
+        # the degradation, and not whether one of two gains passes a test and the other does not.
         total = parts[0] - parts[1] if len(parts) > 1 else parts[0]
+        # Turned so that a gain is positive in every metric, and one rule judges them all.
         sign = 1 if column.higher_is_better or not contrast.paired else -1
         seeds = next((s.seeds for s in samples if len(s.seeds) == len(total)), samples[0].seeds)
         return sign * total, seeds
 
     def _draws(self, claim: Claim, column: Column) -> Draws:
         datasets, levels = self.places(claim)
+        # Keyed by place and not by claim: a claim that is added changes no number of another.
         key = ("claims", *datasets, *levels, column.protocol, column.metric)
         return Draws(self.profile.report.bootstrap, self.profile.seed, key)
 
@@ -263,6 +270,7 @@ def _window(expect: Expect) -> Window:
     """What is accepted around a printed value, which is itself rounded."""
     if expect.value is None or expect.within is None:
         return math.nan, math.nan
+    # The printed value stands for all that round to it, so half a digit belongs to the window.
     room = expect.within + expect.precision
     return expect.value - room, expect.value + room
 
@@ -272,6 +280,8 @@ def _over_seeds(means: Floats) -> Window:
     k = len(means)
     if k < 2:
         return math.nan, math.nan
+    # Student's t and not a normal quantile: of three seeds the spread itself is hardly known, and
+    # 1.96 would make the interval less than half as wide as it has to be (4.30).
     reach = float(special.stdtrit(k - 1, 0.5 + CONFIDENCE / 2) * np.std(means, ddof=1)) / k**0.5
     return float(means.mean()) - reach, float(means.mean()) + reach
 

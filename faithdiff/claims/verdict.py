@@ -47,6 +47,8 @@ def judge_direction(
     """
     if math.isnan(low) or math.isnan(high):
         return "inconclusive"
+    # An equivalence test by interval: absence of an effect is a finding only where the whole
+    # interval is too small to matter. A large p alone would reward a study for few pictures.
     if -matters < low and high < matters:
         return "no effect that matters"
     significant = (low > 0 or high < 0) and p < ALPHA

@@ -93,6 +93,8 @@ class Draft:
             for place in self.samples
             if place[1] in references
         ]
+        # A comparison with a method that lacks images would be over fewer pictures than its
+        # neighbours in the table, under the same caption.
         self.comparisons = self._compare([p for p in pairs if all(map(self._ok, p))])
 
     def compare_with_reference(self) -> None:
@@ -104,6 +106,7 @@ class Draft:
         if self.profile.reference not in self.methods:
             return
         pairs = self._with(self.profile.reference)
+        # A reader asks of one column at a time which rivals fall behind, so that is the family.
         for column in dict.fromkeys((place[0], place[2]) for place, _ in pairs):
             self.against |= self._compare([p for p in pairs if (p[0][0], p[0][2]) == column])
 
@@ -119,6 +122,8 @@ class Draft:
         for c, column in enumerate(self.columns):
             places = [(block, method, c) for method in among]
             sign = -1 if column.higher_is_better else 1
+            # Only the best two are tested. Testing all pairs would ask a question that bold print
+            # does not answer, and pay for it in the correction.
             ranked = sorted(
                 filter(self._ok, places), key=lambda place: sign * self.samples[place].array.mean()
             )
@@ -134,6 +139,8 @@ class Draft:
 
     def _compare(self, pairs: Sequence[tuple[Place, Place]]) -> dict[Place, Comparison]:
         found = [self._comparison(*pair) for pair in pairs]
+        # Holm and not Bonferroni: the same guarantee under any dependence, and never less power.
+        # Not Benjamini-Hochberg: one false bold cell is a false statement about a method.
         adjusted = holm([comparison.p for comparison in found])
         return {
             place: replace(comparison, p_holm=p)
@@ -150,6 +157,8 @@ class Draft:
     def _estimate(self, place: Place, values: NDArray[np.float64]) -> Estimate:
         block, _, c = place
         where = (*self.blocks[block].datasets, *self.blocks[block].levels)
+        # The place without the method: both rows of a comparison, and the same column of another
+        # table, meet the same resamples, so equal differences print equal intervals.
         key = (*where, self.columns[c].protocol, self.columns[c].metric)
         report = self.profile.report
         return estimate(values, Draws(report.bootstrap, self.profile.seed, key))
@@ -179,6 +188,8 @@ class Draft:
         )  # fmt: skip
         if sample.status != "ok":
             return replace(counts, footnote=self._footnote(place))
+        # The interval of the mean itself, for readers; two of them must not be compared by eye, as
+        # the pictures are shared. What is tested is the paired difference above.
         found = self._estimate(place, sample.matrix)
         spread = sample.matrix.mean(axis=1)
         # What is not trained here is the same under every seed: its spread of 0 says nothing.

@@ -184,7 +184,7 @@ def _jobs(layout: Layout) -> dict[str, JobCost]:
 
 
 def _cost(file: Path) -> JobCost:
-    """What a benchmark file says: its last line, as a job that was run again adds one."""
+    """Seconds, CPU seconds and MB of a benchmark file; None for what Snakemake could not see."""
     with file.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     row = rows[-1] if rows else {}

@@ -91,6 +91,7 @@ def _check_rows(frame: pd.DataFrame, path: str) -> None:
     nameless = frame.index[frame[PICTURE] == ""]
     if len(nameless):
         raise UserError(f"{path}, line {nameless[0] + 2}: picture is empty")
+    # A row that is there twice would weigh its picture twice in every mean, and no mean shows it.
     twice = frame.duplicated(KEY)
     if twice.any():
         line = int(frame.index[twice][0])
@@ -145,6 +146,9 @@ def difference(sample: Sample, other: Sample) -> NDArray[np.float64]:
     """
     if not sample.values.index.equals(other.values.index):
         raise ValueError("the two methods have other pictures")
+    # Seed by seed: two methods of one seed have seen the same batches and start from the same
+    # noise, and the difference is free of what that seed made easy or hard for both. A method that
+    # is not trained has one column, which numpy repeats for each seed.
     if sample.seeds == other.seeds or 1 in (len(sample.seeds), len(other.seeds)):
         return np.asarray(sample.matrix - other.matrix, dtype=float)
     return np.asarray(sample.array - other.array, dtype=float)[None]
@@ -155,6 +159,8 @@ class ScoreBook:
 
     def __init__(self, scores: pd.DataFrame, by: Literal["picture", "image"] = "picture") -> None:
         """Args are the rows, and what counts as one: `image` as a published mean counts them."""
+        # Resampling by picture is what makes the intervals honest: crops of one photograph are easy
+        # or hard together, and counted one by one they would make any interval too narrow.
         if PICTURE not in scores or by == "image":
             scores = scores.assign(picture=scores["image"])
         cell = ["method", "metric", "protocol", "dataset", "level"]
@@ -181,6 +187,8 @@ class ScoreBook:
         frames = [self._frames.get((method, metric, protocol, *place)) for place in places]
         found = [frame for frame in frames if frame is not None]
         seeds = self._seeds.get((method, metric, protocol), ())
+        # Asked of every image that any method has, so that a method whose hard images failed is
+        # `incomplete` and does not get a mean over the easy ones.
         wanted = [
             (dataset, level, image, seed)
             for dataset, level in places
@@ -194,6 +202,8 @@ class ScoreBook:
         # Keys are unique and none is unexpected, so equal counts mean that no row is missing.
         if len(rows) < len(wanted) or (rows["status"] != "ok").any():
             return _spoilt(rows, set(wanted), images, seeds)
+        # Levels are averaged within a picture as well: three degradations of one picture are no
+        # three pictures, and the level is a factor of the design, not a sample of anything.
         own = rows.groupby(["dataset", PICTURE, "seed"], sort=True)["value"].mean()
         return Sample("ok", own.unstack("seed"), len(images), len(images), (), seeds)
 

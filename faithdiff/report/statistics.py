@@ -32,6 +32,7 @@ from faithdiff.study.seeds import numpy_rng
 Floats = NDArray[np.float64]
 CONFIDENCE = 0.95
 ALPHA = 0.05
+# All patterns of 20 pictures resolve p to 2e-6, far below what any correction here asks for.
 EXACT = 20  # pictures up to which all 2**pictures sign patterns are counted
 _CHUNK = 500  # resamples at a time: what bounds the memory at thousands of pictures
 _KEPT = 2_000_000  # entries of resamples that are kept for the next cell on the same pictures
@@ -103,7 +104,11 @@ def estimate(values: Floats, draws: Draws) -> Estimate:
         Bounds and errors are NaN for a single picture, which says nothing about spread.
     """
     trainings, pictures = values.shape
+    # Trainings are averaged before anything is tested: two trainings on one picture share that
+    # picture, and as separate values they would count its difficulty twice.
     own = values.mean(axis=0)
+    # Paired: pictures differ among each other far more than methods do on one picture, and only the
+    # differences are free of that spread.
     over_pictures = intervals(own[:, None], draws)
     mean, p = float(own.mean()), float(over_pictures.p[0])
     low, high = float(over_pictures.low[0]), float(over_pictures.high[0])
@@ -132,6 +137,8 @@ def training_error(values: Floats) -> float:
     rest = values - rows[:, None] - values.mean(axis=0) + grand
     between = pictures * float(((rows - grand) ** 2).sum()) / (trainings - 1)
     within = float((rest**2).sum()) / ((trainings - 1) * max(pictures - 1, 1))
+    # Where trainings differ by no more than the interaction, their mean square estimates the same
+    # noise that the pictures already show: adding it would count that noise twice.
     if trainings > 2 and between <= within:
         return 0.0
     return math.sqrt(between / values.size)
@@ -143,6 +150,8 @@ def _crossed_p(found: Estimate) -> float:
         return 1.0
     if not found.picture_error and not found.training_error:
         return 0.0
+    # By bisection: the sum of two t parts has no distribution function to invert. In logarithms,
+    # because Holm multiplies p by the number of tests, which leaves tiny ones to be told apart.
     low, high = -60.0, math.log(0.5)  # of the logarithm of one tail
     for _ in range(60):
         middle = (low + high) / 2
@@ -170,6 +179,8 @@ def intervals(values: Floats, draws: Draws) -> Intervals:
     mean = values.mean(axis=0)
     error = values.std(axis=0, ddof=1) / math.sqrt(pictures)
     reach = _quantile(0.5 + CONFIDENCE / 2, pictures)
+    # Studentised and not percentile: with 10 pictures a percentile interval is too narrow, since
+    # the spread of a resample is smaller than that of what it is drawn from.
     t = np.concatenate(list(_studentised(values - mean, draws)))
     tail = (1 - CONFIDENCE) / 2
     # By way of the negative, so that negated values mirror the interval to the bit.
@@ -187,6 +198,8 @@ def _studentised(centred: Floats, draws: Draws) -> Iterator[Floats]:
     A resample without spread, such as ten times the same picture, says nothing and counts as zero.
     """
     pictures = len(centred)
+    # Means and variances of all resamples are two matrix products with the shares; a gather of the
+    # resampled values would take as many times the memory as there are cells.
     squares = centred**2
     least = 1e-14 * squares.mean(axis=0)
     for share in _shares(pictures, draws):
@@ -233,11 +246,15 @@ def sign_flips(values: Floats, draws: Draws) -> Floats:
     bound = np.abs(values.sum(axis=0)) - 1e-12 * np.abs(values).sum(axis=0)
     if pictures <= EXACT:
         return np.array([_all_signs(*each) for each in zip(values.T, bound, strict=True)])
+    # Sign flips and not a rank test: a flip keeps the size of each difference, and a rank test
+    # would judge another quantity than the mean that the table prints.
     hits = np.zeros(values.shape[1])
     rng = draws.rng("sign-flip")
     for start in range(0, draws.n, _CHUNK):
         heads = rng.integers(0, 2, (min(_CHUNK, draws.n - start), pictures))
         hits += (np.abs((heads * 2.0 - 1.0) @ values) >= bound).sum(axis=0)
+    # The observed pattern counts as one of the drawn: else p could be 0, which no number of random
+    # patterns can show.
     return np.asarray((hits + 1) / (draws.n + 1), dtype=float)
 
 

@@ -95,9 +95,12 @@ def _leaders(
     published = [
         published_for(block.datasets[0], block.levels[0], protocol, paper) for block in blocks
     ]
+    # A column that only the paper fills still belongs: dropping it would hide what is published.
     quoted = {name for block in published for values in block.values() for name in values}
     columns, unmeasured = measured_columns(scores, wanted, methods, sets, quoted)
     draft = Draft(name, scores, profile, columns, blocks, methods)
+    # Bold among equals: a system that was trained longer on more data wins for that reason, and a
+    # bold number would be read as a better design.
     among = contenders(profile, methods)
     draft.compare_leaders(among)
     draft.compare_with_reference()
@@ -126,10 +129,14 @@ def ablation_table(scores: pd.DataFrame, profile: Profile, protocol: str = "") -
     after the first row carries its paired difference to the first row.
     """
     datasets, levels = tuple(profile.data.with_hq), tuple(profile.data.levels)
+    # The levels together first: that is where most pictures stand behind a difference. Single
+    # levels are shown for the pattern and share the correction of the table.
     blocks = [Block("All levels", "", datasets, levels)]
     blocks += [Block(f"Level {level}", "", datasets, (level,)) for level in levels]
     methods = profile.report.ablation
     wanted = metric_columns(profile, protocol)
+    # The loss first: it has the noise fixed and no sampler in between, so it separates designs that
+    # images of a short training cannot.
     columns, unmeasured = measured_columns(scores, [HELD_OUT, *wanted], methods, datasets)
     draft = Draft("ablation", scores, profile, columns, blocks, methods)
     draft.compare_with_first()

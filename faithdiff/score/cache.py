@@ -42,6 +42,8 @@ class ScoreCache:
             RunError: It cannot be written.
         """
         self._values[key] = value
+        # Written value by value and not at the end: a perceptual metric on a CPU takes seconds per
+        # image, and a job that is killed after an hour must not start again.
         if self._file is not None:
             append_row((*key, value), self._file)
 
@@ -49,4 +51,5 @@ class ScoreCache:
 def _read(file: Path) -> dict[Key, str]:
     if not file.exists():
         return {}
+    # A line of another length is of another version of the suite, and is computed again.
     return {(row[0], row[1], row[2]): row[3] for row in read_rows(file) if len(row) == 4}

@@ -32,10 +32,13 @@ def collect(profile: Profile, layout: Layout) -> None:
     if absent := unavailable_rows(profile, Absent.read(layout.results)):
         tables.append(pd.DataFrame([asdict(row) for row in absent]).astype(str))
     table = pd.concat(tables, ignore_index=True)
+    # A double row would weigh one picture twice in every mean, and no table would show it.
     if table.duplicated(KEY).any():
         twice = table[table.duplicated(KEY)].iloc[0][KEY].to_dict()
         raise RunError(f"{layout.results / 'scores.csv'}: a row would occur twice: {twice}")
     table.insert(0, "profile", profile.profile)
+    # One order whatever the number of jobs: the file is committed, and its difference between two
+    # commits must show changed values, not moved lines.
     table = table.sort_values(KEY, key=lambda column: _order(column, profile), kind="stable")
     write_text_atomic(table.to_csv(index=False, lineterminator="\n"), layout.results / "scores.csv")
     summary = json.dumps(summarise(table), indent=1)
@@ -87,6 +90,7 @@ def score_files(profile: Profile, layout: Layout) -> list[Path]:
         for seed in profile.seeds:
             folder = layout.restored(method, seed)
             files.append(folder / "scores.csv")
+            # Others do not predict noise of the study's prior, so there is no loss to hold out.
             if method in profile.denoisers:
                 files.append(folder / "heldout.csv")
     return files

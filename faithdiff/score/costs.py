@@ -115,6 +115,7 @@ def _with_restoring(row: CostRow, profile: Profile, layout: Layout) -> CostRow:
             total = restored.parameters
     job = f"{row.method}-seed{row.seed}.tsv"
     folder = Path("logs", layout.profile, "benchmarks")
+    # The peak of whichever needs more: it decides which machine can run the method at all.
     rules = ("train_variant", "train_baseline", "restore")
     peaks = [peak for rule in rules if (peak := _peak(folder / rule / job)) is not None]
     return replace(

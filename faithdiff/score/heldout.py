@@ -29,6 +29,7 @@ from faithdiff.score.rows import ScoreRow, write_rows
 from faithdiff.study import seeds
 from faithdiff.study.checkpoints import check_checkpoint
 
+# Rows like those of any metric, so that tables, statistics and claims need no second path.
 METRIC, PROTOCOL = "heldout_loss", "heldout"
 
 
@@ -53,12 +54,16 @@ def heldout_job(study: Study, method: Method, name: str, seed: int) -> None:
     model = method.denoiser(study, study.layout.checkpoint(name, seed))
     config = study.profile.training.heldout
     sampled = visited_timesteps(study.profile.restore, prior)
+    # Together, so that each image is encoded once for all of them.
     timesteps = sorted({*sampled, *config.curve})
     kind = prior.scheduler.config.prediction_type
+    # What changes the numbers without a change of code: a comparison of two commits refuses to
+    # compare losses whose digests differ.
     protocol = digest(sampled, config, study.profile.training.loss, kind)
     rows = []
     places = [(d, lv) for d in study.profile.data.with_hq for lv in study.profile.data.levels]
     for dataset, level in tqdm(places, f"held-out {name}", unit="set"):
+        # The first images of the index for every method: another subset would be another test set.
         captions = list(captions_of(study, dataset, level).items())[: config.images]
         hq_recorded = hq_hashes(study.layout.dataset(dataset))
         lq_recorded = lq_hashes(study.layout.lq(dataset, level))
@@ -76,6 +81,8 @@ def heldout_job(study: Study, method: Method, name: str, seed: int) -> None:
             ]
             losses = heldout_losses(at_scale, model, prior, hq, lq, caption, timesteps, noise)
             found = dict(zip(timesteps, losses, strict=True))
+            # Over the visited timesteps alone, unweighted: each is one step of the sampler, and a
+            # mean over all 1000 would be ruled by those that no image passes through.
             values = {METRIC: sum(found[timestep] for timestep in sampled) / len(sampled)}
             values |= {at(timestep): loss for timestep, loss in found.items()}
             for metric, value in values.items():
@@ -117,13 +124,17 @@ def heldout_losses(
     """
     training, factor = study.profile.training, prior.factor
     clean, degraded = to_tensor(read_image(hq)), to_tensor(read_image(lq))
+    # Cut and not padded: latents of a padded border hold no image, and their loss would count.
     height, width = (side // factor * factor for side in clean.shape[2:])
     device = prior.unet.device
     clean = clean[:, :, :height, :width].to(device) * 2 - 1
     seen = enlarge(degraded, study.profile.data.scale)[:, :, :height, :width].to(device) * 2 - 1
     moments = prior.encode_moments(clean)
+    # The mean of the posterior and not a sample: one source of chance less, and the target is the
+    # same for every method.
     latents = prior.sample_latents(moments, torch.zeros_like(moments[:, ::2]))
     condition = model.see(seen)
+    # Each method by the captions that it is sampled with: the loss is of what makes its images.
     prompt = prior.encode_text(model.captions(condition, [caption]))
     ids = time_ids((height, width), torch.zeros(1, 2), (height, width)).to(device)
     losses = []

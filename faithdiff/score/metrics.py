@@ -99,6 +99,8 @@ _Checked = tuple[Artifact, str, str]
 def _prepare(
     name: str, definition: MetricDefinition, found: Mapping[str, _Checked], weights: Path
 ) -> Metric:
+    # The version is part of the digest: libraries have changed values between releases, and a kept
+    # value of an older one would be mixed in unseen.
     library = version(definition.library)
     if definition.network not in _NETWORKS[definition.library]:
         raise ConfigError(
@@ -126,6 +128,9 @@ def load(metric: Metric, weights: Path, device: str) -> Measure:
     network = build(metric, weights, torch.device(device))
 
     def measure(restored: torch.Tensor, reference: torch.Tensor | None) -> float:
+        # Cropped here and not by the library: papers differ in whether the border counts (its
+        # pixels have the least context), libraries differ in which metrics can cut it, and all
+        # metrics of a protocol must see the same pixels.
         images = [_crop(restored, definition.crop_border)]
         if definition.needs_reference and reference is not None:
             images.append(_crop(reference, definition.crop_border))
@@ -147,6 +152,8 @@ def _from_basicsr(metric: Metric, weights: Path, device: torch.device) -> Callab
     from basicsr.metrics import calculate_niqe
 
     def niqe(image: torch.Tensor) -> float:
+        # basicsr expects BGR in [0, 255], as OpenCV reads it, and takes the Y of YCbCr from that:
+        # NIQE's statistics were fitted on luma, and RGB order would weigh red as blue.
         pixels = (image[0] * 255).round().permute(1, 2, 0).flip(-1)  # (H, W, 3), BGR in [0, 255]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a block without any contrast divides by zero

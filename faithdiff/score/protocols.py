@@ -29,7 +29,9 @@ class MetricDefinition(Section):
     # constructor argument -> the artifact whose path it receives
     files: dict[str, Name] = Field(default_factory=dict)
     crop_border: Natural
+    # Of the saved PNG: a float image scores otherwise than the file that anybody can look at.
     rounding: Literal["uint8"]
+    # Too small is `unavailable` and not resized: a resized image is another image.
     min_size: Positive
     higher_is_better: bool
     needs_reference: bool
@@ -49,6 +51,7 @@ class MetricDefinition(Section):
 
         Defaults are left out, so that a key which is new here changes no older value's digest.
         """
+        # Not how it is printed: a new label must not throw away an hour of values.
         return self.model_dump(mode="json", exclude=_PRESENTATION, exclude_defaults=True)
 
 

@@ -113,6 +113,8 @@ def score_folder(
     Raises:
         UserError: The names differ: no image is scored against another's HQ, and none is left out.
     """
+    # By name and never by position: two lists that are sorted alike but differ by one image pair
+    # every later one with a stranger, and the mean still looks like a mean.
     if hq is not None and (odd := sorted(set(hq) ^ set(restored))):
         side = "restored" if odd[0] in hq else "HQ"
         raise UserError(f"{place.dataset}, level {place.level}: no {side} image for {odd[0]!r}")
@@ -120,6 +122,8 @@ def score_folder(
     for name in sorted(restored):
         pair = Pair(restored[name], None if hq is None else hq[name])
         picture = (pictures or {}).get(name, name)
+        # Unavailable and failed values get a row as well: a row that is missing looks like a metric
+        # that nobody asked for.
         for key, outcome in scorer.score(pair).items():
             metric = scorer.metrics[key]
             rows.append(place.row(name, picture, metric, key, outcome, pair.sha256))
@@ -145,6 +149,7 @@ def failed_rows(
     """
     rows: list[ScoreRow] = []
     for name, why in sorted(failures.items()):
+        # The HQ hash even without a restored image: it says which image has no result.
         reference = sha256_file(hq / f"{name}.png") if hq else ""
         picture = (pictures or {}).get(name, name)
         for key, metric in scorer.metrics.items():
@@ -179,6 +184,7 @@ def score_job(
     read_records(layout, "score", method, seed, profile.shards)
     folders = _folders(profile, layout, method, seed, threads)
     shared = [_values(layout, method, seed, number, profile.shards) for number in _all(profile)]
+    # Two jobs that grow one file of values would write their lines into one another.
     with claimed(layout.lock("score", method, seed), f"score {method} seed{seed}"):
         cache = ScoreCache(_values(layout, method, seed), shared)
         scorer = _scorer(profile, cache, artifacts_file)
@@ -253,8 +259,12 @@ def _rows(
             restored, failures = files.images, files.failures
             folder = layout.dataset(dataset) / "hq"
             real = profile.data.is_real(dataset)
+            # Real-world photographs have no HQ image, so reference metrics have no meaning for
+            # them.
             hq = None if real else {name: folder / f"{name}.png" for name in restored}
             if not real:
+                # An HQ image that changed on disk would change every score, and the methods get the
+                # blame.
                 recorded = hq_hashes(layout.dataset(dataset))
                 for name in (*restored, *failures):
                     check_hq(folder / f"{name}.png", recorded)
@@ -268,7 +278,9 @@ def _rows(
 def write_scores(rows: Iterable[ScoreRow], file: Path) -> None:
     """Write rows, sorted by what they are of, whatever order they were computed in."""
     write_rows(
-        sorted(rows, key=lambda r: (r.dataset, r.level, r.image, r.protocol, r.metric)), file
+        # Caches and shards compute in any order, and equal studies must write equal bytes.
+        sorted(rows, key=lambda r: (r.dataset, r.level, r.image, r.protocol, r.metric)),
+        file,
     )
 
 

@@ -99,12 +99,15 @@ class Scorer:
         }
         outcomes: dict[str, ScoredValue] = {}
         for metric in wanted.values():
+            # By digest: two protocols often define one metric alike, and a network is run once for
+            # both.
             if metric.digest not in outcomes:
                 outcomes[metric.digest] = self._outcome(metric, pair)
         return {key: outcomes[metric.digest] for key, metric in wanted.items()}
 
     def _outcome(self, metric: Metric, pair: Pair) -> ScoredValue:
         key = (metric.digest, *pair.sha256)
+        # Before the images are read: a run that finds all values kept does not decode a pixel.
         if kept := self._cache.get(key):
             return ScoredValue(kept, "ok")
         if problem := _problem(metric, pair):
@@ -112,6 +115,7 @@ class Scorer:
         value, problem = self._compute(metric, pair)
         if problem:
             return ScoredValue("", f"failed: {problem}")
+        # As repr, the shortest text that reads back as the same float.
         self._cache.put(key, repr(value))
         return ScoredValue(repr(value), "ok")
 
@@ -124,6 +128,7 @@ class Scorer:
             value = measure(*pair.images)
         except Exception as error:  # noqa: BLE001 - a metric may raise anything; the other columns go on
             return math.nan, _summary(error)
+        # An infinite PSNR (equal images) or a NaN would carry over into the mean of the method.
         return value, "" if math.isfinite(value) else f"value is {value}"
 
     def _measure(self, metric: Metric) -> Measure | str:
@@ -139,8 +144,10 @@ def _problem(metric: Metric, pair: Pair) -> str | None:
     if metric.unavailable:
         return f"unavailable: {metric.unavailable}"
     restored, hq = pair.sizes
+    # Never resized to fit: what resizing does to PSNR is larger than most differences here.
     if restored != hq:
         return f"failed: size {restored} != {hq}"
+    # After the crop, as that is what the metric's window or network has to fit into.
     needed, side = metric.definition.min_size, pair.shorter_side - 2 * metric.definition.crop_border
     if side < needed:
         return f"unavailable: needs {needed} px on the shorter side, the image has {side}"
