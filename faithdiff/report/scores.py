@@ -19,15 +19,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from faithdiff.errors import UserError
+from faithdiff.score.rows import COLUMNS as COLUMNS_OF_JOB
 from faithdiff.study.files import unreadable
 
 KEY = ["method", "seed", "dataset", "level", "image", "metric", "protocol"]
 PICTURE = "picture"
-COLUMNS = [
-    *("profile", "method", "variant", "seed", "dataset", "level", "image", PICTURE),
-    *("metric", "protocol", "value", "status"),
-    *("restored_sha256", "hq_sha256", "protocol_sha256"),
-]
+COLUMNS = ["profile", *COLUMNS_OF_JOB]  # as `collect` puts the tables of the jobs together
 
 Status = Literal["ok", "unavailable", "failed", "incomplete", "not run"]
 

@@ -20,7 +20,7 @@ from faithdiff.errors import ConfigError
 from faithdiff.methods.method import Study
 from faithdiff.methods.registry import find_method
 from faithdiff.models.prior import load_prior
-from faithdiff.report.curves import curve_figure, curve_table, points
+from faithdiff.report.curves import curve_figure, curve_table, own_value, points
 from faithdiff.report.tables import metric_columns
 from faithdiff.restore.run import describe
 from faithdiff.train.cache import Cache
@@ -50,6 +50,19 @@ def test_a_value_is_a_method_like_any_other(profile: Profile) -> None:
     assert wider.checkpoint_of(row) == "faithdiff" and row not in wider.trained
     assert wider.methods[row].label == "FaithDiff, start at 400"
     assert wider.tables == ["main", "ablation", "curve-budget", "curve-start", "cost"]
+
+
+def test_a_method_stands_on_a_curve_at_its_own_value(profile: Profile) -> None:
+    named = {"label": "late", "implementation": "baselines.supir:SUPIR"}
+    late = {**named, "settings": {"budget": 2, "sampling": {"start_timestep": 0}}}
+    plain = {**profile.model_dump(mode="json"), "baselines": {"late": late}}
+    plain["report"] = {**plain["report"], "main": ["late", "faithdiff"]}
+    wider = Profile.model_validate(plain)
+    # A start at timestep 0 is a setting like any other, and not one that was left out.
+    assert own_value(wider, "late", "start_timestep") == 0
+    assert own_value(wider, "faithdiff", "start_timestep") == wider.restore.start_timestep
+    assert (own_value(wider, "late", "budget"), own_value(wider, "late", "rates")) == (2, 1)
+    assert own_value(wider, "late", "captions") is None
 
 
 def test_a_curve_of_a_baseline_changes_its_settings() -> None:
