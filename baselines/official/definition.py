@@ -9,7 +9,7 @@ from pydantic import Field
 
 from faithdiff.config import Name, Section, Unit, load_yaml
 from faithdiff.data.artifacts import Artifact
-from faithdiff.study.plain import Json
+from faithdiff.study.plain import JsonObject
 
 FOLDER = Path(__file__).parent
 
@@ -28,7 +28,7 @@ class Definition(Section):
     per: Unit  # what one call restores, as determinism demands; a profile may say otherwise
     gpu_gb: float  # smallest memory that users or authors report; 0: runs on a CPU as well
     artifacts: dict[str, PurePosixPath]  # of config/artifacts.yaml -> where the script looks for it
-    settings: dict[str, Json]  # published
+    settings: JsonObject  # published
 
     def weights(self, artifacts: dict[str, Artifact]) -> dict[str, tuple[Artifact, PurePosixPath]]:
         """The files it needs by name, with their places; a folder stands for all of its files."""

@@ -7,10 +7,9 @@ import re
 import reprlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypedDict, TypeVar, cast
+from typing import Required, TypedDict, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from faithdiff.config.checks import problems
 from faithdiff.config.profile import Profile
@@ -18,6 +17,16 @@ from faithdiff.config.yaml_file import Layer, Layers, Location, misread
 from faithdiff.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Problem(TypedDict, total=False):
+    """One of pydantic's errors, as its ``errors()`` describes it."""
+
+    type: Required[str]
+    loc: Required[Location]
+    msg: Required[str]
+    input: Required[object]
+    ctx: dict[str, str]
 
 
 class _Tags(TypedDict):
@@ -85,7 +94,7 @@ def _check(data: object, model: type[Model], where: Callable[[Location], str]) -
     except ValidationError as error:
         schema = cast(_Schema, model.model_json_schema())
         lines = []
-        for item in error.errors():
+        for item in cast(list[_Problem], error.errors()):
             path, message = _explain(item, schema)
             place = f"{_dotted(path)}: " if path else ""
             lines.append(f"{where(path)}: {place}{message}")
@@ -96,7 +105,7 @@ def _check(data: object, model: type[Model], where: Callable[[Location], str]) -
     return checked
 
 
-def _explain(item: ErrorDetails, schema: _Schema) -> tuple[Location, str]:
+def _explain(item: _Problem, schema: _Schema) -> tuple[Location, str]:
     """Where an error lies, and what is wrong there in words."""
     path, allowed = _walk(schema, item["loc"])
     kind, context, found = item["type"], item.get("ctx", {}), reprlib.repr(item["input"])

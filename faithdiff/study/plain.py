@@ -10,5 +10,6 @@ from pydantic import JsonValue
 JsonObject = dict[str, JsonValue]
 
 # What may be written as JSON. Unlike JsonValue it takes any mapping or sequence of plain values,
-# such as a dict[str, int]: who writes only reads it.
+# such as a dict[str, int]: who writes only reads it. A field of a pydantic model takes JsonValue:
+# pydantic cannot resolve a recursive alias from another module.
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
