@@ -15,7 +15,7 @@ from faithdiff.methods.method import Method, Restorer, Study
 from faithdiff.study.plain import Json
 
 
-class Settings(Section):
+class BicubicSettings(Section):
     """Bicubic interpolation has no settings."""
 
 
@@ -27,7 +27,7 @@ class Bicubic(Method):
     """
 
     def __init__(self, settings: dict[str, Json], where: str) -> None:
-        parse(settings, Settings, where)
+        parse(settings, BicubicSettings, where)
 
     def load(self, study: Study, folder: Path) -> Restorer:
         return _Bicubic(study.profile.data.scale)

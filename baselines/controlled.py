@@ -42,7 +42,7 @@ AnyDesign = TypeVar("AnyDesign", bound=Design)
 CONTROL = "control"  # phase of the last stage
 
 
-class Settings(Section):
+class ControlledSettings(Section):
     """What the settings of every controlled diffusion baseline hold."""
 
     learning_rate: Rate  # of the last stage; its batches are those of `training`
@@ -52,13 +52,13 @@ class Settings(Section):
 
 
 @dataclass
-class Training:
+class ControlledTraining:
     """One repetition of a training: the frozen prior, the data, and the log of what was done."""
 
     study: Study
     name: str
     seed: int
-    settings: Settings
+    settings: ControlledSettings
     state: Path
     prior: Prior
     cache: Cache
@@ -66,7 +66,9 @@ class Training:
     log: list[LogRow] = field(default_factory=list)
 
     @classmethod
-    def start(cls, study: Study, name: str, seed: int, settings: Settings, state: Path) -> Training:
+    def start(
+        cls, study: Study, name: str, seed: int, settings: ControlledSettings, state: Path
+    ) -> ControlledTraining:
         profile = study.profile
         compute_repeatably(profile)
         prior = load_prior(study.prior_folder).to(profile.device)
@@ -171,8 +173,8 @@ class ControlledMethod(Method, Generic[AnyDesign]):
     trained = True
     denoises = True
     name: ClassVar[str]
-    schema: ClassVar[type[Settings]]
-    config: Settings
+    schema: ClassVar[type[ControlledSettings]]
+    config: ControlledSettings
 
     def __init__(self, settings: dict[str, Json], where: str) -> None:
         self.config = parse(settings, self.schema, where)
@@ -183,10 +185,10 @@ class ControlledMethod(Method, Generic[AnyDesign]):
         """Build the untrained design; `about` is what :meth:`about` said when it was trained."""
 
     @abstractmethod
-    def pretrain(self, design: AnyDesign, training: Training) -> None:
+    def pretrain(self, design: AnyDesign, training: ControlledTraining) -> None:
         """Run the pre-stages, which train ``design.front``."""
 
-    def train_control(self, design: AnyDesign, training: Training) -> None:
+    def train_control(self, design: AnyDesign, training: ControlledTraining) -> None:
         """Run the last stage, which trains ``design.control``."""
         training.control(design)
 
@@ -200,7 +202,7 @@ class ControlledMethod(Method, Generic[AnyDesign]):
 
     def train(self, study: Study, seed: int, folder: Path, state: Path) -> Cost:
         """Write ``model.safetensors``, ``config.json`` and ``training.csv``."""
-        training = Training.start(study, self.name, seed, self.config, state)
+        training = ControlledTraining.start(study, self.name, seed, self.config, state)
         design = self._build(study, training.prior, seed, None)
         self.pretrain(design, training)
         pre = {row["phase"] for row in training.log}

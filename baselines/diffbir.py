@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.checkpoint import About
-from baselines.controlled import ControlledMethod, Settings, Training
+from baselines.controlled import ControlledMethod, ControlledSettings, ControlledTraining
 from baselines.design import Design, control_encoder, latent_stem, zero
 from faithdiff import compat as compat  # before basicsr
 
@@ -48,7 +48,7 @@ class Restoration(Section):
     unshuffle: Positive  # pixels of the enlarged image that one token holds, each way [8]
 
 
-class DiffBIRSettings(Settings):
+class DiffBIRSettings(ControlledSettings):
     """``baselines.diffbir.settings``."""
 
     restoration: Restoration
@@ -66,7 +66,7 @@ class DiffBIR(ControlledMethod["DiffBIRDesign"]):
     def build(self, prior: Prior, study: Study, about: About | None) -> DiffBIRDesign:
         return DiffBIRDesign(prior, self.config.restoration)
 
-    def pretrain(self, design: DiffBIRDesign, training: Training) -> None:
+    def pretrain(self, design: DiffBIRDesign, training: ControlledTraining) -> None:
         """Stage 1: mean squared error of the restored crop."""
 
         def loss(step: int, micro: int) -> Tensor:

@@ -27,7 +27,11 @@ from basicsr.archs.discriminator_arch import UNetDiscriminatorSN
 from basicsr.archs.rrdbnet_arch import RRDBNet
 
 from baselines.checkpoint import read_weights, save
-from baselines.realesrgan_training import Settings, Training, start_from_bilinear
+from baselines.realesrgan_training import (
+    RealESRGANSettings,
+    RealESRGANTraining,
+    start_from_bilinear,
+)
 from faithdiff.config import parse
 from faithdiff.errors import ConfigError
 from faithdiff.methods.method import Method, Restorer, Study
@@ -45,13 +49,13 @@ class RealESRGAN(Method):
     """Trains and loads the controlled Real-ESRGAN.
 
     Raises:
-        ConfigError: `settings` do not fit :class:`Settings`.
+        ConfigError: `settings` do not fit :class:`RealESRGANSettings`.
     """
 
     trained = True
 
     def __init__(self, settings: dict[str, Json], where: str) -> None:
-        self.config = parse(settings, Settings, where)
+        self.config = parse(settings, RealESRGANSettings, where)
         self.where = where
 
     def settings(self, study: Study) -> dict[str, Json]:
@@ -59,7 +63,7 @@ class RealESRGAN(Method):
 
     def train(self, study: Study, seed: int, folder: Path, state: Path) -> Cost:
         """Write ``model.safetensors`` (averaged weights), ``config.json`` and ``training.csv``."""
-        training = Training.prepare(self.config, study, seed, self._pairs(study), state)
+        training = RealESRGANTraining.prepare(self.config, study, seed, self._pairs(study), state)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.seed(study.profile.seed, "realesrgan", "init", seed))
             generator = self._build(study)

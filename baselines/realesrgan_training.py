@@ -40,7 +40,7 @@ compat.patch()
 Weight = Annotated[float, Field(ge=0)]
 
 
-class Settings(Section):
+class RealESRGANSettings(Section):
     """``baselines.realesrgan.settings``; published values in brackets."""
 
     features: Annotated[int, Field(ge=3)]  # [64]; the discriminator has a third of it [64]
@@ -60,10 +60,10 @@ class Settings(Section):
 
 
 @dataclass
-class Training:
+class RealESRGANTraining:
     """Both phases of one repetition: data, frozen VAE, and where their states lie."""
 
-    config: Settings
+    config: RealESRGANSettings
     study: Study
     seed: int
     pairs: Pairs
@@ -74,8 +74,8 @@ class Training:
 
     @classmethod
     def prepare(
-        cls, config: Settings, study: Study, seed: int, pairs: Pairs, state: Path
-    ) -> Training:
+        cls, config: RealESRGANSettings, study: Study, seed: int, pairs: Pairs, state: Path
+    ) -> RealESRGANTraining:
         profile = study.profile
         compute_repeatably(study.profile)
         vae = load_prior(study.prior_folder).vae.to(profile.device)

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.checkpoint import About
-from baselines.controlled import ControlledMethod, Settings, Training
+from baselines.controlled import ControlledMethod, ControlledSettings, ControlledTraining
 from baselines.design import Design, control_encoder, zero
 from faithdiff import compat as compat  # before diffusers
 
@@ -55,7 +55,7 @@ Hook = Callable[[nn.Module, object, tuple[Tensor, ...]], tuple[Tensor, ...]]
 STEM = (16, 32, 96, 256)  # widths of the stem as released, one for each halving and one more
 
 
-class SeeSRSettings(Settings):
+class SeeSRSettings(ControlledSettings):
     """``baselines.seesr.settings``; published values in brackets."""
 
     tagger_steps: Positive  # updates of the tagger of clean images [RAM, pre-trained]
@@ -101,7 +101,7 @@ class SeeSR(ControlledMethod["SeeSRDesign"]):
             )
         return tags
 
-    def pretrain(self, design: SeeSRDesign, training: Training) -> None:
+    def pretrain(self, design: SeeSRDesign, training: ControlledTraining) -> None:
         """The tagger by the words of the captions, then its copy by what the tagger says."""
         study, config = training.study, self.config
         pairs = load_pairs(study.layout, study.profile.data.train_level)
@@ -138,7 +138,7 @@ class SeeSR(ControlledMethod["SeeSRDesign"]):
         extractor.threshold.copy_(torch.tensor(limits))
         tagger.threshold.copy_(extractor.threshold)
 
-    def train_control(self, design: SeeSRDesign, training: Training) -> None:
+    def train_control(self, design: SeeSRDesign, training: ControlledTraining) -> None:
         """The last stage: tags of the clean crop by the tagger, soft prompts of the LQ crop."""
 
         def batch(step: int, micro: int) -> Batch:

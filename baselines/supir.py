@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.checkpoint import About
-from baselines.controlled import ControlledMethod, Settings, Training
+from baselines.controlled import ControlledMethod, ControlledSettings, ControlledTraining
 from baselines.design import Design, control_encoder, latent_stem, zero
 from faithdiff import compat as compat  # before diffusers
 
@@ -55,7 +55,7 @@ Inputs = tuple[Tensor, *tuple[object, ...]]  # of a module: features, then the r
 Hook = Callable[[nn.Module, Inputs], Inputs]
 
 
-class SUPIRSettings(Settings):
+class SUPIRSettings(ControlledSettings):
     """``baselines.supir.settings``; published values in brackets, as far as they are known."""
 
     encoder_steps: Positive  # updates of the robust encoder
@@ -76,7 +76,7 @@ class SUPIR(ControlledMethod["SUPIRDesign"]):
     def build(self, prior: Prior, study: Study, about: About | None) -> SUPIRDesign:
         return SUPIRDesign(prior, self.config.head_dim, self.config.identity_start)
 
-    def pretrain(self, design: SUPIRDesign, training: Training) -> None:
+    def pretrain(self, design: SUPIRDesign, training: ControlledTraining) -> None:
         """The robust encoder: ``|D(E'(lq)) - D(E(hq))|²``, decoder and target frozen."""
         prior = design.prior
 
@@ -93,7 +93,7 @@ class SUPIR(ControlledMethod["SUPIRDesign"]):
             "encoder", design.front, loss, config.encoder_steps, config.encoder_learning_rate
         )
 
-    def train_control(self, design: SUPIRDesign, training: Training) -> None:
+    def train_control(self, design: SUPIRDesign, training: ControlledTraining) -> None:
         """The last stage, some of its images replaced by LQ images with words that say so."""
         words = design.prior.encode_text([self.config.negative_words])
 

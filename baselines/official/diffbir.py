@@ -9,7 +9,7 @@ from baselines.official.runner import Official, Value
 from faithdiff.methods.external.command import Task
 
 
-class Settings(Common):
+class DiffBIRArguments(Common):
     """Arguments of ``inference.py``; restoration guidance does not exist at this commit."""
 
     version: Literal["v1", "v2", "v2.1"]
@@ -29,11 +29,11 @@ class Settings(Common):
     cldm_tiled: bool = False
 
 
-class DiffBIR(Official):
+class OfficialDiffBIR(Official):
     """Seeds once for a whole folder, so a call for each image is the default."""
 
     method = "diffbir"
-    schema = Settings
+    schema = DiffBIRArguments
 
     def inputs(self, task: Task) -> dict[str, Value]:
         return {

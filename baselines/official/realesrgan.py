@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ARTIFACT = "realesrgan-x4plus"
 
 
-class Settings(Common):
+class RealESRGANArguments(Common):
     """Arguments of ``inference_realesrgan.py``."""
 
     model_name: Literal["RealESRGAN_x4plus"]
@@ -37,11 +37,11 @@ class Settings(Common):
     fp32: bool
 
 
-class RealESRGAN(Official):
+class OfficialRealESRGAN(Official):
     """Has no randomness; on a GPU without memory it skips an image and still ends with 0."""
 
     method = "realesrgan"
-    schema = Settings
+    schema = RealESRGANArguments
 
     def inputs(self, task: Task) -> dict[str, Value]:
         return {

@@ -10,7 +10,7 @@ from baselines.official.runner import Official, Value
 from faithdiff.methods.external.command import Task, images_in
 
 
-class Settings(Common):
+class SeeSRArguments(Common):
     """Arguments of ``test_seesr.py``; its own tags are the prompt."""
 
     prompt: str
@@ -29,11 +29,11 @@ class Settings(Common):
     mixed_precision: Literal["no", "fp16", "bf16"]
 
 
-class SeeSR(Official):
+class OfficialSeeSR(Official):
     """Draws all images of a folder from one generator, so a call for each image is the default."""
 
     method = "seesr"
-    schema = Settings
+    schema = SeeSRArguments
 
     def inputs(self, task: Task) -> dict[str, Value]:
         return {

@@ -18,7 +18,7 @@ OPTIONS, PATHS = "options/SUPIR_v0.yaml", "CKPT_PTH.py"
 SUFFIX = "_0"  # the script numbers its samples
 
 
-class Settings(Common):
+class SUPIRArguments(Common):
     """Arguments of ``test.py``, and where captions come from.
 
     `captions`: given passes each caption of the study before the added prompt, where the script
@@ -46,12 +46,12 @@ class Settings(Common):
     use_tile_vae: bool = False
 
 
-class SUPIR(Official):
+class OfficialSUPIR(Official):
     """Seeds every image alike, so images are independent; their captions are arguments."""
 
     method = "supir"
-    schema = Settings
-    chosen: Settings
+    schema = SUPIRArguments
+    chosen: SUPIRArguments
 
     def inputs(self, task: Task) -> dict[str, Value]:
         return {

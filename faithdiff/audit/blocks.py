@@ -16,7 +16,7 @@ Name = tuple[str, str, str]  # method, metric, protocol
 
 
 @dataclass(frozen=True)
-class Block:
+class ComparedBlock:
     """Cells of one place on the same pictures; `old` and `new` are ``(pictures, cells)``."""
 
     dataset: str
@@ -71,7 +71,7 @@ def overall_values(values: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     return flat.groupby([*CELL, PICTURE], sort=True)[["old", "new"]].mean()
 
 
-def blocks(values: pd.DataFrame) -> list[Block]:
+def blocks(values: pd.DataFrame) -> list[ComparedBlock]:
     """Split values by place and by the pictures that they are measured on."""
     found = []
     for (dataset, level), place in values.groupby(level=["dataset", "level"], sort=True):
@@ -89,5 +89,5 @@ def blocks(values: pd.DataFrame) -> list[Block]:
             names = [columns[i] for i in chosen]
             pictures = list(old.index[kept])
             sides = (frame.to_numpy()[kept][:, chosen] for frame in (old, new))
-            found.append(Block(str(dataset), str(level), pictures, names, *sides))
+            found.append(ComparedBlock(str(dataset), str(level), pictures, names, *sides))
     return found

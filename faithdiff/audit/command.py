@@ -12,7 +12,7 @@ from faithdiff.audit.history import History, history, history_sections
 from faithdiff.audit.printing import to_html, to_markdown, to_terminal, write_pictures
 from faithdiff.audit.records import history_json, to_json
 from faithdiff.audit.report import NO_REGRESSION, Request, audit
-from faithdiff.audit.sections import Section, sections
+from faithdiff.audit.sections import AuditSection, sections
 from faithdiff.errors import RunError, UserError
 from faithdiff.study.files import write_text_atomic
 
@@ -77,7 +77,7 @@ def deliver(text: str, output: Path | None, say: Callable[[str], object]) -> Non
         raise UserError(str(error)) from None
 
 
-def _with_plot(section: Section, found: History) -> Section:
+def _with_plot(section: AuditSection, found: History) -> AuditSection:
     from faithdiff.audit.history_plot import history_figure, to_png
 
     return replace(
@@ -88,7 +88,7 @@ def _with_plot(section: Section, found: History) -> Section:
 def _print(
     form: Format,
     title: str,
-    parts: list[Section],
+    parts: list[AuditSection],
     as_json: Callable[[], str],
     pictures: Path | None,
 ) -> str:

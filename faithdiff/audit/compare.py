@@ -9,7 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
-from faithdiff.audit.blocks import ALL, Block, blocks, overall_values, picture_values
+from faithdiff.audit.blocks import ALL, ComparedBlock, blocks, overall_values, picture_values
 from faithdiff.audit.resampling import resample
 from faithdiff.audit.results import Columns
 from faithdiff.errors import UserError
@@ -76,12 +76,12 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CellChanges:
     """All cells: those over everything, which see the most, and those of each place."""
 
     overall: list[Change]
     places: list[Change]
-    blocks: list[Block]
+    blocks: list[ComparedBlock]
 
     @property
     def changes(self) -> list[Change]:
@@ -89,7 +89,7 @@ class Comparison:
         return [*self.overall, *self.places]
 
 
-def compare(rows: pd.DataFrame, cells: pd.DataFrame, columns: Columns) -> Comparison:
+def compare(rows: pd.DataFrame, cells: pd.DataFrame, columns: Columns) -> CellChanges:
     """Compare every cell that can be compared.
 
     Args:
@@ -106,7 +106,7 @@ def compare(rows: pd.DataFrame, cells: pd.DataFrame, columns: Columns) -> Compar
     # places they would have to survive a correction that ten pictures cannot.
     everywhere, single = blocks(overall_values(values, cells)), blocks(values)
     without = list(_without_numbers(cells, columns))
-    return Comparison(
+    return CellChanges(
         _judged([change for block in everywhere for change in _changes(block, columns)]),
         _judged([change for block in single for change in _changes(block, columns)] + without),
         everywhere + single,
@@ -134,7 +134,7 @@ def significant(low: float, high: float, p: float) -> bool:
     return (low > 0 or high < 0) and p < ALPHA
 
 
-def _changes(block: Block, columns: Columns) -> Iterator[Change]:
+def _changes(block: ComparedBlock, columns: Columns) -> Iterator[Change]:
     # Of the paired difference, picture by picture: pictures differ by far more than two revisions
     # do, and two unpaired intervals would overlap at any change that matters.
     difference = block.new - block.old

@@ -19,7 +19,7 @@ from faithdiff.audit.recorded import RecordedCell, RecordedTable
 from faithdiff.audit.records import json_text
 from faithdiff.audit.results import Results, columns_of, load_results
 from faithdiff.audit.revision import SCORES, find_revision
-from faithdiff.audit.sections import Section
+from faithdiff.audit.sections import AuditSection
 from faithdiff.errors import UserError
 from faithdiff.score.protocols import MetricDefinition
 from faithdiff.study.manifest import DataHashes
@@ -264,7 +264,7 @@ def _commands(results: Results, cell: RecordedCell, table: str) -> list[str]:
     ]
 
 
-def explanation_sections(found: Explanation) -> list[Section]:
+def explanation_sections(found: Explanation) -> list[AuditSection]:
     """The explanation as sections."""
     cell, of_scores = found.cell, "status" in found.rows
     better = "higher" if cell.higher_is_better else "lower"
@@ -293,10 +293,10 @@ def explanation_sections(found: Explanation) -> list[Section]:
     ]
     file = SCORES if of_scores else COSTS
     return [
-        Section(f"{found.table}: {cell.label}, {cell.metric}, {cell.block}", lines),
-        Section("Made from", head=("what", "value"), rows=[*found.facts]),
-        Section("Made again by", found.commands),
-        Section(f"Rows of {file} ({len(rows)})", head=tuple(names), rows=rows),
+        AuditSection(f"{found.table}: {cell.label}, {cell.metric}, {cell.block}", lines),
+        AuditSection("Made from", head=("what", "value"), rows=[*found.facts]),
+        AuditSection("Made again by", found.commands),
+        AuditSection(f"Rows of {file} ({len(rows)})", head=tuple(names), rows=rows),
     ]
 
 

@@ -11,12 +11,12 @@ from faithdiff.audit.recorded import RecordedCell, RecordedTable
 from faithdiff.audit.results import Results
 from faithdiff.errors import UserError
 from faithdiff.report.costs import SOURCES, cost_values, gpus_of, read_costs
-from faithdiff.study.manifest import Machine
+from faithdiff.study.manifest import MachineWork
 
 COSTS = "cost.csv"
 
 
-def hardware_text(machine: Machine) -> str:
+def hardware_text(machine: MachineWork) -> str:
     """Everything that is known of a machine, in one line."""
     known = machine.hardware.plain() if machine.hardware is not None else {}
     return ", ".join(f"{name}: {value}" for name, value in known.items())

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faithdiff.audit.blocks import ALL
-from faithdiff.audit.compare import NOT_SIGNIFICANT, UNCHANGED, Change, Comparison, compare
+from faithdiff.audit.compare import NOT_SIGNIFICANT, UNCHANGED, CellChanges, Change, compare
 from faithdiff.audit.git import Commit, Git
 from faithdiff.audit.match import Selection, data_differences, describe_cells, match_rows
 from faithdiff.audit.report import Request, select
 from faithdiff.audit.resampling import resample
 from faithdiff.audit.results import Columns, Results, columns_of, load_results
 from faithdiff.audit.revision import SCORES, CommitRevision
-from faithdiff.audit.sections import Section, fine, metric_name
+from faithdiff.audit.sections import AuditSection, fine, metric_name
 from faithdiff.errors import UserError
 from faithdiff.report.cells import Column, number
 
@@ -126,12 +126,12 @@ def _series(sides: dict[str, Results], columns: Columns, selection: Selection) -
     return list(found.values())
 
 
-def _compared(old: Results, new: Results, columns: Columns, selection: Selection) -> Comparison:
+def _compared(old: Results, new: Results, columns: Columns, selection: Selection) -> CellChanges:
     rows = match_rows(old, new, selection)
     return compare(rows, describe_cells(rows, data_differences(old.made, new.made)), columns)
 
 
-def _cells(comparison: Comparison) -> list[Change]:
+def _cells(comparison: CellChanges) -> list[Change]:
     """The cells over everything, and those of single places where there is nothing over them."""
     overall = {(c.method, c.column.metric, c.column.protocol) for c in comparison.overall}
     alone = [
@@ -145,7 +145,7 @@ def _key(change: Change) -> Key:
     return change.method, change.place, change.column.metric, change.column.protocol
 
 
-def _intervals(comparison: Comparison) -> Iterator[tuple[Key, tuple[float, float]]]:
+def _intervals(comparison: CellChanges) -> Iterator[tuple[Key, tuple[float, float]]]:
     """Bootstrap intervals of the means of NEW."""
     for block in comparison.blocks:
         found = resample(block.new, "mean", *block.key)
@@ -154,7 +154,7 @@ def _intervals(comparison: Comparison) -> Iterator[tuple[Key, tuple[float, float
             yield (method, place, metric, protocol), (float(found.low[i]), float(found.high[i]))
 
 
-def history_sections(found: History, only_changed: bool = False) -> list[Section]:
+def history_sections(found: History, only_changed: bool = False) -> list[AuditSection]:
     """The history as a table: a line per cell and commit."""
     several = len({each.column.protocol for each in found.series} - {"heldout"}) > 1
     kept = [s for s in found.series if not only_changed or any(p.change_point for p in s.points)]
@@ -169,7 +169,7 @@ def history_sections(found: History, only_changed: bool = False) -> list[Section
     ]
     head = ("method", "set, level", "metric", "commit", "date", "mean", "95% interval", "n",
             "against the commit before")  # fmt: skip
-    return [Section(f"History of {found.profile}", lines, head if rows else (), rows)]
+    return [AuditSection(f"History of {found.profile}", lines, head if rows else (), rows)]
 
 
 def _rows(series: Series, several: bool) -> Iterator[tuple[str, ...]]:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader
 
-from faithdiff.audit.sections import Section
+from faithdiff.audit.sections import AuditSection
 from faithdiff.errors import UserError
 from faithdiff.report.render import markdown_escape
 from faithdiff.study.files import unwritable
@@ -22,7 +22,7 @@ _ROOM = 400  # characters kept for the statement that something was left out
 Files = Mapping[str, Path]  # caption of a picture -> where it was written
 
 
-def write_pictures(sections: list[Section], folder: Path) -> Files:
+def write_pictures(sections: list[AuditSection], folder: Path) -> Files:
     """Write the pictures of a report as PNG files, numbered in their order.
 
     Raises:
@@ -39,12 +39,12 @@ def write_pictures(sections: list[Section], folder: Path) -> Files:
     return files
 
 
-def to_terminal(sections: list[Section], files: Files | None = None) -> str:
+def to_terminal(sections: list[AuditSection], files: Files | None = None) -> str:
     """Plain text with aligned columns."""
     return "\n".join(_plain(section, files or {}) for section in sections)
 
 
-def _plain(section: Section, files: Files) -> str:
+def _plain(section: AuditSection, files: Files) -> str:
     lines = [section.title, "=" * len(section.title), *map(_printable, section.lines)]
     if section.rows:
         table = [section.head, *(tuple(map(_printable, row)) for row in section.rows)]
@@ -68,7 +68,7 @@ def _printable(text: str) -> str:
 
 
 def to_markdown(
-    sections: list[Section], limit: int = COMMENT_LIMIT, files: Files | None = None
+    sections: list[AuditSection], limit: int = COMMENT_LIMIT, files: Files | None = None
 ) -> str:
     """GitHub-flavoured Markdown of at most `limit` characters; says so where it is cut."""
     lines = [line for section in sections for line in _markdown(section, files or {})]
@@ -90,7 +90,7 @@ def to_markdown(
     return "\n".join(kept)
 
 
-def _markdown(section: Section, files: Files) -> Iterable[str]:
+def _markdown(section: AuditSection, files: Files) -> Iterable[str]:
     yield f"### {markdown_escape(section.title)}"
     yield ""
     yield from (f"- {_literal(line)}" for line in section.lines)
@@ -116,7 +116,7 @@ def _pipes(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def to_html(title: str, sections: list[Section]) -> str:
+def to_html(title: str, sections: list[AuditSection]) -> str:
     """One page that needs nothing beside it; every text is escaped, every picture inside."""
     folder = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)

@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
-from faithdiff.audit.blocks import ALL, Block
+from faithdiff.audit.blocks import ALL, ComparedBlock
 from faithdiff.audit.compare import column_of, significant
 from faithdiff.audit.match import Selection
 from faithdiff.audit.recorded import RecordedCell
@@ -63,7 +63,7 @@ class MovedMark:
     new: str
 
 
-def overtakings(blocks: list[Block], columns: Columns) -> list[Overtaking]:
+def overtakings(blocks: list[ComparedBlock], columns: Columns) -> list[Overtaking]:
     """All pairs of methods whose order flipped, clear ones first."""
     found = [each for block in blocks for each in _flipped(block, columns)]
     # Over the pairs that changed order and not over all pairs: the question is which of these are
@@ -73,7 +73,7 @@ def overtakings(blocks: list[Block], columns: Columns) -> list[Overtaking]:
     return sorted(found, key=lambda each: (not each.more_than_noise, each.dataset != ALL))
 
 
-def _flipped(block: Block, columns: Columns) -> Iterator[Overtaking]:
+def _flipped(block: ComparedBlock, columns: Columns) -> Iterator[Overtaking]:
     metrics = sorted({name[1:] for name in block.cells})
     pairs: list[tuple[int, int, Column]] = []
     for metric, protocol in metrics:

@@ -11,8 +11,8 @@ from pathlib import Path
 from faithdiff.audit.compare import (
     UNCHANGED,
     VERDICTS,
+    CellChanges,
     Change,
-    Comparison,
     Verdict,
     compare,
 )
@@ -50,7 +50,7 @@ class Audit:
     new: Results
     selection: Selection
     tolerance: Tolerance
-    comparison: Comparison
+    comparison: CellChanges
     ranks: list[Overtaking]
     marks: list[MovedMark]
     movers: list[Mover]

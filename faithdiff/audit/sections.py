@@ -17,7 +17,7 @@ EXACT = 1e-4  # a smaller p is printed as less than this
 
 
 @dataclass(frozen=True)
-class Section:
+class AuditSection:
     """A part of a report.
 
     Attributes:
@@ -34,7 +34,7 @@ class Section:
     pictures: Sequence[tuple[str, bytes]] = ()
 
 
-def sections(audit: Audit, only_changed: bool = False) -> list[Section]:
+def sections(audit: Audit, only_changed: bool = False) -> list[AuditSection]:
     """The report, most important first; the long table of cells is the last.
 
     Args:
@@ -71,7 +71,7 @@ def p_text(p: float) -> str:
     return "" if math.isnan(p) else f"< {EXACT}" if p < EXACT else f"{p:.4f}"
 
 
-def _summary(audit: Audit) -> Section:
+def _summary(audit: Audit) -> AuditSection:
     chosen = audit.selection
     asked = [
         f"{name}: {', '.join(names)}"
@@ -89,14 +89,14 @@ def _summary(audit: Audit) -> Section:
         audit.conclusion,
         *audit.notes,
     ]
-    return Section("Audit", lines)
+    return AuditSection("Audit", lines)
 
 
 def _cells(
     title: str, audit: Audit, changes: list[Change], several: bool, only_changed: bool
-) -> Section:
+) -> AuditSection:
     if not changes:
-        return Section(title)
+        return AuditSection(title)
     # The line of counts is of all cells, also where only the changed ones are listed: it says what
     # was looked at.
     shown = changed_only(changes) if only_changed else changes
@@ -111,7 +111,7 @@ def _cells(
         "p (Holm)", "n",
     )  # fmt: skip
     rows = [_cell(change, several, id(change) in regressed) for change in ranked]
-    return Section(title, lines, head if rows else (), rows)
+    return AuditSection(title, lines, head if rows else (), rows)
 
 
 def _cell(change: Change, several: bool, regressed: bool) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ def _cell(change: Change, several: bool, regressed: bool) -> tuple[str, ...]:
     )
 
 
-def _why(why: Why) -> Section:
+def _why(why: Why) -> AuditSection:
     head = ("kind", "what", "old", "new", "explains", "remark")
     rows = [
         (
@@ -152,7 +152,7 @@ def _why(why: Why) -> Section:
     ]
     commits = [f"touched this code: {commit}" for commit in why.commits]
     lines = [why.statement, *why.entry, *commits]
-    return Section("Why", list(dict.fromkeys(lines)), head if rows else (), rows)
+    return AuditSection("Why", list(dict.fromkeys(lines)), head if rows else (), rows)
 
 
 def _short(value: str) -> str:
@@ -161,10 +161,10 @@ def _short(value: str) -> str:
     return value[:12] if is_hash else value
 
 
-def _ranks(audit: Audit, several: bool) -> Section:
+def _ranks(audit: Audit, several: bool) -> AuditSection:
     clear = [each for each in audit.ranks if each.more_than_noise]
     if not audit.ranks:
-        return Section("Ranks")
+        return AuditSection("Ranks")
     line = (
         f"{count(len(audit.ranks), 'pair')} of methods changed order, "
         f"{len(clear)} of them by more than noise (the new lead is statistically significant)."
@@ -172,7 +172,7 @@ def _ranks(audit: Audit, several: bool) -> Section:
     head = ("overtook", "set, level", "metric", "lead before", "lead now", "95% interval",
             "p (Holm)", "more than noise")  # fmt: skip
     rows = [_overtaking(each, several) for each in audit.ranks]
-    return Section("Ranks", [line], head, rows)
+    return AuditSection("Ranks", [line], head, rows)
 
 
 def _overtaking(each: Overtaking, several: bool) -> tuple[str, ...]:
@@ -189,7 +189,7 @@ def _overtaking(each: Overtaking, several: bool) -> tuple[str, ...]:
     )
 
 
-def _marks(audit: Audit) -> Section:
+def _marks(audit: Audit) -> AuditSection:
     names = {"best": "bold", "second": "underlined", "tie": "underlined (tie)", "": "plain"}
     bold = [mark for mark in audit.marks if "best" in (mark.old, mark.new)]
     rows = [
@@ -205,10 +205,14 @@ def _marks(audit: Audit) -> Section:
     ]
     lines = [f"{count(len(rows), 'mark')} moved in the printed tables, {len(bold)} of them bold."]
     head = ("table", "block", "method", "metric", "was", "is")
-    return Section("Bold that moved", lines, head, rows) if rows else Section("Bold that moved")
+    return (
+        AuditSection("Bold that moved", lines, head, rows)
+        if rows
+        else AuditSection("Bold that moved")
+    )
 
 
-def _movers(audit: Audit, several: bool) -> Section:
+def _movers(audit: Audit, several: bool) -> AuditSection:
     rows = [
         (
             f"{mover.dataset}, {mover.level}: {mover.image}",
@@ -232,7 +236,11 @@ def _movers(audit: Audit, several: bool) -> Section:
         for crop in audit.crops
     ]
     title = "Images that moved most"
-    return Section(title, _crop_lines(audit), head, rows, pictures) if rows else Section(title)
+    return (
+        AuditSection(title, _crop_lines(audit), head, rows, pictures)
+        if rows
+        else AuditSection(title)
+    )
 
 
 def _crop_lines(audit: Audit) -> list[str]:

@@ -142,9 +142,9 @@ def bench_sampler(
     ] = False,
 ) -> None:
     """Time the sampler with random weights against the one-tile loop of the released code."""
-    from faithdiff.planning.bench_sampler import Settings, run
+    from faithdiff.planning.bench_sampler import BenchSettings, run
 
     one_of(device, ["cpu", "cuda"], "--device")
     one_of(precision, ["fp32", "bf16", "fp16"], "--precision")
     sides = tuple(side or [512])
-    run(Settings(base, sides, steps, tile, tile_batch, device, precision, compiled))
+    run(BenchSettings(base, sides, steps, tile, tile_batch, device, precision, compiled))

@@ -71,7 +71,7 @@ class ConditionEmbedding(nn.Module):
         return self.conv_out(F.silu(self.conv_in(self.norm_in(features.contiguous()))))
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Pre-norm Transformer block over tokens ``(B, N, D)``, with CLIP's QuickGELU."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, attention: str) -> None:
@@ -133,7 +133,7 @@ class Alignment(ModelMixin, ConfigMixin):
         )
         count = blocks if kind == "transformer" else 0
         self.transformer = nn.Sequential(
-            *(Block(2 * width, heads, mlp_ratio, attention) for _ in range(count))
+            *(TransformerBlock(2 * width, heads, mlp_ratio, attention) for _ in range(count))
         )
         # Zero as well, so that the untrained model predicts exactly what the prior predicts. At the
         # first update only this layer has a gradient; it opens the way to the others.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from faithdiff.audit.report import Audit, Request, audit
-from faithdiff.audit.sections import Section, sections
+from faithdiff.audit.sections import AuditSection, sections
 from faithdiff.errors import UserError
 
 
@@ -32,7 +32,7 @@ class Audited:
 
     title: str
     reason: str = ""
-    sections: Sequence[Section] = ()
+    sections: Sequence[AuditSection] = ()
     movers: list[MovedImage] = field(default_factory=list)
 
     @staticmethod

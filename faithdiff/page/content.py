@@ -25,7 +25,7 @@ MARKS = {
 ORDER = ("main", "real", "ablation", "cost")
 
 
-class Claims(TypedDict):
+class ShownClaims(TypedDict):
     """``claims.json``, of which the template picks what it prints."""
 
     claims: list[dict[str, JsonValue]]
@@ -100,7 +100,7 @@ class PageContent:
     counts: Counts
     stale: bool
     tables: list[PageTable]
-    claims: Claims
+    claims: ShownClaims
     provenance: list[tuple[str, str]]
     packages: list[tuple[str, str]]
 
@@ -222,7 +222,7 @@ def _quoted(results: Results, name: str) -> list[RecordedCell]:
     ]
 
 
-def _claims(results: Results) -> Claims:
+def _claims(results: Results) -> ShownClaims:
     content = results.revision.read(f"results/{results.profile}/claims.json")
     return json.loads(content) if content is not None else {"claims": [], "verdicts": {}}
 

@@ -44,7 +44,7 @@ UPSCALE = 4
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchSettings:
     """What is timed: `sides` of the result in pixels, tiles in latent pixels."""
 
     base: Path
@@ -58,7 +58,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Result:
+class Timing:
     """One measurement; `error` is the largest difference from the loop's latents."""
 
     side: int
@@ -69,7 +69,7 @@ class Result:
     error: float
 
 
-def run(settings: Settings) -> None:
+def run(settings: BenchSettings) -> None:
     """Measure and print a Markdown table.
 
     Raises:
@@ -135,7 +135,7 @@ def build(base: Path, device: str, dtype: torch.dtype) -> FaithDiffPipeline:
     return pipeline
 
 
-def _measure(settings: Settings) -> Iterator[Result]:
+def _measure(settings: BenchSettings) -> Iterator[Timing]:
     dtype = DTYPES[settings.precision]
     pipeline = build(settings.base, settings.device, dtype)
     flops = _flops(settings)
@@ -155,11 +155,11 @@ def _measure(settings: Settings) -> Iterator[Result]:
             exact = wanted.setdefault(side, latents)
             error = (latents - exact).abs().max().item()
             done = flops * parts * settings.steps / seconds / 1e12
-            yield Result(side, way, seconds, memory, done, error)
+            yield Timing(side, way, seconds, memory, done, error)
 
 
 def _timed(
-    pipeline: FaithDiffPipeline, settings: Settings, side: int, batch: int
+    pipeline: FaithDiffPipeline, settings: BenchSettings, side: int, batch: int
 ) -> tuple[Tensor, float, float | None]:
     on_gpu = settings.device == "cuda"
     if on_gpu:
@@ -180,7 +180,7 @@ def _timed(
 
 
 def _sample(
-    pipeline: FaithDiffPipeline, settings: Settings, side: int, batch: int, steps: int
+    pipeline: FaithDiffPipeline, settings: BenchSettings, side: int, batch: int, steps: int
 ) -> Tensor:
     """Everything but decoding: LQ encoder, VAE encoder and the denoising loop."""
     generator = seeds.torch_generator(0, "bench", "image", side)
@@ -201,7 +201,7 @@ def _sample(
     return latents.float().cpu()
 
 
-def _flops(settings: Settings) -> int:
+def _flops(settings: BenchSettings) -> int:
     """FLOPs of one tile's guidance pair, counted on tensors without memory."""
     config, text = _config(settings.base, "unet"), 77
     with torch.device("meta"):

@@ -23,10 +23,10 @@ from faithdiff.errors import UserError
 from faithdiff.methods.method import Study
 from faithdiff.planning.checks import check_study
 from faithdiff.planning.resources import Sizes
-from faithdiff.planning.workload import Job, counts, critical_path, jobs_of, wall_hours
+from faithdiff.planning.workload import PlannedJob, counts, critical_path, jobs_of, wall_hours
 from faithdiff.score.protocols import files_needed
 from faithdiff.study.rules import BY_NAME
-from faithdiff.train.cost import Costs, Phase
+from faithdiff.train.cost import Costs, PhaseCost
 
 GIB, GB = 2**30, 1e9
 # The card that the paper names, for a profile on GPUs where none is here: its data sheet's dense
@@ -46,7 +46,7 @@ class Run:
     groups: tuple[Group, ...]
     updates: int
     repetitions: int
-    cost: Phase
+    cost: PhaseCost
 
 
 class Plan:
@@ -208,7 +208,7 @@ class Plan:
                     "which `attention: released` makes a setting of the method."
                 )
 
-    def memory(self, cost: Phase) -> dict[str, float]:
+    def memory(self, cost: PhaseCost) -> dict[str, float]:
         """Bytes on the device of one process, part by part."""
         training = self.profile.training
         shares = training.processes if training.shard_optimiser else 1
@@ -331,13 +331,13 @@ class Plan:
             "no job is repeated and none waits for other users of the cluster."
         )
 
-    def _trained(self, job: Job) -> float:
+    def _trained(self, job: PlannedJob) -> float:
         """Hours of a training that is counted; no time for any other job."""
         name = job.name.split(" ")[0]
         run = {"pretrain_alignment": f"stage 1 {name}", "train_variant": name}.get(job.rule)
         return sum(self.hours(found) for found in self.runs if found.name == run)
 
-    def _asked(self, job: Job) -> float:
+    def _asked(self, job: PlannedJob) -> float:
         """Hours that a job asks the queue for, at its first attempt."""
         return self.sizes.of(job.size or job.rule).runtime / 60
 
@@ -364,7 +364,7 @@ class Plan:
 ACTIVATIONS = "activations of a micro-batch, estimated"
 
 
-def zero2(cost: Phase, processes: int) -> float:
+def zero2(cost: PhaseCost, processes: int) -> float:
     """Bytes of weights, gradients and optimiser where DeepSpeed shards the last two (ZeRO-2)."""
     return 2.0 * cost.parameters + 14.0 * cost.trained / processes
 

@@ -24,7 +24,7 @@ OUTSIDE = ("faithdiff.methods.external.", "baselines.official.", "baselines.real
 
 
 @dataclass(frozen=True)
-class Job:
+class PlannedJob:
     """One job of the workflow, named by its rule and its wildcards."""
 
     rule: str
@@ -92,23 +92,25 @@ class _Step:
         return all(value in taken.get(key, (value,)) for key, value in earlier.wildcards.items())
 
 
-def jobs_of(study: Study) -> list[Job]:
+def jobs_of(study: Study) -> list[PlannedJob]:
     """Every job of a study from nothing, each after those that it waits for."""
     gpu = int(study.profile.device == "cuda")
-    placed: dict[str, list[tuple[_Step, Job]]] = defaultdict(list)
-    jobs: list[Job] = []
+    placed: dict[str, list[tuple[_Step, PlannedJob]]] = defaultdict(list)
+    jobs: list[PlannedJob] = []
     # Steps come after those that they read of, so that one pass finds all that a job waits for.
     for step in (*_data(study, gpu), *_trainings(study.profile, gpu), *_results(study, gpu)):
         rule = BY_NAME[step.rule]
         before = [each for name in rule.after if name not in step.skips for each in placed[name]]
         after = tuple(job.key for earlier, job in before if step.concerns(earlier))
-        job = Job(step.rule, step.name, after, step.gpus, step.size or rule.resources or None)
+        job = PlannedJob(
+            step.rule, step.name, after, step.gpus, step.size or rule.resources or None
+        )
         placed[step.rule].append((step, job))
         jobs.append(job)
     return jobs
 
 
-def counts(jobs: Iterable[Job]) -> Counter[str]:
+def counts(jobs: Iterable[PlannedJob]) -> Counter[str]:
     """Jobs of each rule."""
     return Counter(job.rule for job in jobs)
 
@@ -190,7 +192,7 @@ def _results(study: Study, gpu: int) -> Iterator[_Step]:
         yield _Step(rule)
 
 
-def wall_hours(jobs: list[Job], hours: Callable[[Job], float], gpus: int) -> float:
+def wall_hours(jobs: list[PlannedJob], hours: Callable[[PlannedJob], float], gpus: int) -> float:
     """Hours until the last job ends on a cluster with this many GPUs and enough cores.
 
     List scheduling: whenever GPUs are free, of the jobs that fit, the one with the longest chain
@@ -211,13 +213,13 @@ def wall_hours(jobs: list[Job], hours: Callable[[Job], float], gpus: int) -> flo
             )
     way = _chains(jobs, hours)
     waiting = {job.key: len(job.after) for job in jobs}
-    followers: dict[str, list[Job]] = {job.key: [] for job in jobs}
+    followers: dict[str, list[PlannedJob]] = {job.key: [] for job in jobs}
     for job in jobs:
         for key in job.after:
             followers[key].append(job)
     # Jobs without a GPU run as soon as they can: cores are taken for enough.
     ready = [job for job in jobs if not job.after]
-    running: list[tuple[float, str, Job]] = []
+    running: list[tuple[float, str, PlannedJob]] = []
     now, free = 0.0, gpus
     while ready or running:
         for job in sorted(ready, key=lambda job: -way[job.key]):
@@ -234,12 +236,12 @@ def wall_hours(jobs: list[Job], hours: Callable[[Job], float], gpus: int) -> flo
     return now
 
 
-def critical_path(jobs: list[Job], hours: Callable[[Job], float]) -> float:
+def critical_path(jobs: list[PlannedJob], hours: Callable[[PlannedJob], float]) -> float:
     """Hours of the longest chain of jobs: no number of GPUs makes a study shorter."""
     return max(_chains(jobs, hours).values(), default=0.0)
 
 
-def _chains(jobs: list[Job], hours: Callable[[Job], float]) -> dict[str, float]:
+def _chains(jobs: list[PlannedJob], hours: Callable[[PlannedJob], float]) -> dict[str, float]:
     """Hours from the start of each job to the end of all that waits for it."""
     alone = {job.key: hours(job) for job in jobs}
     way = dict(alone)

@@ -25,7 +25,7 @@ from faithdiff.study.manifest import (
     CheckpointHashes,
     DataHashes,
     JobCost,
-    Machine,
+    MachineWork,
     Manifest,
     MasterSeeds,
     PriorHashes,
@@ -148,13 +148,13 @@ def _images(made: RestoredSet) -> RestoredHashes:
     return RestoredHashes(images=len(hashes), digest=digest(hashes))
 
 
-def _machines(made_by: Mapping[str, list[Hardware | None]]) -> list[Machine]:
+def _machines(made_by: Mapping[str, list[Hardware | None]]) -> list[MachineWork]:
     """The distinct machines of checkpoints and restorations, with what each of them made."""
-    found: dict[str, Machine] = {}
+    found: dict[str, MachineWork] = {}
     for name, machines in made_by.items():
         for hardware in machines:
             # By content: two machines of one kind made the same thing, as far as anyone can tell.
-            machine = found.setdefault(digest(hardware), Machine(hardware=hardware, made=[]))
+            machine = found.setdefault(digest(hardware), MachineWork(hardware=hardware, made=[]))
             if name not in machine.made:
                 machine.made.append(name)
     return list(found.values())

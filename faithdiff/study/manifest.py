@@ -15,7 +15,7 @@ class MasterSeeds(Record):
     repetitions: list[int]
 
 
-class Machine(Record):
+class MachineWork(Record):
     """A machine, and the names of the checkpoints and restored sets that it made."""
 
     hardware: Hardware | None = None
@@ -86,7 +86,7 @@ class Manifest(Record):
     commit: str | None = None
     dirty: bool | None = None
     seeds: MasterSeeds | None = None
-    machines: list[Machine] = Field(default_factory=list)
+    machines: list[MachineWork] = Field(default_factory=list)
     total: TotalCost | None = None
     data: dict[str, DataHashes] = Field(default_factory=dict)
     prior: PriorHashes | None = None

@@ -161,14 +161,14 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-class Checkout(TypedDict):
+class CodeState(TypedDict):
     """The code that made a result: its commit, and whether it is all of it."""
 
     commit: str | None  # None: this is no clone, or git is not there
     dirty: bool | None
 
 
-def commit() -> Checkout:
+def commit() -> CodeState:
     """The commit of the checkout and whether tracked files differ from it."""
     head = _git("rev-parse", "HEAD")
     if head is None:

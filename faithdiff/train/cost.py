@@ -58,7 +58,7 @@ class Forward:
 
 
 @dataclass(frozen=True)
-class Phase:
+class PhaseCost:
     """What an optimisation trains, and its cost.
 
     Attributes:
@@ -95,7 +95,9 @@ class Costs:
             prior = replace(self.prior, unet=copy.deepcopy(self.prior.unet))
             return build(prior, recipe, self.profile.alignment)
 
-    def phase(self, recipe: Stage1, groups: Iterable[Group], objective: str = "denoising") -> Phase:
+    def phase(
+        self, recipe: Stage1, groups: Iterable[Group], objective: str = "denoising"
+    ) -> PhaseCost:
         """Cost of one optimisation of a recipe that trains some groups."""
         model, groups = self.model(recipe), tuple(groups)
         sizes = {
@@ -121,7 +123,7 @@ class Costs:
         narrow = 4 if self._config.precision == "fp32" else 2
         checkpointing = self._config.gradient_checkpointing
         graph = [part for part, _, passed in passes if passed]
-        return Phase(
+        return PhaseCost(
             trained=sum(sizes[name] for name in groups),
             parameters=sum(sizes.values()) + held,
             # Forward once, once more for each gradient: of the weights, and of what came in.

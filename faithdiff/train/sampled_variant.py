@@ -18,7 +18,7 @@ from faithdiff.study.provenance import folder_digest
 from faithdiff.train.variants import load_restorer
 
 
-class Settings(Section):
+class SampledSettings(Section):
     """``baselines.<row>.settings``."""
 
     sampling: Sampling = Sampling()
@@ -34,7 +34,7 @@ class SampledVariant(Method):
     trained = True  # by the row that it takes the checkpoint of
 
     def __init__(self, settings: dict[str, JsonValue], where: str) -> None:
-        self._sampling = parse(settings, Settings, where).sampling
+        self._sampling = parse(settings, SampledSettings, where).sampling
         changed = self._sampling.model_dump(exclude_defaults=True)
         # Refused and not passed over: a row that claims a switch which does nothing would be
         # believed.

@@ -33,7 +33,7 @@ from faithdiff.audit.history_plot import history_figure, to_png
 from faithdiff.audit.printing import to_html, to_markdown, to_terminal
 from faithdiff.audit.report import Audit, Request, audit
 from faithdiff.audit.results import Results
-from faithdiff.audit.sections import Section, sections
+from faithdiff.audit.sections import AuditSection, sections
 from faithdiff.audit.tolerance import parse_tolerance
 from faithdiff.config import OPERATIONAL
 from faithdiff.data.images import sha256_file, write_png
@@ -724,11 +724,11 @@ def test_results_of_another_profile_are_named(other: World) -> None:
 
 
 @pytest.fixture(scope="module")
-def printed(world: World) -> list[Section]:
+def printed(world: World) -> list[AuditSection]:
     return sections(world.audit("first", "worse"))
 
 
-def test_markdown_is_a_comment_that_names_nobody(printed: list[Section]) -> None:
+def test_markdown_is_a_comment_that_names_nobody(printed: list[AuditSection]) -> None:
     text = to_markdown(printed)
     assert len(text) < 65_536
     assert "| better | faithdiff | all sets and levels | PSNR ↑ |" in text
@@ -739,8 +739,8 @@ def test_markdown_is_a_comment_that_names_nobody(printed: list[Section]) -> None
             assert line.count("|") in (7, 8, 9, 11), line
 
 
-def test_markdown_beyond_the_limit_is_cut_and_says_so(printed: list[Section]) -> None:
-    long = [*printed, Section("More", [], ("a", "b"), [("x" * 80, "y")] * 2000)]
+def test_markdown_beyond_the_limit_is_cut_and_says_so(printed: list[AuditSection]) -> None:
+    long = [*printed, AuditSection("More", [], ("a", "b"), [("x" * 80, "y")] * 2000)]
     text = to_markdown(long)
     assert len(text) < 65_536
     assert "**Cut here**" in text[-400:]
@@ -751,7 +751,7 @@ def test_markdown_beyond_the_limit_is_cut_and_says_so(printed: list[Section]) ->
 
 
 def test_html_needs_nothing_beside_it_and_escapes_names(world: World) -> None:
-    bad = Section("<script>alert(1)</script>", ["a & b"], ("x",), [('"><img src=x>',)])
+    bad = AuditSection("<script>alert(1)</script>", ["a & b"], ("x",), [('"><img src=x>',)])
     text = to_html("t", [*sections(world.audit("first", "sharper", crops=True)), bad])
     assert "<script" not in text
     assert "<img src=x" not in text
@@ -761,7 +761,7 @@ def test_html_needs_nothing_beside_it_and_escapes_names(world: World) -> None:
 
 
 def test_the_terminal_prints_no_control_characters() -> None:
-    text = to_terminal([Section("T", ["\x1b[31mred"], ("a",), [("x\x07",)])])
+    text = to_terminal([AuditSection("T", ["\x1b[31mred"], ("a",), [("x\x07",)])])
     assert "\x1b" not in text
     assert "\x07" not in text
 

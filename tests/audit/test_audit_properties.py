@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared import ROOT
 
-from faithdiff.audit.compare import Comparison, compare
+from faithdiff.audit.compare import CellChanges, compare
 from faithdiff.audit.match import Selection, describe_cells, match_rows
 from faithdiff.audit.ranks import overtakings
 from faithdiff.audit.resampling import resample
@@ -56,7 +56,7 @@ def results(scores: pd.DataFrame) -> Results:
     return Results(Nowhere(), "made-up", ordered, {}, {}, {})
 
 
-def compared(old: pd.DataFrame, new: pd.DataFrame) -> Comparison:
+def compared(old: pd.DataFrame, new: pd.DataFrame) -> CellChanges:
     rows = match_rows(results(old), results(new), Selection())
     return compare(rows, describe_cells(rows, {}), METRICS)
 

@@ -16,7 +16,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from baselines.controlled import ControlledMethod, Training, controlled_restorer, module_digest
+from baselines.controlled import (
+    ControlledMethod,
+    ControlledTraining,
+    controlled_restorer,
+    module_digest,
+)
 from baselines.design import Design
 from baselines.diffbir import DiffBIR, DiffBIRDesign, RestorationModule, flatness
 from baselines.seesr import SeeSRDesign, words
@@ -87,9 +92,9 @@ def method_of(study: Study, name: str) -> ControlledMethod:
     return method
 
 
-def training_of(study: Study, name: str) -> Training:
+def training_of(study: Study, name: str) -> ControlledTraining:
     method = method_of(study, name)
-    return Training.start(study, name, 0, method.config, Path("state"))
+    return ControlledTraining.start(study, name, 0, method.config, Path("state"))
 
 
 def untrained(study: Study, name: str, **settings: Any) -> Design:
@@ -330,9 +335,11 @@ def test_a_killed_training_ends_with_the_same_weights(
     calls: list[str] = []
 
     def counted(fatal: int | None) -> Callable[..., None]:
-        plain = Training.run
+        plain = ControlledTraining.run
 
-        def run(self: Training, title: str, model: Any, loss: Any, steps: int, rate: float) -> None:
+        def run(
+            self: ControlledTraining, title: str, model: Any, loss: Any, steps: int, rate: float
+        ) -> None:
             chosen = "control" if phase == "last" else first_phase(trained, name)
             kill = fatal is not None and title == chosen
 
@@ -347,12 +354,12 @@ def test_a_killed_training_ends_with_the_same_weights(
         return run
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "run", counted(2))
+        patch.setattr(ControlledTraining, "run", counted(2))
         with pytest.raises(KeyboardInterrupt):
             method_of(trained, name).train(trained, 0, Path("out"), Path("state"))
     assert not Path("out").exists()
     calls.clear()
-    monkeypatch.setattr(Training, "run", counted(None))
+    monkeypatch.setattr(ControlledTraining, "run", counted(None))
     method_of(trained, name).train(trained, 0, Path("out"), Path("state"))
     title = "control" if phase == "last" else first_phase(trained, name)
     assert f"{title} 2" in calls and f"{title} 1" not in calls, "nothing was resumed"

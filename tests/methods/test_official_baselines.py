@@ -38,10 +38,10 @@ from faithdiff.study.files import write_text_atomic
 
 TABLE = yaml.safe_load((ROOT / "tests/shared/official_arguments.yaml").read_text(encoding="utf-8"))
 CLASSES = {
-    "diffbir": "baselines.official.diffbir:DiffBIR",
-    "seesr": "baselines.official.seesr:SeeSR",
-    "supir": "baselines.official.supir:SUPIR",
-    "realesrgan": "baselines.official.realesrgan:RealESRGAN",
+    "diffbir": "baselines.official.diffbir:OfficialDiffBIR",
+    "seesr": "baselines.official.seesr:OfficialSeeSR",
+    "supir": "baselines.official.supir:OfficialSUPIR",
+    "realesrgan": "baselines.official.realesrgan:OfficialRealESRGAN",
 }
 # How each script names its folders, its scale and its outputs.
 IO = {

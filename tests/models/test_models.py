@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from faithdiff.config import Stage1
 from faithdiff.errors import CheckpointError
 from faithdiff.methods.method import Study
-from faithdiff.models.alignment import Alignment, Block
+from faithdiff.models.alignment import Alignment, TransformerBlock
 from faithdiff.models.faithdiff import FaithDiff, build, load
 from faithdiff.models.lq_encoder import LQEncoder
 from faithdiff.models.objective import distance, time_ids
@@ -124,7 +124,7 @@ def test_only_the_projection_has_a_gradient_at_first(fresh: FaithDiff, prior: Pr
 def _blocks(attention: str) -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        blocks = nn.Sequential(*(Block(16, 4, 2, attention) for _ in range(2)))
+        blocks = nn.Sequential(*(TransformerBlock(16, 4, 2, attention) for _ in range(2)))
         for block in blocks:  # they start at zero, which would hide what mixes
             nn.init.normal_(block.attn.in_proj_bias)
             nn.init.normal_(block.attn.out_proj.bias)

@@ -25,7 +25,7 @@ from faithdiff.planning.overrides import asked_for
 from faithdiff.planning.plan import write_plan
 from faithdiff.planning.resources import COMMON, OTHER, RESOURCES, Sizes
 from faithdiff.planning.workload import (
-    Job,
+    PlannedJob,
     counts,
     critical_path,
     external_method,
@@ -210,10 +210,10 @@ def test_a_wrong_size_is_named(
 
 def test_schedule_by_hand() -> None:
     jobs = [
-        Job("a", gpus=1),
-        Job("b", gpus=1),
-        Job("c", gpus=2, after=("a",)),
-        Job("d", after=("b", "c")),
+        PlannedJob("a", gpus=1),
+        PlannedJob("b", gpus=1),
+        PlannedJob("c", gpus=2, after=("a",)),
+        PlannedJob("d", after=("b", "c")),
     ]
     hours = {"a": 2.0, "b": 3.0, "c": 4.0, "d": 1.0}
     assert wall_hours(jobs, lambda job: hours[job.rule], 2) == 3 + 4 + 1
@@ -225,21 +225,21 @@ def test_schedule_by_hand() -> None:
 
 
 @st.composite
-def studies(draw: st.DrawFn) -> list[Job]:
-    jobs: list[Job] = []
+def studies(draw: st.DrawFn) -> list[PlannedJob]:
+    jobs: list[PlannedJob] = []
     for index in range(draw(st.integers(1, 12))):
         before = [job.key for job in jobs]
         after = draw(st.sets(st.sampled_from(before))) if before else set()
         gpus = draw(st.integers(0, 3))
-        jobs.append(Job("job", str(index), tuple(sorted(after)), gpus))
+        jobs.append(PlannedJob("job", str(index), tuple(sorted(after)), gpus))
     return jobs
 
 
 @given(studies(), st.integers(3, 8), st.randoms(use_true_random=False))
-def test_no_schedule_beats_its_bounds(jobs: list[Job], gpus: int, random: st.Random) -> None:
+def test_no_schedule_beats_its_bounds(jobs: list[PlannedJob], gpus: int, random: st.Random) -> None:
     hours = {job.key: random.randint(0, 20) for job in jobs}
 
-    def takes(job: Job) -> float:
+    def takes(job: PlannedJob) -> float:
         return hours[job.key]
 
     wall = wall_hours(jobs, takes, gpus)
