@@ -24,7 +24,7 @@ _WIDTH = 100  # columns of a screen
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One thing that a study needs.
 
     Attributes:
@@ -42,12 +42,12 @@ class Finding:
     note: str = ""
 
 
-def findings(study: Study, machine: Machine) -> list[Finding]:
+def findings(study: Study, machine: Machine) -> list[Diagnosis]:
     """What a study needs of a machine, and of the files on it."""
     return [*_gpu(study, machine), *_room(study, machine), *_pieces(study)]
 
 
-def screen(study: Study, found: list[Finding]) -> str:
+def screen(study: Study, found: list[Diagnosis]) -> str:
     """The findings as a table, and below it what is missing."""
     lines = [f"{study.file} on this machine", ""]
     for each in found:
@@ -63,9 +63,9 @@ def screen(study: Study, found: list[Finding]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _gpu(study: Study, machine: Machine) -> Iterator[Finding]:
+def _gpu(study: Study, machine: Machine) -> Iterator[Diagnosis]:
     if study.profile.device != "cuda":
-        yield Finding("GPU", f"{len(machine.gpus)}", "none (device: cpu)")
+        yield Diagnosis("GPU", f"{len(machine.gpus)}", "none (device: cpu)")
         return
     most, kinds = most_gpus(study), sorted({(gpu.name, round(gpu.gib)) for gpu in machine.gpus})
     here = ", ".join(f"{name}, {gib} GiB" for name, gib in kinds)
@@ -75,11 +75,11 @@ def _gpu(study: Study, machine: Machine) -> Iterator[Finding]:
             f"a job needs {most} (training.processes), {len(machine.gpus)} can be seen by "
             "nvidia-smi and CUDA_VISIBLE_DEVICES; set fewer processes, or device: cpu"
         )
-    yield Finding(
+    yield Diagnosis(
         "GPU", f"{len(machine.gpus)} x {here}" if here else "none", f"{most}", (*problems,)
     )
     build = f"torch {machine.torch}, " + (f"CUDA {machine.cuda}" if machine.cuda else "no CUDA")
-    yield Finding(
+    yield Diagnosis(
         "torch",
         f"{build}, driver {machine.driver or 'none'}",
         "a CUDA build that the driver and the cards can run",
@@ -108,12 +108,12 @@ def _torch_problems(machine: Machine) -> Iterator[str]:
         )
 
 
-def _room(study: Study, machine: Machine) -> Iterator[Finding]:
+def _room(study: Study, machine: Machine) -> Iterator[Diagnosis]:
     """Memory, disk and network."""
     sizes = Sizes(study.file)
     largest = max(jobs_of(study), key=lambda job: sizes.of(job.size or job.rule).mem_mb)
     wanted = sizes.of(largest.size or largest.rule).mem_mb / 1024
-    yield Finding(
+    yield Diagnosis(
         "memory",
         f"{machine.memory_gib:.0f} GiB",
         f"{wanted:.0f} GiB at most ({largest.rule})",
@@ -126,7 +126,7 @@ def _room(study: Study, machine: Machine) -> Iterator[Finding]:
     ]
     gigabytes = sum(a.megabytes * (2 if a.unpack else 1) for a in missing) / 1000
     full = f"{gigabytes:.0f} GB to fetch do not fit into {machine.free_gb:.0f} GB; free some"
-    yield Finding(
+    yield Diagnosis(
         "disk",
         f"{machine.free_gb:.0f} GB free",
         f"{gigabytes:.0f} GB to fetch; `faithdiff plan` counts what a run writes",
@@ -135,7 +135,7 @@ def _room(study: Study, machine: Machine) -> Iterator[Finding]:
     hub = Hub.of_environment()
     asked = [hub.address(a.addresses[0]) for a in missing if a.addresses]
     dead = unreachable(asked)
-    yield Finding(
+    yield Diagnosis(
         "network",
         "not needed" if not asked else f"does not reach {', '.join(dead)}" if dead else "reached",
         f"for {len(asked)} files" if asked else "",
@@ -149,7 +149,7 @@ def _is_here(artifact: Artifact, study: Study) -> bool:
     return artifact.file(root).is_file() or (folder is not None and folder.is_dir())
 
 
-def _pieces(study: Study) -> Iterator[Finding]:
+def _pieces(study: Study) -> Iterator[Diagnosis]:
     """Weights, sets and baselines without which a job would stop."""
     profile = study.profile
     fetch = f"get it with: faithdiff fetch --profile {profile.profile}"
@@ -162,14 +162,14 @@ def _pieces(study: Study) -> Iterator[Finding]:
     if any(chosen.asks for chosen in used.values()):
         weights.append(profile.captioner.path)
     gone = tuple(f"{path}: is missing; {fetch}" for path in weights if not path.exists())
-    yield Finding("weights", f"{len(weights) - len(gone)} of {len(weights)}", problems=gone)
+    yield Diagnosis("weights", f"{len(weights) - len(gone)} of {len(weights)}", problems=gone)
     folders = {n: each for n, each in used.items() if isinstance(each, FolderSet | MixtureSet)}
     empty = [f"{n}: {why}" for n, each in folders.items() if (why := absent_from_set(each, study))]
-    yield Finding("sets", f"{len(used) - len(empty)} of {len(used)}", problems=(*empty,))
+    yield Diagnosis("sets", f"{len(used) - len(empty)} of {len(used)}", problems=(*empty,))
     lacking = []
     for name in profile.baselines:
         if (method := external_method(study, name)) is not None:
             # The workflow prepares by itself.
             needs = [need for need in method.needs(study) if need not in method.unprepared(study)]
             lacking += [f"{name}: {need}" for need in needs]
-    yield Finding("baselines", f"{len(profile.baselines)}", problems=(*lacking,))
+    yield Diagnosis("baselines", f"{len(profile.baselines)}", problems=(*lacking,))

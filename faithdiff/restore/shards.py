@@ -17,7 +17,7 @@ from typing import TypedDict, TypeVar
 from faithdiff.errors import RunError, UserError
 from faithdiff.study.files import write_text_atomic
 from faithdiff.study.layout import Layout
-from faithdiff.study.provenance import Machine, hardware, packages
+from faithdiff.study.provenance import HardwareFacts, hardware, packages
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class ShardRecord(TypedDict):
     """
 
     places: dict[str, Spent]
-    hardware: Machine
+    hardware: HardwareFacts
     packages: dict[str, str]
 
 

@@ -123,7 +123,7 @@ def packages() -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 
-class Machine(TypedDict):
+class HardwareFacts(TypedDict):
     """A machine, as records of jobs have it."""
 
     # A mapping, not an object with attributes: jobs write it into JSON as it is.
@@ -136,7 +136,7 @@ class Machine(TypedDict):
     torch: str
 
 
-def hardware() -> Machine:
+def hardware() -> HardwareFacts:
     """The machine that does the work: processor, cores, memory, GPUs."""
     import torch
 

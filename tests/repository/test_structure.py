@@ -49,3 +49,12 @@ def test_a_room_says_what_it_is_for_and_imports_from_earlier_ones(room: str) -> 
             assert root != "baselines", f"{file} imports {module}"
             if root == "faithdiff" and rest:
                 assert rest.split(".")[0] in allowed, f"{file} imports {module}"
+
+
+def test_a_class_name_means_one_thing() -> None:
+    places: dict[str, list[str]] = {}
+    for file in [*ROOT.glob("faithdiff/**/*.py"), *ROOT.glob("baselines/**/*.py")]:
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
