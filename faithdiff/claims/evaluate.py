@@ -156,7 +156,9 @@ def _deciding(claim: Claim, claims: Claims, contrast: Contrast, meter: Meter) ->
 def _corrected(measured: Sequence[Measured]) -> Iterator[Measured]:
     """Correct p over all tests of the page; and that of each training as if there were no other."""
     family = [i for i, m in enumerate(measured) if m.tested]
-    adjusted = dict(zip(family, holm([_p(measured[i]) for i in family]), strict=True))
+    adjusted = dict(
+        zip(family, holm([each.p for i in family if (each := measured[i].found)]), strict=True)
+    )
     singly: dict[tuple[int, int], float] = {}
     # Each training as if it were the only one, with a correction of its own: that is the verdict a
     # study with one seed would have printed, and it tells luck from effect.
@@ -170,10 +172,6 @@ def _corrected(measured: Sequence[Measured]) -> Iterator[Measured]:
             for seed, each in m.singly.items()
         }
         yield replace(m, p_holm=adjusted.get(i, math.nan), singly=alone)
-
-
-def _p(m: Measured) -> float:
-    return m.found.p if m.found else 1.0
 
 
 def _incomparable(claim: Claim, profile: Profile, gpus: Collection[str]) -> str:
@@ -217,7 +215,11 @@ def _judge(found: JudgedClaim, claims: Claims, tests: int) -> JudgedClaim:
     alpha = ALPHA / max(tests, 1)
     settle: list[str] = []
     if verdict in ("inconclusive", VARIES):
-        open_ones = [m for m in measured if _opens(m) and m.role in ("decides", "surrogate")]
+        open_ones = [
+            m
+            for m in measured
+            if m.verdict in ("inconclusive", VARIES) and m.role in ("decides", "surrogate")
+        ]
         settle = [line for m in open_ones for line in _settle(m, alpha)]
     return replace(
         found,
@@ -241,10 +243,6 @@ def _second(
     verdicts = [combine([m.verdict for m in found if m.contrast.text == text]) for text in texts]
     absent = [bool(outcome.contrast.missing) for outcome in outcomes]
     return of_contrasts(verdicts, absent, need)
-
-
-def _opens(m: Measured) -> bool:
-    return m.verdict in ("inconclusive", VARIES)
 
 
 def _of_contrast(claim: Claim, own: Sequence[Measured]) -> Verdict:

@@ -20,7 +20,7 @@ from matplotlib.transforms import Transform, offset_copy
 from faithdiff.config import Curve, Profile
 from faithdiff.config.checks import settings_of_sampler
 from faithdiff.config.methods import Setting
-from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Row, Table, header
+from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Table, header
 from faithdiff.report.draft import Draft
 from faithdiff.report.groups import budgeted
 from faithdiff.report.measured import measured_columns
@@ -144,7 +144,8 @@ def _metrics(
     profile: Profile, table: Table, curve: Curve, compute: Mapping[str, float | None]
 ) -> Figure | None:
     """Metrics against the setting, against operations, and differences to the first method."""
-    drawn = [c for c in _drawn(table) if any(row.cells[c].status == "ok" for row in _rows(table))]
+    rows = {row.method: row for row in table.blocks[0].rows}
+    drawn = [c for c in _drawn(table) if any(row.cells[c].status == "ok" for row in rows.values())]
     if not drawn:
         return None
     down = 3 if compute else 2
@@ -154,7 +155,7 @@ def _metrics(
     for across, c in enumerate(drawn):
         panels[0][across].set_title(header(table.columns[c]))
         for number, (method, at) in enumerate(points(profile, curve).items()):
-            cells = {value: _cell(table, row, c) for value, row in at.items()}
+            cells = {value: rows[row].cells[c] for value, row in at.items()}
             x = {value: _abscissa(profile, curve, value, at[value]) for value in at}
             _line(panels[0][across], x, cells, styles[method])
             shift = 3 * (number - len(curve.methods) / 2)
@@ -176,8 +177,8 @@ def _metrics(
         axes.set_xlabel(AXES[curve.setting])
     for axes in panels[1] if compute else ():
         axes.set_xlabel("TFLOP of the last stage")
-    for row in panels[:-1]:
-        row[0].set_ylabel("mean")
+    for line in panels[:-1]:
+        line[0].set_ylabel("mean")
     panels[-1][0].set_ylabel(f"difference to {first}")
     _legend(figure, curve, styles)
     figure.supxlabel(
@@ -203,7 +204,11 @@ def _tradeoffs(profile: Profile, table: Table, curve: Curve) -> Figure | None:
         rows = {row.method: row for row in block.rows}
         for method, at in found.items():
             style = styles[method]
-            ok = [(value, rows[name]) for value, name in at.items() if _ok(rows[name], (x, y))]
+            ok = [
+                (value, rows[name])
+                for value, name in at.items()
+                if all(rows[name].cells[c].status == "ok" for c in (x, y))
+            ]
             axes.plot(
                 [row.cells[x].mean for _, row in ok], [row.cells[y].mean for _, row in ok],
                 color=style.colour, marker=style.marker, ms=3.5, linewidth=0.9,
@@ -232,18 +237,6 @@ def _drawn(table: Table) -> list[int]:
     names = [column.metric for column in table.columns]
     perceptual = next((m for m in PERCEPTUAL if m in names), None)
     return [names.index(m) for m in (HELD_OUT.metric, "psnr", perceptual) if m in names]
-
-
-def _rows(table: Table) -> tuple[Row, ...]:
-    return table.blocks[0].rows
-
-
-def _cell(table: Table, method: str, c: int) -> Cell:
-    return next(row.cells[c] for row in _rows(table) if row.method == method)
-
-
-def _ok(row: Row, at: Sequence[int]) -> bool:
-    return all(row.cells[c].status == "ok" for c in at)
 
 
 def _abscissa(profile: Profile, curve: Curve, value: Value, row: str) -> Value:

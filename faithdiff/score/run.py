@@ -183,7 +183,9 @@ def score_job(
     """
     read_records(layout, "score", method, seed, profile.shards)
     folders = _folders(profile, layout, method, seed, threads)
-    shared = [_values(layout, method, seed, number, profile.shards) for number in _all(profile)]
+    of = profile.shards
+    numbers = range(1, of + 1) if of > 1 else ()  # one job alone has no others to read from
+    shared = [_values(layout, method, seed, number, of) for number in numbers]
     # Two jobs that grow one file of values would write their lines into one another.
     with claimed(layout.lock("score", method, seed), f"score {method} seed{seed}"):
         cache = ScoreCache(_values(layout, method, seed), shared)
@@ -219,11 +221,6 @@ def score_shard(
         _rows(profile, layout, method, seed, shares, scorer)
         seconds = round(time.perf_counter() - begun, 3)
         write_record(record, {"all": {"made": scorer.computed, "seconds": seconds}})
-
-
-def _all(profile: Profile) -> range:
-    """Numbers of the shards; none if one job does all."""
-    return range(1, profile.shards + 1) if profile.shards > 1 else range(0)
 
 
 def _values(layout: Layout, method: str, seed: int, number: int = 1, of: int = 1) -> Path:
