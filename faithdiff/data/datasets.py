@@ -151,15 +151,21 @@ def prepare_dataset(
     for stale in set(images.glob("*.png")) - kept:
         stale.unlink()
     if captioner is not None:
-        asked = index["name"].isin([each.row.name for each in written if each.asked == "llava"])
-        files = {name: images / f"{name}.png" for name in index.loc[asked, "name"]}
-        hashes = dict(zip(index["name"], index["sha256"], strict=True))
-        index.loc[asked, "caption"] = index.loc[asked, "name"].map(captioner(files, hashes))
+        asked = {each.row.name for each in written if each.asked == "llava"}
+        _caption(index, asked, images, captioner)
     if isinstance(config, FolderSet | MixtureSet):
         record = json.dumps(with_checksum({"files": before}), indent=1, ensure_ascii=False)
         write_text_atomic(record + "\n", folder / SOURCES)
     table = index.to_csv(index=False, lineterminator="\n")
     write_summed(table, folder / "index.csv")
+
+
+def _caption(index: pd.DataFrame, names: set[str], images: Path, captioner: Captioner) -> None:
+    """Let a model caption images, in the index itself; captions of the others stay."""
+    asked = index["name"].isin(names)
+    files = {name: images / f"{name}.png" for name in index.loc[asked, "name"]}
+    hashes = dict(zip(index["name"], index["sha256"], strict=True))
+    index.loc[asked, "caption"] = index.loc[asked, "name"].map(captioner(files, hashes))
 
 
 def source_hashes(config: Dataset) -> dict[str, str]:
