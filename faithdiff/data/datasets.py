@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from faithdiff.config import REAL, Dataset, FolderSet, MixtureSet, PhotoSet, SceneSet
 from faithdiff.data.folders import Source, cut, read_files, sources
@@ -35,6 +34,7 @@ from faithdiff.study.checksums import (
     write_summed,
 )
 from faithdiff.study.files import write_text_atomic
+from faithdiff.study.progress import ProgressBar
 from faithdiff.study.remake import command_for
 
 
@@ -133,7 +133,9 @@ def prepare_dataset(
     real = isinstance(config, FolderSet) and config.lq_only
     images = folder / "lq" / REAL if real else folder / "hq"
     write = partial(_write, images, multiple)
-    parts = tqdm(_each(write, units, workers), f"prepare {dataset}", len(units), unit="image")
+    parts = ProgressBar(
+        _each(write, units, workers), f"prepare {dataset}", len(units), unit="image"
+    )
     written: list[Written] = []
     for unit, made in zip(units, parts, strict=True):
         written += made

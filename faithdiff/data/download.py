@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 
-from tqdm import tqdm
-
 from faithdiff.data import ranges
 from faithdiff.data.artifacts import Artifact, check, expected, record
 from faithdiff.data.hub import Hub
 from faithdiff.data.images import sha256_file
 from faithdiff.errors import RunError
 from faithdiff.study.files import write_text_atomic
+from faithdiff.study.progress import ProgressBar
 
 Opener = Callable[[urllib.request.Request], Any]
 
@@ -54,7 +53,7 @@ class Progress:
 
     def __init__(self, total: float | None = None) -> None:
         """Begin with the bytes that are expected, if that is known."""
-        self._bar = tqdm(total=total, unit="B", unit_scale=True)
+        self._bar = ProgressBar(total=total, unit="B", unit_scale=True)
         self._lock = threading.Lock()
 
     def file(self, name: str) -> None:
@@ -192,7 +191,7 @@ def _answer(request: urllib.request.Request, opener: Opener) -> Any:
             if error.code not in _BUSY or attempt == _TRIES or wait > _LONGEST_WAIT:
                 raise
             error.close()
-            tqdm.write(f"{request.full_url}: {_said(error)}; asking again in {wait:g} s")
+            ProgressBar.write(f"{request.full_url}: {_said(error)}; asking again in {wait:g} s")
             time.sleep(wait)
     raise AssertionError  # the last attempt returns or raises
 

@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from faithdiff.data.artifacts import Artifact, check, lacking, record
 from faithdiff.data.download import Progress, fetch, here, part_of
 from faithdiff.data.hub import Hub
 from faithdiff.data.unpack import marker, unpack
 from faithdiff.errors import FaithDiffError, RunError, UserError
+from faithdiff.study.progress import ProgressBar
 
 RAW = Path("data/raw")  # image sets from outside, as they were published
 _SPARE = 1.02  # file systems need a little more than the sum of the files
@@ -58,7 +57,7 @@ def fetch_all(
     artifacts: Iterable[Artifact],
     weights: Path,
     data: Path = RAW,
-    say: Callable[[str], None] = tqdm.write,  # keeps the line of progress whole
+    say: Callable[[str], None] = ProgressBar.write,  # keeps the line of progress whole
     hub: Hub | None = None,
 ) -> None:
     """Fetch and unpack what is missing or corrupt; says first how many GB it will take.

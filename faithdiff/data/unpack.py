@@ -23,10 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypedDict
 
-from tqdm import tqdm
-
 from faithdiff.errors import RunError, UserError
 from faithdiff.study.files import write_text_atomic
+from faithdiff.study.progress import ProgressBar
 
 MARKER = ".unpacked.json"  # in the folder: the archive's hash, and how much came out of it
 _MAX_FILES = 1_000_000
@@ -154,12 +153,12 @@ def _copy(archive: Path, member: _Member, target: Path) -> None:
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[tuple[Iterator[_Member], tqdm[Any]]]:
+def _opened(archive: Path) -> Iterator[tuple[Iterator[_Member], ProgressBar[Any]]]:
     """The members of an archive, and a bar that counts them."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
             listed = file.infolist()
-            with tqdm(total=len(listed), desc=f"unpack {archive.name}", unit="file") as bar:
+            with ProgressBar(total=len(listed), desc=f"unpack {archive.name}", unit="file") as bar:
                 yield (_of_zip(file, info) for info in listed), bar
         return
     try:
@@ -169,7 +168,7 @@ def _opened(archive: Path) -> Iterator[tuple[Iterator[_Member], tqdm[Any]]]:
             f"{archive}: is neither a zip nor a tar archive, or is cut off; delete it and fetch "
             "it again"
         ) from None
-    with tar, tqdm(desc=f"unpack {archive.name}", unit="file") as bar:
+    with tar, ProgressBar(desc=f"unpack {archive.name}", unit="file") as bar:
         yield _members_of_tar(tar), bar
 
 

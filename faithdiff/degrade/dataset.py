@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
-from tqdm import tqdm
-
 from faithdiff.config import REAL
 from faithdiff.data.datasets import check_names
 from faithdiff.data.images import read_image, sha256_file, write_png
@@ -24,6 +22,7 @@ from faithdiff.degrade.pipeline import apply, draw
 from faithdiff.errors import ImageError
 from faithdiff.study import seeds
 from faithdiff.study.checksums import check_file, check_summed, write_summed
+from faithdiff.study.progress import ProgressBar
 
 __all__ = ["LOG", "degrade_dataset", "log_real"]
 
@@ -64,7 +63,7 @@ def degrade_dataset(
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / LOG).unlink(missing_ok=True)  # a log must never stand beside newer images
     lines = []
-    for name in tqdm(
+    for name in ProgressBar(
         hashes, desc=f"degrade {dataset} {level_name}", unit="img", disable=not progress
     ):
         seed = seeds.seed(master_seed, "degrade", dataset, level_name, name)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tqdm import tqdm
-
 from faithdiff.config import Profile
 from faithdiff.data.captions import AnswerCache, Ask, ask_all
 from faithdiff.data.datasets import Captioner, read_index
 from faithdiff.data.images import sha256_file
 from faithdiff.study.layout import Layout
+from faithdiff.study.progress import ProgressBar
 
 
 def captioner(profile: Profile, layout: Layout, clean: bool = False) -> Captioner:
@@ -35,7 +34,12 @@ def captioner(profile: Profile, layout: Layout, clean: bool = False) -> Captione
         settings = answer_digest(config, profile.seed, clean)
         cache = AnswerCache(layout.answers)
         return ask_all(
-            files, hashes, settings, cache, load, lambda names: tqdm(names, "caption", unit="image")
+            files,
+            hashes,
+            settings,
+            cache,
+            load,
+            lambda names: ProgressBar(names, "caption", unit="image"),
         )
 
     return write

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TypeAlias, TypedDict
 
 import torch
-from tqdm import tqdm
 
 from faithdiff.config import Profile, Restore, digest, parse
 from faithdiff.config.checks import least_steps, lowest, settings_of_sampler
@@ -29,6 +28,7 @@ from faithdiff.restore.run import describe
 from faithdiff.study.checkpoints import RUN
 from faithdiff.study.files import printable, write_text_atomic
 from faithdiff.study.layout import Layout
+from faithdiff.study.progress import ProgressBar
 from faithdiff.study.provenance import code_digest
 
 SMALLEST = 8  # pixels: below it there is nothing to see, and a UNet has no pixel left to halve
@@ -249,7 +249,7 @@ def _check_ours(todo: list[Picture], done: Record, output: Path) -> None:
 def _restore(restorer: Restorer, picture: Picture, caption: str, seed: int, title: str) -> None:
     image = to_tensor(read_image(picture.source))
     begun = time.perf_counter()
-    with tqdm(total=1, desc=title, unit="pass", mininterval=0.5) as bar:
+    with ProgressBar(total=1, desc=title, unit="pass", mininterval=0.5) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total

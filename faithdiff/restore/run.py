@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TypedDict
 
 import torch
-from tqdm import tqdm
 
 from faithdiff.config import Data, digest
 from faithdiff.data.captions import read_captions
@@ -36,6 +35,7 @@ from faithdiff.study.checksums import with_checksum
 from faithdiff.study.files import unwritable, write_text_atomic
 from faithdiff.study.locks import claimed
 from faithdiff.study.plain import Json
+from faithdiff.study.progress import ProgressBar
 from faithdiff.study.provenance import code_digest, folder_digest, hardware
 
 # What decides every output of a method besides the image, as the manifest has it.
@@ -261,7 +261,7 @@ def _is_whole(file: Path) -> bool:
 
 
 def _restore(study: Study, restorer: Restorer, items: list[Item], title: str) -> None:
-    bar = tqdm(total=len(items), desc=f"restore {title}", unit="image", mininterval=2)
+    bar = ProgressBar(total=len(items), desc=f"restore {title}", unit="image", mininterval=2)
     for batch in _batches(items, restorer.batch_size):
         lq = torch.cat([to_tensor(read_image(item.lq)) for item in batch])
         captions, noise = [item.caption for item in batch], [item.seed for item in batch]

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from faithdiff.config import Restore, digest
 from faithdiff.data.images import read_image, sha256_file
@@ -28,6 +27,7 @@ from faithdiff.restore.schedule import make_scheduler, visited
 from faithdiff.score.rows import ScoreRow, write_rows
 from faithdiff.study import seeds
 from faithdiff.study.checkpoints import check_checkpoint
+from faithdiff.study.progress import ProgressBar
 
 # Rows like those of any metric, so that tables, statistics and claims need no second path.
 METRIC, PROTOCOL = "heldout_loss", "heldout"
@@ -62,7 +62,7 @@ def heldout_job(study: Study, method: Method, name: str, seed: int) -> None:
     protocol = digest(sampled, config, study.profile.training.loss, kind)
     rows = []
     places = [(d, lv) for d in study.profile.data.with_hq for lv in study.profile.data.levels]
-    for dataset, level in tqdm(places, f"held-out {name}", unit="set"):
+    for dataset, level in ProgressBar(places, f"held-out {name}", unit="set"):
         # The first images of the index for every method: another subset would be another test set.
         captions = list(captions_of(study, dataset, level).items())[: config.images]
         hq_recorded = hq_hashes(study.layout.dataset(dataset))

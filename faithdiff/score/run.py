@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from faithdiff.config import Profile
 from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts
@@ -30,6 +29,7 @@ from faithdiff.score.scorer import Pair, ScoredValue, Scorer
 from faithdiff.study.checksums import corrupted
 from faithdiff.study.layout import Layout
 from faithdiff.study.locks import claimed
+from faithdiff.study.progress import ProgressBar
 from faithdiff.study.restored import RestoredSet
 
 
@@ -251,7 +251,7 @@ def _rows(
     variant = method if method in profile.variants else ""
     rows: list[ScoreRow] = []
     count = sum(len(files.images) for files in folders.values())
-    with tqdm(total=count, unit="image", desc=f"score {method} seed{seed}") as bar:
+    with ProgressBar(total=count, unit="image", desc=f"score {method} seed{seed}") as bar:
         for (dataset, level), files in folders.items():
             restored, failures = files.images, files.failures
             folder = layout.dataset(dataset) / "hq"

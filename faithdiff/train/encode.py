@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from faithdiff.config import digest
 from faithdiff.errors import RunError, UserError
 from faithdiff.models.prior import Prior
 from faithdiff.study.files import write_text_atomic
+from faithdiff.study.progress import ProgressBar
 from faithdiff.train.cache import sums_file, to_signed, write_sums
 from faithdiff.train.pairs import PairFiles
 
@@ -71,7 +71,7 @@ def write_cache(pairs: PairFiles, prior: Prior, file: Path, prior_digest: str = 
         places = _map(partial, parts)
         steps = list(_chunks(pairs, prior))
         for number, (first, encode) in enumerate(
-            tqdm(steps, "encode", unit="chunk", mininterval=2)
+            ProgressBar(steps, "encode", unit="chunk", mininterval=2)
         ):
             if number >= done:
                 for name, rows in encode().items():

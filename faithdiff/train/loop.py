@@ -17,10 +17,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
 from faithdiff.config import Optimiser
 from faithdiff.errors import Paused, RunError
+from faithdiff.study.progress import ProgressBar
 from faithdiff.train import pause
 from faithdiff.train.engine import Engine, Trained
 from faithdiff.train.log import LogRow
@@ -91,7 +91,7 @@ def train(job: Job) -> nn.Module | None:
     state = State(job, engine, average)
     first = state.resume()
     clock = _Clock(job)
-    bar = tqdm(
+    bar = ProgressBar(
         range(first, job.steps), job.name, job.steps, initial=first, mininterval=2, unit="step",
         disable=not job.processes.first,
     )  # fmt: skip
@@ -220,7 +220,7 @@ class _Clock:
             line += f", {(job.steps - first) * job.images / seconds:.3g} images/s"
         if torch.cuda.is_available() and (peak := torch.cuda.max_memory_allocated()):
             line += f", at most {peak / 2**30:.1f} GiB on the GPU"
-        tqdm.write(line)
+        ProgressBar.write(line)
 
 
 def _row(job: Job, step: int, learning_rate: float, seconds: float) -> LogRow:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 from faithdiff.errors import RunError
+from faithdiff.study.progress import ProgressBar
 from faithdiff.train.engine import Engine, EngineState
 from faithdiff.train.log import LogRow, write_log
 from faithdiff.train.processes import total_bytes
@@ -114,12 +114,14 @@ class State:
             # Mapped, so that the processes of one machine read one copy of it.
             state: Saved = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
         except Exception as error:  # noqa: BLE001 - a corrupted file raises what it likes
-            tqdm.write(f"{file}: corrupted, starting afresh ({type(error).__name__}: {error})")
+            ProgressBar.write(
+                f"{file}: corrupted, starting afresh ({type(error).__name__}: {error})"
+            )
             return 0
         # Afresh and not refused: settings of a study change on purpose, and its old states are no
         # loss.
         if (state.get("format"), state["identity"]) != (FORMAT, self._job.identity):
-            tqdm.write(f"{file}: belongs to other settings, starting afresh")
+            ProgressBar.write(f"{file}: belongs to other settings, starting afresh")
             return 0
         self._load(state)
         return int(state["step"])

@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from faithdiff.config import Unit, digest
 from faithdiff.data.captions import write_captions
 from faithdiff.data.images import read_image, scan
@@ -23,6 +21,7 @@ from faithdiff.methods.external.results import take
 from faithdiff.methods.method import ExternalMethod, Item, Keep, Place, Study
 from faithdiff.study import seeds
 from faithdiff.study.plain import Json
+from faithdiff.study.progress import ProgressBar
 
 PATIENCE = 3  # calls in a row without one image, after which a job per image gives up
 
@@ -133,7 +132,7 @@ class CommandMethod(ExternalMethod):
     ) -> dict[str, str]:
         failures: dict[str, str] = {}
         in_a_row = 0
-        for item in tqdm(missing, desc=f"restore {self.name}", unit="image", mininterval=2):
+        for item in ProgressBar(missing, desc=f"restore {self.name}", unit="image", mininterval=2):
             task = Task(work / item.name, [item], item.seed, scale)
             new = self._call(task, keep)
             failures |= new
