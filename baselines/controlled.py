@@ -263,8 +263,8 @@ def controlled_restorer(
     What FaithDiff's released code does by accident is no part of another paper's design.
     """
     config = config.model_copy(update={"as_released": False})
-    if config.vae_tile:
-        design.tile_encoders(config.vae_tile)
     if config.compile:
         design.compile_control()
-    return DiffusionRestorer(design.prior, design.denoiser(), config, scale, sampling)
+    return DiffusionRestorer(
+        design.prior, design.denoiser(), config, scale, sampling, design.tile_encoders
+    )

@@ -67,7 +67,10 @@ class Design(nn.Module, ABC):
         self.control.to(dtype)
 
     def tile_encoders(self, size: int) -> None:
-        """Read images by tiles of `size` pixels, where a pre-stage has a VAE's encoder."""
+        """Read images by tiles of `size` pixels, where a pre-stage has a VAE's encoder.
+
+        0 reads them whole.
+        """
 
     def compile_control(self) -> None:
         """Compile what runs in every step beside the prior's UNet."""

@@ -6,7 +6,8 @@
     │   ├── ImageError        an image that cannot be read or written
     │   └── CheckpointError   weights that are missing, truncated or of another shape
     ├── RunError              a run that began well and failed: NaN loss, full disk (exit code 1)
-    │   └── CorruptedError       a file is not what was recorded when it was written
+    │   ├── CorruptedError       a file is not what was recorded when it was written
+    │   └── TooLargeError        an image needs more memory than there is; others may not
     └── Paused                stopped early as asked, to be called again (exit code 75)
 
 Messages say what is wrong, where (file and field), and what to do next; the CLI prints them
@@ -48,6 +49,10 @@ class RunError(FaithDiffError):
 
 class CorruptedError(RunError):
     """A file changed after it was written, by no command of the suite."""
+
+
+class TooLargeError(RunError):
+    """One image needs more memory than there is; the run goes on with the others."""
 
 
 class Paused(FaithDiffError):  # noqa: N818 - nothing went wrong

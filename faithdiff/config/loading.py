@@ -158,6 +158,8 @@ def _walk(schema: _Schema, location: Location) -> tuple[Location, list[str]]:
         if {"$ref": f"#/$defs/{part}"} in node.get("oneOf", []):
             node = schema["$defs"][str(part)]
             continue
+        if "oneOf" in node and "properties" not in node:  # a number or `auto`: the tag of it
+            continue
         path.append(part)
         allowed = list(node.get("properties", {}))
         node = _deref(schema, _step(node, part))

@@ -8,7 +8,14 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from faithdiff.config.curves import row_name
-from faithdiff.config.section import Name, Natural, Positive, Rate, Section
+from faithdiff.config.section import (
+    Name,
+    NaturalOrAuto,
+    Positive,
+    PositiveOrAuto,
+    Rate,
+    Section,
+)
 from faithdiff.config.training import Phase
 from faithdiff.study.plain import JsonObject
 
@@ -129,18 +136,22 @@ class Restore(Section):
     start_timestep: Annotated[int, Field(ge=0, le=999)]  # read where start_point is `lq`
     color_fix: Literal["none", "adain", "wavelet"]
     wavelet_levels: Positive
-    tile: Positive  # latent pixels
-    tile_stride: Positive  # latent pixels
+    # auto: chosen for each image by its size and the memory there is (restore/tile_sizes.py)
+    tile: PositiveOrAuto  # latent pixels
+    tile_stride: PositiveOrAuto  # latent pixels; auto: half a tile
     batch_size: Positive  # images of equal size sampled together
-    tile_batch: Positive  # tiles of each of them in one UNet pass
-    vae_tile: Natural  # pixels; 0 encodes and decodes whole images
+    tile_batch: PositiveOrAuto  # tiles of each of them in one UNet pass
+    vae_tile: NaturalOrAuto  # pixels; 0 encodes and decodes whole images
     precision: Literal["fp32", "bf16", "fp16"]
     compile: bool  # torch.compile the UNet: faster on a GPU after a minute, equal up to rounding
     as_released: bool  # do what the released code does by accident, see docs/as-released.md
 
     @model_validator(mode="after")
     def _tiles_overlap(self) -> Restore:
-        if self.tile_stride > self.tile:
+        if self.tile == "auto" or self.tile_stride == "auto":
+            if self.tile != self.tile_stride:
+                raise ValueError("tile and tile_stride must both be numbers, or both auto")
+        elif self.tile_stride > self.tile:
             raise ValueError(f"tile_stride {self.tile_stride} is larger than tile {self.tile}")
         return self
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from faithdiff.study.plain import JsonObject
 
@@ -18,6 +18,16 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Group = Literal["lq_encoder", "alignment", "unet"]
 Scale = Literal[1, 2, 4, 8]
+
+
+def _kind(value: object) -> str:
+    return "auto" if value == "auto" else "number"
+
+
+# By a tag and not as a plain union, whose errors would name both kinds for each wrong number.
+_Auto = Annotated[Literal["auto"], Tag("auto")]
+PositiveOrAuto = Annotated[Annotated[Positive, Tag("number")] | _Auto, Discriminator(_kind)]
+NaturalOrAuto = Annotated[Annotated[Natural, Tag("number")] | _Auto, Discriminator(_kind)]
 
 
 # What a digest can be taken of: sections, plain values, and any nesting of the two.

@@ -80,8 +80,11 @@ class LQEncoder(ModelMixin, ConfigMixin):
         encoder.encoder.load_state_dict({key: source[key] for key in wanted})
         return encoder
 
-    def enable_tiling(self, size: int) -> None:
-        """Read images larger than `size` pixels by tiles, blended as diffusers' VAE blends its."""
+    def enable_tiling(self, size: int | None) -> None:
+        """Read images larger than `size` pixels by tiles, blended as diffusers' VAE blends its.
+
+        None reads all of them whole.
+        """
         self._tile = size
 
     def disable_tiling(self) -> None:

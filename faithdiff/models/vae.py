@@ -63,11 +63,14 @@ class PatchAutoencoderKL(AutoencoderKL):
 
 
 def tile_vae(vae: AutoencoderKL, size: int) -> None:
-    """Let a VAE encode and decode by overlapping tiles of `size` pixels, to save memory.
+    """Let a VAE encode and decode by overlapping tiles of `size` pixels, to save memory; 0: whole.
 
     diffusers counts an encoder's tiles in the pixels that its convolutions see, which are those of
     the image only where they are not unshuffled first.
     """
+    if size == 0:
+        vae.disable_tiling()
+        return
     convolutions = 2 ** (len(vae.config.block_out_channels) - 1)
     patch = getattr(vae.config, "patch_size", 1)
     vae.enable_tiling()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -15,6 +16,7 @@ from faithdiff.models.prior import Prior
 from faithdiff.models.vae import tile_vae
 from faithdiff.restore.sampler import Hooks, Sampler, SamplerSettings, caption_encoder
 from faithdiff.restore.schedule import make_scheduler
+from faithdiff.restore.tile_sizes import TileChooser
 
 
 class DiffusionRestorer(Restorer):
@@ -26,6 +28,8 @@ class DiffusionRestorer(Restorer):
         config: Of the profile.
         scale: Side of the result / side of the LQ image.
         sampling: Where the method departs from `config`.
+        tile_encoders: Lets encoders beside the prior's VAE read by tiles of so many pixels; 0:
+            whole.
     """
 
     def __init__(
@@ -35,9 +39,8 @@ class DiffusionRestorer(Restorer):
         config: Restore,
         scale: int,
         sampling: Sampling | None = None,
+        tile_encoders: Callable[[int], None] = lambda size: None,
     ) -> None:
-        if config.vae_tile:
-            tile_vae(prior.vae, config.vae_tile)
         if config.compile:
             # In place, so that hooks stay: FaithDiff's alignment and SUPIR's connectors are hooks.
             # The VAE runs once per image and would not win back the minute that compiling takes.
@@ -47,18 +50,16 @@ class DiffusionRestorer(Restorer):
         self._sampler = Sampler(prior, denoiser, scheduler, caption_encoder(prior))
         self._settings = SamplerSettings.of(config, sampling)
         self._scale = scale
+        self._tile_encoders = tile_encoders
+        self._chooser = TileChooser(config, prior)
         self.batch_size = config.batch_size
 
     def save_memory(self) -> str | None:
         # Rows of a pass do not see each other, so fewer of them give the same up to rounding.
-        less = self._settings.tile_batch_size // 2
-        if less == 0:
-            return None
-        self._settings = self._settings.model_copy(update={"tile_batch_size": less})
-        return f"tiles in one UNet pass: {less} at most"
+        return self._chooser.smaller()
 
     def restore(self, lq: Tensor, captions: list[str], seeds: list[int]) -> Tensor:
-        sampler, settings = self._sampler, self._settings
+        sampler, settings = self._sampler, self._take_apart(lq)
         view = sampler.view(lq, self._scale, sampler.prior.unet.device)
         # On the CPU whatever the device: a GPU's generator draws other numbers from the same seed.
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -66,14 +67,31 @@ class DiffusionRestorer(Restorer):
         latents = sampler.sample(view, captions, generators, settings, hooks)
         return sampler.images(latents, view, settings).cpu()
 
+    def _take_apart(self, lq: Tensor) -> SamplerSettings:
+        """Choose the tiles for images of this size."""
+        prior = self._sampler.prior
+        height, width = (self._scale * side for side in lq.shape[2:])
+        tiles = self._chooser.choose(height, width, len(lq), prior.unet.device)
+        tile_vae(prior.vae, tiles.vae)
+        self._tile_encoders(tiles.vae)
+        chosen = {
+            "tile_size": tiles.size,
+            "tile_stride": tiles.stride,
+            "tile_batch_size": tiles.batch,
+        }
+        return self._settings.model_copy(update=chosen)
+
 
 class FaithDiffRestorer(DiffusionRestorer):
     """A trained FaithDiff model or variant, ready to restore images of any size."""
 
     def __init__(self, model: FaithDiff, prior: Prior, config: Restore, scale: int) -> None:
-        if config.vae_tile:
-            model.lq_encoder.enable_tiling(config.vae_tile)
+        encoder = model.lq_encoder
         see = functools.partial(model.see, always_tile=config.as_released)
         super().__init__(
-            replace(prior, unet=model.unet), Denoiser(see, model.predict), config, scale
+            replace(prior, unet=model.unet),
+            Denoiser(see, model.predict),
+            config,
+            scale,
+            tile_encoders=lambda size: encoder.enable_tiling(size or None),
         )

@@ -23,7 +23,7 @@ from faithdiff.data.captions import read_captions
 from faithdiff.data.datasets import read_index
 from faithdiff.data.images import png_is_whole, read_image, sha256_file, write_png
 from faithdiff.data.recorded import check_lq, lq_hashes
-from faithdiff.errors import CheckpointError, RunError, UserError
+from faithdiff.errors import CheckpointError, RunError, TooLargeError, UserError
 from faithdiff.methods.method import ExternalMethod, Item, Method, Place, Restorer, Study
 from faithdiff.models.repeatable import compute_repeatably
 from faithdiff.restore.arrays import to_image, to_tensor
@@ -69,7 +69,8 @@ def restore_job(study: Study, method: Method, name: str, seed: int) -> None:
     """Restore all test sets and levels with one (method, seed).
 
     Writes, for each, ``<image>.png`` and then ``manifest.json``. Images that a method outside of
-    this process failed on are in the manifest alone, with the reason.
+    this process failed on, or that no memory was enough for, are in the manifest alone, with the
+    reason.
 
     Raises:
         RunError: The profile has several shards, and one of them is not finished.
@@ -150,10 +151,13 @@ def _restore_inside(
         if missing and restorer is None:
             restorer = method.load(study, folder)
         begun = time.perf_counter()
+        failures: dict[str, str] = {}
         if restorer is not None:
-            _restore(study, restorer, missing, f"{identity['method']} {dataset} {level}")
+            title = f"{identity['method']} {dataset} {level}"
+            failures = _restore(study, restorer, missing, title)
         seconds = time.perf_counter() - begun
-        yield _Made(dataset, level, items, {**identity, **method.record()}, len(missing), seconds)
+        made, about = len(missing) - len(failures), {**identity, **method.record()}
+        yield _Made(dataset, level, items, about, made, seconds, failures)
 
 
 def _restore_external(
@@ -260,19 +264,37 @@ def _is_whole(file: Path) -> bool:
     return png_is_whole(file)
 
 
-def _restore(study: Study, restorer: Restorer, items: list[Item], title: str) -> None:
+def _restore(study: Study, restorer: Restorer, items: list[Item], title: str) -> dict[str, str]:
+    """Restore images into the store; why there was not enough memory for some, by name."""
+    failures: dict[str, str] = {}
     bar = ProgressBar(total=len(items), desc=f"restore {title}", unit="image", mininterval=2)
     for batch in _batches(items, restorer.batch_size):
-        lq = torch.cat([to_tensor(read_image(item.lq)) for item in batch])
-        captions, noise = [item.caption for item in batch], [item.seed for item in batch]
-        restored = restore_in_memory(restorer, lq, captions, noise, f"restore {title}")
-        for item, image in zip(batch, restored, strict=True):
-            # Clamping would hide NaN as some colour: fp16 that overflows must not become a score.
-            if not torch.isfinite(image).all():
-                raise RunError(f"{title}: {item.name}: the restored image holds NaN or infinity")
-            write_png(to_image(image), _stored(study, item.key))
+        failures |= _restore_batch(study, restorer, batch, title)
         bar.update(len(batch))
     bar.close()
+    for name, why in failures.items():
+        print(f"restore {title}: {name}: failed: {why}", flush=True)
+    return failures
+
+
+def _restore_batch(
+    study: Study, restorer: Restorer, batch: list[Item], title: str
+) -> dict[str, str]:
+    lq = torch.cat([to_tensor(read_image(item.lq)) for item in batch])
+    captions, noise = [item.caption for item in batch], [item.seed for item in batch]
+    try:
+        restored = restore_in_memory(restorer, lq, captions, noise, f"restore {title}")
+    except TooLargeError as error:
+        if len(batch) == 1:
+            return {batch[0].name: str(error)}
+        alone = [_restore_batch(study, restorer, [item], title) for item in batch]
+        return {name: why for each in alone for name, why in each.items()}
+    for item, image in zip(batch, restored, strict=True):
+        # Clamping would hide NaN as some colour: fp16 that overflows must not become a score.
+        if not torch.isfinite(image).all():
+            raise RunError(f"{title}: {item.name}: the restored image holds NaN or infinity")
+        write_png(to_image(image), _stored(study, item.key))
+    return {}
 
 
 def _batches(items: list[Item], size: int) -> Iterator[list[Item]]:

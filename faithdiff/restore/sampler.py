@@ -60,7 +60,10 @@ class SamplerSettings(Section):
 
     @classmethod
     def of(cls, restore: Restore, sampling: Sampling | None = None) -> SamplerSettings:
-        """The settings of a profile, with the switches of a method."""
+        """The settings of a profile, with the switches of a method.
+
+        All but the tiles, which are chosen for each image (restore/tile_sizes.py).
+        """
         own = sampling or Sampling()
         config = own.changed(restore)
         return cls(
@@ -71,9 +74,6 @@ class SamplerSettings(Section):
             negative_prompt=config.negative_prompt,
             read_captions=own.captions is None,
             restoration_guidance=own.restoration_guidance,
-            tile_size=config.tile,
-            tile_stride=config.tile_stride,
-            tile_batch_size=config.tile_batch,
             color_fix=config.color_fix,
             color_reference=own.color_reference,
             wavelet_levels=config.wavelet_levels,
