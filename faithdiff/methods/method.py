@@ -23,6 +23,7 @@ from faithdiff.study.plain import Json
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -114,6 +115,17 @@ class Restorer(ABC):
             What it does now, for the log; None if there is nothing left to do.
         """
         return None
+
+    def offload(self, device: torch.device) -> None:
+        """Keep the networks in the CPU's memory, and each on the device only while it computes.
+
+        Raises:
+            UserError: This method cannot.
+        """
+        raise UserError(
+            "--offload: this method keeps its networks on one device; FaithDiff and its variants "
+            "can be offloaded"
+        )
 
 
 #: Pulls clean latents ``(B, C, h, w)`` towards a restored image, by a strength and a ratio: noise

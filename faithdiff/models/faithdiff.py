@@ -109,8 +109,13 @@ def build(prior: Prior, recipe: Stage1, config: AlignmentSettings) -> FaithDiff:
     return FaithDiff(prior.unet, lq_encoder, alignment)
 
 
-def load(folder: Path, dtype: torch.dtype = torch.float32) -> FaithDiff:
+def load(
+    folder: Path, dtype: torch.dtype = torch.float32, unet: UNet2DConditionModel | None = None
+) -> FaithDiff:
     """Read what :meth:`FaithDiff.save` wrote, frozen, in evaluation mode, converted to `dtype`.
+
+    Args:
+        unet: Takes the place of the folder's own, which is then not read.
 
     Raises:
         CheckpointError: A part is missing, corrupted, or does not fit its config.
@@ -118,7 +123,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> FaithDiff:
     model = FaithDiff(
         # The whole UNet, not a difference to the prior's: "unleashed" means that all of it was
         # trained (stage 2), so there is nothing to share.
-        load_part(UNet2DConditionModel, folder / "unet", dtype),
+        unet or load_part(UNet2DConditionModel, folder / "unet", dtype),
         load_part(LQEncoder, folder / "lq_encoder", dtype),
         load_part(Alignment, folder / "alignment", dtype),
     )

@@ -8,30 +8,36 @@ the last finished picture.
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, TypedDict
 
+import numpy as np
 import torch
 
-from faithdiff.config import Profile, Restore, digest, parse
-from faithdiff.config.checks import least_steps, lowest, settings_of_sampler
+from faithdiff.config import digest
 from faithdiff.data.images import Notes, read_image, read_picture, scan, sha256_file, write_png
-from faithdiff.errors import CheckpointError, ImageError, RunError, UserError
-from faithdiff.methods.method import Restorer, Study
+from faithdiff.errors import ImageError, RunError, TooLargeError, UserError
+from faithdiff.methods.method import Restorer
 from faithdiff.methods.registry import find_method
 from faithdiff.restore.arrays import to_image, to_tensor
+from faithdiff.restore.choices import Choices, Chosen, chosen_study
+from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.memory import restore_in_memory
+from faithdiff.restore.picture_captions import picture_captions
 from faithdiff.restore.run import describe
-from faithdiff.study.checkpoints import RUN
 from faithdiff.study.files import printable, write_text_atomic
-from faithdiff.study.layout import Layout
 from faithdiff.study.progress import ProgressBar
 from faithdiff.study.provenance import code_digest
 
 SMALLEST = 8  # pixels: below it there is nothing to see, and a UNet has no pixel left to halve
+BESIDE = "side-by-side"  # folder in the output
+IN_OPTIONS = (
+    "--precision bf16, --vae-tile auto, a smaller --tile and, with a GPU, --offload need less"
+)
 RECORD = "restored.json"  # beside the results: the key of each, so that none is made twice
 
 
@@ -46,101 +52,92 @@ Record: TypeAlias = dict[str, Result]  # by the name of the file
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture to restore: where it lies, where its result goes, and the key of the result."""
+class Source:
+    """A picture that can be restored, the file of its result, and its pixels."""
 
-    source: Path
+    file: Path
     target: Path
+    pixels: int
+
+    @property
+    def beside(self) -> Path:
+        """The file of the picture beside its result."""
+        return self.target.parent / BESIDE / self.target.name
+
+
+@dataclass(frozen=True)
+class Picture(Source):
+    """A picture to restore, its caption, and the key of its result."""
+
+    caption: str
     key: str
 
 
-def restore_pictures(
-    checkpoint: Path,
-    inputs: list[Path],
-    output: Path,
-    caption: str,
-    seed: int,
-    changes: Mapping[str, object],
-) -> None:
-    """Write ``output/<stem>.png`` for each picture.
+def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices: Choices) -> None:
+    """Write ``output/<stem>.png`` for each picture, and ``output/side-by-side/`` where asked.
+
+    A picture that does not fit into memory fails alone; the error names it after all others.
 
     Args:
         checkpoint: Folder that ``faithdiff train`` wrote; its ``run.json`` has the settings.
         inputs: Pictures, or folders of pictures; sub-folders are not read. What was skipped, or is
             read otherwise than it is in its file, is printed in one line.
         output: Made where missing. A result of the same picture and settings is kept.
-        caption: What the pictures show; may be empty.
-        seed: Of the noise, the same for each picture.
-        changes: Settings of the profile's section `restore` to replace.
+        choices: What is asked for.
 
     Raises:
         ImageError: Names every picture that cannot be read or is too small; nothing is restored.
-        UserError: An input is missing, two results would have one name, or one would take the place
-            of an input or of a file that this command did not write.
+        UserError: An input is missing, two results would have one name, one would take the place of
+            an input or of a file that this command did not write, or a choice is not possible.
         CheckpointError: The checkpoint or the prior is missing or corrupted.
-        ConfigError: A change is not allowed.
+        TooLargeError: Names the pictures that did not fit into memory.
     """
-    study, name = _study(checkpoint, changes)
-    method = find_method(study, name)
+    chosen = chosen_study(checkpoint, choices)
+    study, method = chosen.study, find_method(chosen.study, chosen.method)
     # One digest over all that decides a result: a picture is made again when any of it changes, and
     # never when only its file was touched.
-    identity = describe(study, method, name, checkpoint)
-    settings = digest(identity, caption, seed, code_digest(read_picture.__module__))
+    identity = describe(study, method, chosen.method, checkpoint)
+    code = code_digest(read_picture.__module__)
+    settings = digest(identity, chosen.passes, choices.seed, code)
     done, notes = _read_record(output), Notes()
-    pictures = list(_plan(_files(inputs, output, done, notes), output, settings, notes))
+    sources = _sources(_files(inputs, output, done, notes), output, notes)
     if said := notes.line():
         print(f"restore: {said}", flush=True)
-    todo = [p for p in pictures if not _is_done(p, done)]
-    _check_ours(todo, done, output)
+    captions = picture_captions(choices.caption, [source.file for source in sources], study)
+    pictures = [_picture(source, captions[source.file], settings) for source in sources]
+    todo = {p for p in pictures if not _is_done(p.target, p.key, done, output)}
+    beside = {p for p in pictures if p in todo or not _is_done(p.beside, p.key, done, output)}
+    beside = beside if choices.side_by_side else set()
+    targets = [file for p in pictures for file in _targets(p, todo, beside)]
+    _check_ours(targets, done, output)
     if len(todo) < len(pictures):
         print(f"{len(pictures) - len(todo)} of {len(pictures)} pictures are restored already")
     restorer = method.load(study, checkpoint) if todo else None
-    for number, picture in enumerate(todo, 1):
-        assert restorer is not None
-        _restore(restorer, picture, caption, seed, f"[{number}/{len(todo)}] {picture.source.name}")
-        done[picture.target.name] = {"key": picture.key, "sha256": sha256_file(picture.target)}
-        # After every picture: a run that is killed loses the picture that it is at, and no other.
-        write_text_atomic(json.dumps(done, indent=1) + "\n", output / RECORD)
+    if restorer is not None and chosen.offload_to is not None:
+        restorer.offload(chosen.offload_to)
+    failed = {}
+    with _Bar(todo) as bar:
+        for picture in pictures:
+            try:
+                if picture in todo and restorer is not None:
+                    _restore(restorer, picture, chosen, choices, bar)
+            except TooLargeError as error:
+                failed[picture.file] = str(error)
+                bar.say(f"failed, the others go on: {error}")
+                continue
+            if picture in beside:
+                _write_beside(picture, chosen)
+            if made := _targets(picture, todo, beside):
+                # After every picture: a run that is killed loses the one that it is at, no other.
+                _record(made, picture.key, done, output)
+    if failed:
+        reasons = "\n".join(failed.values())
+        raise TooLargeError(f"{len(failed)} of {len(pictures)} were not restored:\n{reasons}")
 
 
-def _study(checkpoint: Path, changes: Mapping[str, object]) -> tuple[Study, str]:
-    """The study that made a checkpoint, with its restoration settings changed; and its method."""
-    file = checkpoint / RUN
-    try:
-        run = json.loads(file.read_text(encoding="utf-8"))
-        name, resolved = str(run["method"]), run["profile"]
-    except OSError:
-        raise CheckpointError(
-            f"{file}: is missing; give a folder that `faithdiff train` wrote, such as "
-            "checkpoints/mini/faithdiff/seed0"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: is corrupted ({error!r}); train the method again") from None
-    profile = parse(resolved, Profile, f"{file}: profile")
-    settings = parse({**profile.restore.model_dump(), **changes}, Restore, "restore")
-    _check_steps(profile.model_copy(update={"restore": settings}), name)
-    # A checkpoint from a machine with a GPU restores on one without, only slower.
-    device = profile.device if torch.cuda.is_available() else "cpu"
-    profile = profile.model_copy(update={"restore": settings, "device": device})
-    study = Study(profile, file, Layout(profile.profile))
-    if name in profile.variants and not study.prior_folder.is_dir():
-        raise CheckpointError(
-            f"{study.prior_folder}: the prior of {checkpoint} is missing; run from the folder "
-            "where it was trained, usually the root of the repository"
-        )
-    return study, name
-
-
-def _check_steps(profile: Profile, method: str) -> None:
-    """Refuse fewer steps than the start from the LQ image allows, before anything is loaded."""
-    restore = settings_of_sampler(profile, method)
-    least = least_steps(restore) if method in profile.on_prior else 1
-    if restore.steps < least:
-        raise UserError(
-            f"--steps {restore.steps}: too few; give {least} or more: the LQ image enters at "
-            f"timestep {restore.start_timestep}, as the checkpoint was made for, and the lowest "
-            f"that {restore.steps} steps visit is {lowest(restore.steps, restore)}"
-        )
+def _targets(picture: Picture, todo: set[Picture], beside: set[Picture]) -> list[Path]:
+    """The files that are to be written of a picture."""
+    return [picture.target] * (picture in todo) + [picture.beside] * (picture in beside)
 
 
 def _files(inputs: list[Path], output: Path, done: Record, notes: Notes) -> list[Path]:
@@ -178,13 +175,13 @@ def _is_result(file: Path, output: Path, done: Record) -> bool:
     return file.is_file() and sha256_file(file) == done[file.name].get("sha256")
 
 
-def _plan(files: list[Path], output: Path, settings: str, notes: Notes) -> Iterator[Picture]:
+def _sources(files: list[Path], output: Path, notes: Notes) -> list[Source]:
     """Give each picture its result's name; refuse names that clash and pictures that are broken."""
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; give a folder for the results")
     inputs = {file.resolve() for file in files}
     taken: dict[str, Path] = {}
-    broken = []
+    broken, sources = [], []
     for file in files:
         target = output / f"{file.stem}.png"
         if file.stem in taken:
@@ -197,27 +194,32 @@ def _plan(files: list[Path], output: Path, settings: str, notes: Notes) -> Itera
                 f"{target}: is an input and would be overwritten; give another --output"
             )
         taken[file.stem] = file
-        if problem := _problem(file, notes):
-            broken.append(problem)
-        elif not broken:
-            yield Picture(file, target, digest(settings, sha256_file(file)))
+        try:
+            sources.append(Source(file, target, _pixels(file, notes)))
+        except ImageError as error:
+            broken.append(str(error))
     # All of them in one message: whoever restores a folder overnight wants to mend it once.
     if broken:
         raise ImageError("\n".join(broken))
+    return sources
 
 
-def _problem(file: Path, notes: Notes) -> str | None:
-    """What is wrong with a picture; it is decoded in full, as a cut file has a sound header."""
-    try:
-        read = read_picture(file)
-    except ImageError as error:
-        return str(error)
+def _pixels(file: Path, notes: Notes) -> int:
+    """The size of a picture; it is decoded in full, as a cut file has a sound header."""
+    read = read_picture(file)
     for change in read.changes:
         notes.add(change, file.name)
     height, width = read.pixels.shape[:2]
     if min(height, width) < SMALLEST:
-        return f"{file}: {width} x {height} px; each side must have {SMALLEST} px at least"
-    return None
+        raise ImageError(
+            f"{file}: {width} x {height} px; each side must have {SMALLEST} px at least"
+        )
+    return height * width
+
+
+def _picture(source: Source, caption: str, settings: str) -> Picture:
+    key = digest(settings, caption, sha256_file(source.file))
+    return Picture(source.file, source.target, source.pixels, caption, key)
 
 
 def _read_record(output: Path) -> Record:
@@ -228,15 +230,23 @@ def _read_record(output: Path) -> Record:
     return record if isinstance(record, dict) else {}
 
 
-def _is_done(picture: Picture, record: Record) -> bool:
-    entry = record.get(picture.target.name, {})
-    whole = picture.target.is_file() and sha256_file(picture.target) == entry.get("sha256")
-    return whole and entry.get("key") == picture.key
+def _record(files: list[Path], key: str, record: Record, output: Path) -> None:
+    for file in files:
+        name = file.relative_to(output).as_posix()
+        record[name] = {"key": key, "sha256": sha256_file(file)}
+    write_text_atomic(json.dumps(record, indent=1) + "\n", output / RECORD)
 
 
-def _check_ours(todo: list[Picture], done: Record, output: Path) -> None:
+def _is_done(file: Path, key: str, record: Record, output: Path) -> bool:
+    entry = record.get(file.relative_to(output).as_posix(), {})
+    whole = file.is_file() and sha256_file(file) == entry.get("sha256")
+    return whole and entry.get("key") == key
+
+
+def _check_ours(targets: list[Path], done: Record, output: Path) -> None:
     """Refuse to write over files that are in the folder and not in its record."""
-    others = [p.target for p in todo if p.target.exists() and p.target.name not in done]
+    ours = {output / name for name in done}
+    others = [file for file in targets if file.exists() and file not in ours]
     # A record that is there and cannot be read was written beside our own results.
     if others and (done or not (output / RECORD).exists()):
         more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
@@ -246,21 +256,70 @@ def _check_ours(todo: list[Picture], done: Record, output: Path) -> None:
         )
 
 
-def _restore(restorer: Restorer, picture: Picture, caption: str, seed: int, title: str) -> None:
-    image = to_tensor(read_image(picture.source))
-    begun = time.perf_counter()
-    with ProgressBar(total=1, desc=title, unit="pass", mininterval=0.5) as bar:
+class _Bar:
+    """One bar over all pictures, by their pixels: its time left is that of the whole call."""
 
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+    def __init__(self, pictures: set[Picture]) -> None:
+        total = sum(picture.pixels for picture in pictures)
+        self._number, self._count, self._done = 0, len(pictures), 0
+        self._bar = ProgressBar(
+            total=total,
+            disable=not pictures,
+            mininterval=0.5,
+            bar_format="{desc}{percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left",
+        )
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def begin(self, picture: Picture) -> Callable[[float], None]:
+        """Start with a picture; what is returned is told which share of it is done."""
+        self._number += 1
+        self._bar.set_description(f"[{self._number}/{self._count}] {picture.file.name}")
+        before, self._done = self._done, self._done + picture.pixels
+        self._bar.update(before - self._bar.n)
+        return lambda share: self._move(before + share * picture.pixels)
+
+    def _move(self, place: float) -> None:
+        self._bar.update(place - self._bar.n)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._bar.write(line, file=sys.stdout)
+
+
+def _restore(
+    restorer: Restorer, picture: Picture, chosen: Chosen, choices: Choices, bar: _Bar
+) -> None:
+    """Restore a picture in all its passes, and write the result."""
+    image = to_tensor(read_image(picture.file))
+    sizes, begun, tell = [image.shape], time.perf_counter(), bar.begin(picture)
+    # A pass takes as long as its result has pixels.
+    shares = np.cumsum([0, *(scale ** (2 * n) for n, scale in enumerate(chosen.passes))])
+    for number in range(len(chosen.passes)):
+        first, last = (float(shares[number + k] / shares[-1]) for k in (0, 1))
+
+        def show(done: int, total: int, first: float = first, last: float = last) -> None:
+            tell(first + (last - first) * done / total)
 
         restorer.progress = show
-        restored = restore_in_memory(restorer, image, [caption], [seed], str(picture.source))[0]
-        passes = max(int(bar.n), 1)  # a method that does not report its passes is one
-        show(passes, passes)
-    if not torch.isfinite(restored).all():
-        raise RunError(f"{picture.source}: the restored image holds NaN or infinity")
-    write_png(to_image(restored), picture.target)
-    sizes = " -> ".join(f"{tensor.shape[-1]} x {tensor.shape[-2]}" for tensor in (image, restored))
-    print(f"{printable(picture.target)}: {sizes} px in {time.perf_counter() - begun:.1f} s")
+        captions, seeds, title = [picture.caption], [choices.seed], str(picture.file)
+        image = restore_in_memory(restorer, image, captions, seeds, title, IN_OPTIONS)
+        if not torch.isfinite(image).all():
+            raise RunError(f"{picture.file}: the restored image holds NaN or infinity")
+        sizes.append(image.shape)
+    tell(1.0)
+    write_png(to_image(image[0]), picture.target)
+    shown = " -> ".join(f"{shape[-1]} x {shape[-2]}" for shape in sizes)
+    seconds = time.perf_counter() - begun
+    bar.say(f"{printable(picture.target)}: {shown} px in {seconds:.1f} s")
+
+
+def _write_beside(picture: Picture, chosen: Chosen) -> None:
+    """Write the enlarged picture and its result as one image."""
+    scale = int(np.prod(chosen.passes))
+    enlarged = to_image(enlarge(to_tensor(read_image(picture.file)), scale)[0])
+    write_png(np.concatenate([enlarged, read_image(picture.target)], axis=1), picture.beside)

@@ -52,6 +52,12 @@ class StepCallback(Protocol):
 class FaithDiffPipeline(DiffusionPipeline):
     """Restores images of any size with a FaithDiff model.
 
+    Where a GPU has too little memory for all networks at once, diffusers' own
+    ``enable_model_cpu_offload()`` keeps each on it only while it computes. A UNet that was loaded
+    quantised goes in by ``from_pretrained(folder, unet=unet)``: the alignment is hooked on its
+    first convolution, and 8-bit and 4-bit loading change linear layers alone. docs/full-size.md has
+    both, and says what was never run on a GPU.
+
     Args:
         vae: Of the prior.
         text_encoder: CLIP text model; the only one of the small prior, SDXL's first.
@@ -128,15 +134,20 @@ class FaithDiffPipeline(DiffusionPipeline):
         cls,
         pretrained_model_name_or_path: str | Path,
         torch_dtype: torch.dtype = torch.float32,
-        **_: object,
+        unet: UNet2DConditionModel | None = None,
     ) -> FaithDiffPipeline:
         """Read a folder that :meth:`save_pretrained` wrote; every tensor must be there and fit.
+
+        Args:
+            pretrained_model_name_or_path: The folder.
+            torch_dtype: Of the networks that are read here.
+            unet: Takes the place of the folder's own, such as one that was loaded quantised.
 
         Raises:
             CheckpointError: A part is missing, corrupted, or does not fit its config.
         """
         folder = Path(pretrained_model_name_or_path)
-        model = load(folder, torch_dtype)
+        model = load(folder, torch_dtype, unet)
         prior = load_prior(folder, torch_dtype, model.unet)
         library, name = cls.load_config(folder, local_files_only=True)["scheduler"]
         scheduler = getattr(importlib.import_module(library), name)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from accelerate import cpu_offload_with_hook
 from torch import Tensor
 
 from faithdiff.config import Restore, Sampling
@@ -52,6 +53,7 @@ class DiffusionRestorer(Restorer):
         self._scale = scale
         self._tile_encoders = tile_encoders
         self._chooser = TileChooser(config, prior)
+        self._device: torch.device | None = None  # None: where the networks are
         self.batch_size = config.batch_size
 
     def save_memory(self) -> str | None:
@@ -60,7 +62,7 @@ class DiffusionRestorer(Restorer):
 
     def restore(self, lq: Tensor, captions: list[str], seeds: list[int]) -> Tensor:
         sampler, settings = self._sampler, self._take_apart(lq)
-        view = sampler.view(lq, self._scale, sampler.prior.unet.device)
+        view = sampler.view(lq, self._scale, self._device or sampler.prior.unet.device)
         # On the CPU whatever the device: a GPU's generator draws other numbers from the same seed.
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         hooks = Hooks() if self.progress is None else Hooks(on_pass=self.progress)
@@ -71,7 +73,8 @@ class DiffusionRestorer(Restorer):
         """Choose the tiles for images of this size."""
         prior = self._sampler.prior
         height, width = (self._scale * side for side in lq.shape[2:])
-        tiles = self._chooser.choose(height, width, len(lq), prior.unet.device)
+        device = self._device or prior.unet.device
+        tiles = self._chooser.choose(height, width, len(lq), device)
         tile_vae(prior.vae, tiles.vae)
         self._tile_encoders(tiles.vae)
         chosen = {
@@ -86,12 +89,23 @@ class FaithDiffRestorer(DiffusionRestorer):
     """A trained FaithDiff model or variant, ready to restore images of any size."""
 
     def __init__(self, model: FaithDiff, prior: Prior, config: Restore, scale: int) -> None:
-        encoder = model.lq_encoder
+        self._model = model
         see = functools.partial(model.see, always_tile=config.as_released)
         super().__init__(
             replace(prior, unet=model.unet),
             Denoiser(see, model.predict),
             config,
             scale,
-            tile_encoders=lambda size: encoder.enable_tiling(size or None),
+            tile_encoders=lambda size: model.lq_encoder.enable_tiling(size or None),
         )
+
+    def offload(self, device: torch.device) -> None:
+        # The hooks are those of `FaithDiffPipeline.enable_model_cpu_offload`, in its order: each
+        # network sends the one before it back. The alignment is small, and a part of the UNet's
+        # pass.
+        prior, hook = self._sampler.prior, None
+        networks = [*prior.text_encoders, self._model.lq_encoder, prior.unet, prior.vae]
+        for network in networks:
+            _, hook = cpu_offload_with_hook(network, device, hook)
+        self._model.alignment.to(device)
+        self._device = device

@@ -151,7 +151,7 @@ def _restore_inside(
         if missing and restorer is None:
             restorer = method.load(study, folder)
         begun = time.perf_counter()
-        failures: dict[str, str] = {}
+        failures = {}
         if restorer is not None:
             title = f"{identity['method']} {dataset} {level}"
             failures = _restore(study, restorer, missing, title)

@@ -38,6 +38,7 @@ from faithdiff.models.objective import time_ids
 from faithdiff.models.prior import load_prior
 from faithdiff.restore import run
 from faithdiff.restore.arrays import to_image, to_tensor
+from faithdiff.restore.choices import Choices
 from faithdiff.restore.colour import adain, fix_colour, low_frequencies, wavelet
 from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.pictures import RECORD, restore_pictures
@@ -484,7 +485,8 @@ def pictures(tmp_path: Path) -> Path:
 
 def _own(study: Study, inputs: list[Path], output: Path, **changes: Any) -> None:
     checkpoint = study.layout.checkpoint("faithdiff", 0)
-    restore_pictures(checkpoint, inputs, output, "a hill", 3, changes)
+    choices = Choices(caption="a hill", seed=3, changes=changes)
+    restore_pictures(checkpoint, inputs, output, choices)
 
 
 def test_every_ordinary_picture_is_restored(study: Study, pictures: Path, tmp_path: Path) -> None:
@@ -623,14 +625,14 @@ def test_wrong_arguments_are_explained(study: Study, tmp_path: Path) -> None:
 
     def message(folder: Path, given: Path, output: Path = out, **changes: Any) -> str:
         with pytest.raises(FaithDiffError) as caught:
-            restore_pictures(folder, [given], output, "", 0, changes)
+            restore_pictures(folder, [given], output, Choices(changes=changes))
         assert caught.value.exit_code == 2
         return str(caught.value)
 
     assert "no such file" in message(checkpoint, tmp_path / "none.png")
     assert "holds no image" in message(checkpoint, tmp_path / "empty")
     assert "is a file" in message(checkpoint, tmp_path / "a.png", tmp_path / "a.png")
-    assert "guidance_scale: " in message(checkpoint, tmp_path / "a.png", guidance_scale=0.5)
+    assert "--guidance: must be " in message(checkpoint, tmp_path / "a.png", guidance_scale=0.5)
     few = message(checkpoint, tmp_path / "a.png", steps=1)
     assert few.startswith("--steps 1: too few; give 2 or more: the LQ image enters at timestep 600")
     assert "run.json: is missing" in message(tmp_path, tmp_path / "a.png")
@@ -645,7 +647,7 @@ def test_wrong_arguments_are_explained(study: Study, tmp_path: Path) -> None:
 def test_a_baseline_restores_pictures(study: Study, pictures: Path, tmp_path: Path) -> None:
     cli.train("realesrgan", config=study.file)
     checkpoint = study.layout.checkpoint("realesrgan", 0)
-    restore_pictures(checkpoint, [pictures / "grey.png"], tmp_path / "out", "", 0, {})
+    restore_pictures(checkpoint, [pictures / "grey.png"], tmp_path / "out", Choices())
     assert read_image(tmp_path / "out" / "grey.png").shape == (52, 84, 3)
 
 
