@@ -164,12 +164,11 @@ def _without_own(profile: Profile, name: str, changes: Mapping[str, object]) -> 
     """The profile with the method's own sampling taken back where a person chose otherwise."""
     if name not in profile.baselines or not changes:
         return profile
-    settings = profile.settings_of(name)
-    own = settings.get("sampling") or {}
+    own = profile.sampling_of(name).model_dump(mode="json", exclude_unset=True)
     sampling = {key: value for key, value in own.items() if key not in changes}
     if sampling == own:
         return profile
-    update = {"settings": {**settings, "sampling": sampling}}
+    update = {"settings": {**profile.settings_of(name), "sampling": sampling}}
     baseline = profile.baselines[name].model_copy(update=update)
     return profile.model_copy(update={"baselines": {**profile.baselines, name: baseline}})
 

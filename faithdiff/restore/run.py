@@ -156,7 +156,8 @@ def _restore_inside(
             title = f"{identity['method']} {dataset} {level}"
             failures = _restore(study, restorer, missing, title)
         seconds = time.perf_counter() - begun
-        made, about = len(missing) - len(failures), {**identity, **method.record()}
+        about: dict[str, object] = {**identity, **method.record()}
+        made = len(missing) - len(failures)
         yield _Made(dataset, level, items, about, made, seconds, failures)
 
 
