@@ -179,11 +179,12 @@ def _check_steps(profile: Profile, method: str, changes: Mapping[str, object]) -
     least = least_steps(restore) if method in profile.on_prior else 1
     if restore.steps >= least:
         return
-    said = f"--steps {restore.steps}: too few"
     if "steps" not in changes and "start_point" in changes:
-        said = f"--start-point lq: {restore.steps} steps, as the checkpoint says, are too few"
+        said = f"--start-point lq: {restore.steps} steps are too few; give --steps {least} or more"
+    else:
+        said = f"--steps {restore.steps}: too few; give {least} or more"
     raise UserError(
-        f"{said}; give --steps {least} or more: the LQ image "
-        f"enters at timestep {restore.start_timestep}, as the checkpoint was made for, and the "
-        f"lowest that {restore.steps} steps visit is {lowest(restore.steps, restore)}"
+        f"{said}: the LQ image enters at timestep {restore.start_timestep}, as the checkpoint was "
+        f"made for, and the lowest that {restore.steps} steps visit is "
+        f"{lowest(restore.steps, restore)}"
     )

@@ -93,17 +93,15 @@ def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices
         TooLargeError: Names the pictures that did not fit into memory.
     """
     chosen = chosen_study(checkpoint, choices)
-    study, method = chosen.study, find_method(chosen.study, chosen.method)
+    method = find_method(chosen.study, chosen.method)
     # One digest over all that decides a result: a picture is made again when any of it changes, and
     # never when only its file was touched.
-    identity = describe(study, method, chosen.method, checkpoint)
+    identity = describe(chosen.study, method, chosen.method, checkpoint)
     code = code_digest(read_picture.__module__)
     settings = digest(identity, chosen.passes, choices.seed, code)
-    done, notes = _read_record(output), Notes()
-    sources = _sources(_files(inputs, output, done, notes), output, notes)
-    if said := notes.line():
-        print(f"restore: {said}", flush=True)
-    captions = picture_captions(choices.caption, [source.file for source in sources], study)
+    done = _read_record(output)
+    sources = _sources(inputs, output, done)
+    captions = picture_captions(choices.caption, [s.file for s in sources], chosen.study)
     pictures = [_picture(source, captions[source.file], settings) for source in sources]
     todo = {p for p in pictures if not _is_done(p.target, p.key, done, output)}
     beside = {p for p in pictures if p in todo or not _is_done(p.beside, p.key, done, output)}
@@ -112,27 +110,27 @@ def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices
     _check_ours(targets, done, output)
     if len(todo) < len(pictures):
         print(f"{len(pictures) - len(todo)} of {len(pictures)} pictures are restored already")
-    restorer = method.load(study, checkpoint) if todo else None
+    restorer = method.load(chosen.study, checkpoint) if todo else None
     if restorer is not None and chosen.offload_to is not None:
         restorer.offload(chosen.offload_to)
-    failed = {}
+    failures = []
     with _Bar(todo) as bar:
         for picture in pictures:
             try:
                 if picture in todo and restorer is not None:
                     _restore(restorer, picture, chosen, choices, bar)
+                if picture in beside:
+                    _write_beside(picture, chosen)
             except TooLargeError as error:
-                failed[picture.file] = str(error)
                 bar.say(f"failed, the others go on: {error}")
+                failures.append(str(error))
                 continue
-            if picture in beside:
-                _write_beside(picture, chosen)
             if made := _targets(picture, todo, beside):
                 # After every picture: a run that is killed loses the one that it is at, no other.
                 _record(made, picture.key, done, output)
-    if failed:
-        reasons = "\n".join(failed.values())
-        raise TooLargeError(f"{len(failed)} of {len(pictures)} were not restored:\n{reasons}")
+    if failures:
+        reasons = "\n".join(failures)
+        raise TooLargeError(f"{len(failures)} of {len(pictures)} were not restored:\n{reasons}")
 
 
 def _targets(picture: Picture, todo: set[Picture], beside: set[Picture]) -> list[Path]:
@@ -175,11 +173,16 @@ def _is_result(file: Path, output: Path, done: Record) -> bool:
     return file.is_file() and sha256_file(file) == done[file.name].get("sha256")
 
 
-def _sources(files: list[Path], output: Path, notes: Notes) -> list[Source]:
-    """Give each picture its result's name; refuse names that clash and pictures that are broken."""
+def _sources(inputs: list[Path], output: Path, done: Record) -> list[Source]:
+    """Give each picture its result's name; refuse names that clash and pictures that are broken.
+
+    Says what is skipped, and what is read otherwise than it is in its file.
+    """
+    notes = Notes()
+    files = _files(inputs, output, done, notes)
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; give a folder for the results")
-    inputs = {file.resolve() for file in files}
+    given = {file.resolve() for file in files}
     taken: dict[str, Path] = {}
     broken, sources = [], []
     for file in files:
@@ -189,7 +192,7 @@ def _sources(files: list[Path], output: Path, notes: Notes) -> list[Source]:
                 f"{taken[file.stem]} and {file} would both become {target.name}; rename one, or "
                 "restore them into two folders"
             )
-        if target.resolve() in inputs:
+        if target.resolve() in given:
             raise UserError(
                 f"{target}: is an input and would be overwritten; give another --output"
             )
@@ -201,6 +204,8 @@ def _sources(files: list[Path], output: Path, notes: Notes) -> list[Source]:
     # All of them in one message: whoever restores a folder overnight wants to mend it once.
     if broken:
         raise ImageError("\n".join(broken))
+    if said := notes.line():
+        print(f"restore: {said}", flush=True)
     return sources
 
 
