@@ -52,7 +52,7 @@ Record: TypeAlias = dict[str, Result]  # by the name of the file
 
 
 @dataclass(frozen=True)
-class Source:
+class PictureFile:
     """A picture that can be restored, the file of its result, and its pixels."""
 
     file: Path
@@ -66,7 +66,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Picture(Source):
+class Picture(PictureFile):
     """A picture to restore, its caption, and the key of its result."""
 
     caption: str
@@ -173,7 +173,7 @@ def _is_result(file: Path, output: Path, done: Record) -> bool:
     return file.is_file() and sha256_file(file) == done[file.name].get("sha256")
 
 
-def _sources(inputs: list[Path], output: Path, done: Record) -> list[Source]:
+def _sources(inputs: list[Path], output: Path, done: Record) -> list[PictureFile]:
     """Give each picture its result's name; refuse names that clash and pictures that are broken.
 
     Says what is skipped, and what is read otherwise than it is in its file.
@@ -198,7 +198,7 @@ def _sources(inputs: list[Path], output: Path, done: Record) -> list[Source]:
             )
         taken[file.stem] = file
         try:
-            sources.append(Source(file, target, _pixels(file, notes)))
+            sources.append(PictureFile(file, target, _pixels(file, notes)))
         except ImageError as error:
             broken.append(str(error))
     # All of them in one message: whoever restores a folder overnight wants to mend it once.
@@ -222,7 +222,7 @@ def _pixels(file: Path, notes: Notes) -> int:
     return height * width
 
 
-def _picture(source: Source, caption: str, settings: str) -> Picture:
+def _picture(source: PictureFile, caption: str, settings: str) -> Picture:
     key = digest(settings, caption, sha256_file(source.file))
     return Picture(source.file, source.target, source.pixels, caption, key)
 
