@@ -164,7 +164,13 @@ def cache(config: Config = MINI) -> None:
     pairs = find_pairs(study.layout, study.profile.data.train_level)
     use_gpus(study)
     prior = load_prior(study.prior_folder).to(study.profile.device)
-    write_cache(pairs, prior, study.layout.train_cache, folder_digest(study.prior_folder))
+    write_cache(
+        pairs,
+        prior,
+        study.layout.train_cache,
+        folder_digest(study.prior_folder),
+        study.profile.training.flip,
+    )
 
 
 @app.command(epilog="Example: faithdiff pretrain --recipe released --seed 0")

@@ -53,6 +53,7 @@ class Training(Section):
     optimiser: Optimiser
     noise_offset: Annotated[float, Field(ge=0)]
     text_dropout: Probability
+    flip: bool = False  # mirror each crop left to right with probability 1/2
     ema_decay: Probability
     weights: Literal["raw", "ema"]  # which of the two is the trained model
     precision: Literal["fp32", "bf16", "fp16"]  # of the passes; weights and their sums are float32

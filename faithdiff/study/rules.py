@@ -110,7 +110,7 @@ RULES = (
         after=("prepare_dataset", "degrade_train", "train_prior"),
         modules=("faithdiff.train.encode",),
         methods="trained",
-        reads=("prior",),
+        reads=("training.flip", "prior"),
     ),
     Rule(
         name="pretrain_alignment",

@@ -30,7 +30,7 @@ from faithdiff.study import seeds
 from faithdiff.study.checksums import corrupted
 from faithdiff.study.files import write_bytes_atomic
 from faithdiff.study.remake import command_for
-from faithdiff.train.pairs import crops, pick
+from faithdiff.train.pairs import crops, mirror, mirrored, pick
 
 # A training crop of the LQ image is enlarged by one of these at random (paper's code).
 ENLARGEMENTS = ("nearest", "bilinear", "bicubic")
@@ -92,6 +92,11 @@ class Cache:
         self._grid = math.lcm(prior.factor, scale)
         if config.crop % self._grid:
             raise ConfigError(f"training.crop {config.crop} is not a multiple of {self._grid}")
+        if config.flip and "mirrored" not in self._tensors:
+            raise CheckpointError(
+                f"{file}: has no latents of mirrored images, which training.flip needs; "
+                f"make it again with: {command_for(file)}"
+            )
 
     def lq_sample(self, count: int) -> Tensor:
         """Enlarged LQ images ``(count, 3, H, W)`` in [-1, 1], for statistics of the features."""
@@ -115,7 +120,8 @@ class Cache:
         corner = grid * torch.randint(
             (height - config.crop) // grid + 1, (len(rows), 2), generator=generator
         )
-        moments = crops(self._tensors["moments"][rows], corner // factor, config.crop // factor)
+        flipped = mirrored(config.flip, len(rows), master, *key)
+        moments = self._moments(rows, corner // factor, flipped)
         latents = self.prior.sample_latents(moments, _normal(moments[:, ::2].shape, generator))
         # One value per image and channel beside the noise of each pixel (released code): without it
         # a denoiser hardly learns to move the mean of an image, which the schedule never quite
@@ -123,15 +129,26 @@ class Cache:
         offset = config.noise_offset * _normal((*latents.shape[:2], 1, 1), generator)
         lq = crops(self._tensors["lq"][rows], corner // self._scale, config.crop // self._scale)
         return Batch(
-            hq=to_signed(crops(self._tensors["hq"][rows], corner, config.crop)),
-            lq=self._enlarge(to_signed(lq), generator),
+            hq=to_signed(mirror(crops(self._tensors["hq"][rows], corner, config.crop), flipped)),
+            lq=self._enlarge(to_signed(mirror(lq, flipped)), generator),
             latents=latents,
             noise=_normal(latents.shape, generator) + offset,
             # Uniform over the schedule and without weights for the loss, as in the released code.
             timesteps=torch.randint(1000, (len(rows),), generator=generator),
             prompt=self._prompt(rows, generator),
+            # Of the crop before it is mirrored, as in the released code.
             time_ids=time_ids((height, height), corner, (config.crop, config.crop)),
         )
+
+    def _moments(self, rows: Tensor, corner: Tensor, flipped: Tensor) -> Tensor:
+        """Moments ``(B, 2 C, h, w)`` of the crops at these corners, in latent pixels."""
+        size = self._config.crop // self.prior.factor
+        moments = crops(self._tensors["moments"][rows], corner, size)
+        if flipped.any():
+            width = self._tensors["moments"].shape[-1]
+            there = torch.stack([corner[:, 0], width - size - corner[:, 1]], 1)[flipped]
+            moments[flipped] = crops(self._tensors["mirrored"][rows[flipped]], there, size)
+        return moments
 
     def _enlarge(self, lq: Tensor, generator: torch.Generator) -> Tensor:
         # Any of the three, image by image (released code). At test it is Lanczos, which is none of

@@ -47,19 +47,23 @@ class Part:
         return prod(self.shape) * np.dtype(DTYPES[self.dtype]).itemsize
 
 
-def write_cache(pairs: PairFiles, prior: Prior, file: Path, prior_digest: str = "") -> None:
+def write_cache(
+    pairs: PairFiles, prior: Prior, file: Path, prior_digest: str = "", flip: bool = False
+) -> None:
     """Encode a training set into a safetensors file; a killed call is resumed.
 
     The tensors are lq, hq (uint8 pixels), moments of the HQ latents, and hidden and pooled of the
-    captions; the last row of these two is the empty caption.
+    captions; the last row of these two is the empty caption. Where crops are mirrored, `mirrored`
+    has the moments of the mirrored images: a VAE does not commute with mirroring.
 
     Args:
+        flip: ``training.flip``.
         prior_digest: Identity of the prior, for the decision whether to resume.
 
     Raises:
         RunError: The disk is full; what is written stays for the next call.
     """
-    parts = _parts(pairs, prior)
+    parts = _parts(pairs, prior, flip)
     identity = digest(
         pairs.identity, prior_digest, {k: [p.dtype, p.shape] for k, p in parts.items()}
     )
@@ -69,7 +73,7 @@ def write_cache(pairs: PairFiles, prior: Prior, file: Path, prior_digest: str = 
         if not done:
             _allocate(partial, parts)
         places = _map(partial, parts)
-        steps = list(_chunks(pairs, prior))
+        steps = list(_chunks(pairs, prior, flip))
         for number, (first, encode) in enumerate(
             ProgressBar(steps, "encode", unit="chunk", mininterval=2)
         ):
@@ -91,11 +95,11 @@ def write_cache(pairs: PairFiles, prior: Prior, file: Path, prior_digest: str = 
         raise RunError(f"{file}: cannot be written: {error}; the same command goes on") from None
 
 
-def _parts(pairs: PairFiles, prior: Prior) -> dict[str, Part]:
+def _parts(pairs: PairFiles, prior: Prior, flip: bool) -> dict[str, Part]:
     """All tensors of the file; their shapes are those of the first pair."""
-    encoded = {**_encode_images(pairs, prior, 0, 1), **_encode_text(prior, [""])}
-    count = len(pairs)
-    rows = {"lq": count, "hq": count, "moments": count, "hidden": count + 1, "pooled": count + 1}
+    images, text = _encode_images(pairs, prior, flip, 0, 1), _encode_text(prior, [""])
+    encoded = {**images, **text}
+    rows = {**dict.fromkeys(images, len(pairs)), **dict.fromkeys(text, len(pairs) + 1)}
     names = {torch.float32: "F32", torch.uint8: "U8"}
     return {
         key: Part(names[value.dtype], (rows[key], *value.shape[1:]))
@@ -103,22 +107,27 @@ def _parts(pairs: PairFiles, prior: Prior) -> dict[str, Part]:
     }
 
 
-def _chunks(pairs: PairFiles, prior: Prior) -> Iterator[tuple[int, Callable[[], Rows]]]:
+def _chunks(pairs: PairFiles, prior: Prior, flip: bool) -> Iterator[tuple[int, Callable[[], Rows]]]:
     """First row of each chunk, and what gives its rows: images, then captions."""
     captions = [*pairs.captions, ""]
     for start in range(0, len(pairs), IMAGES):
         stop = min(start + IMAGES, len(pairs))
-        yield start, lambda a=start, b=stop: _encode_images(pairs, prior, a, b)  # type: ignore[misc]
+        yield start, lambda a=start, b=stop: _encode_images(pairs, prior, flip, a, b)  # type: ignore[misc]
     for start in range(0, len(captions), CAPTIONS):
         some = captions[start : start + CAPTIONS]
         yield start, lambda some=some: _encode_text(prior, some)  # type: ignore[misc]
 
 
 @torch.no_grad()
-def _encode_images(pairs: PairFiles, prior: Prior, start: int, stop: int) -> Rows:
+def _encode_images(pairs: PairFiles, prior: Prior, flip: bool, start: int, stop: int) -> Rows:
     part = pairs.read(start, stop)
     images = to_signed(part.hq.to(prior.vae.device))
-    return {"lq": part.lq, "hq": part.hq, "moments": prior.encode_moments(images)}
+    rows = {"lq": part.lq, "hq": part.hq, "moments": prior.encode_moments(images)}
+    if flip:
+        # Cut to whole latent pixels first: then the left of one is exactly the right of the other.
+        whole = images.shape[-1] // prior.factor * prior.factor
+        rows["mirrored"] = prior.encode_moments(images[..., :whole].flip(-1))
+    return rows
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from faithdiff.data.datasets import read_index
 from faithdiff.data.images import read_image
 from faithdiff.data.recorded import check_hq, check_lq, hq_hashes, lq_hashes
 from faithdiff.errors import UserError
+from faithdiff.study import seeds
 from faithdiff.study.layout import Layout
 from faithdiff.study.provenance import file_digest
 
@@ -108,6 +109,25 @@ def pick(count: int, batch: int, generator: torch.Generator) -> Tensor:
 def corners(size: int, crop: int, batch: int, generator: torch.Generator) -> Tensor:
     """Random top-left corners ``(batch, 2)`` of square crops, uniform over where they fit."""
     return torch.randint(size - crop + 1, (batch, 2), generator=generator)
+
+
+def mirrored(flip: bool, count: int, master: int, *key: str | int) -> Tensor:
+    """Which of `count` crops ``(count,)`` are mirrored left to right: each with probability 1/2.
+
+    By a generator of its own, so that all other draws of a batch are the same with and without.
+
+    Args:
+        flip: ``training.flip``; where it is false, none is.
+        key: Place of the batch in the study.
+    """
+    if not flip:
+        return torch.zeros(count, dtype=torch.bool)
+    return torch.rand(count, generator=seeds.torch_generator(master, "flip", *key)) < 0.5
+
+
+def mirror(images: Tensor, chosen: Tensor) -> Tensor:
+    """The images ``(B, C, H, W)``, the chosen ones mirrored left to right."""
+    return torch.where(chosen[:, None, None, None], images.flip(-1), images)
 
 
 def crops(images: Tensor, corner: Tensor, size: int) -> Tensor:
