@@ -18,6 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from faithdiff.config import REAL, Dataset, FolderSet, MixtureSet, PhotoSet, SceneSet
+from faithdiff.config.checks import RESERVED_SETS
+from faithdiff.data.duplicates import check_one_size
 from faithdiff.data.folders import Source, cut, read_files, sources
 from faithdiff.data.images import Notes, sha256_file, write_png
 from faithdiff.data.outside import MISSING, contents
@@ -125,7 +127,8 @@ def prepare_dataset(
             from an LQ image has the size of its HQ image.
 
     Raises:
-        UserError: A folder set has no images, or more photographs are asked for than there are.
+        UserError: A folder set has no images, more photographs are asked for than there are, or
+            a folder to train on holds one picture at several sizes.
     """
     notes = Notes()
     units = _plan(config, dataset, master_seed, notes)
@@ -289,9 +292,13 @@ def _plan(config: Dataset, dataset: str, master_seed: int, notes: Notes) -> list
             )
         chosen = PHOTOS[: config.count]
         return [Unit(photo.name, partial(_photo, config.size, photo)) for photo in chosen]
+    found = sources(config, notes)
+    if dataset in RESERVED_SETS:  # to train on
+        parts = config.parts.values() if isinstance(config, MixtureSet) else [config]
+        for part in parts:
+            check_one_size(part.path, [s.file for s in found if s.config is part])
     return [
-        Unit(source.file.name, partial(_folder, dataset, master_seed, source))
-        for source in sources(config, notes)
+        Unit(source.file.name, partial(_folder, dataset, master_seed, source)) for source in found
     ]
 
 
