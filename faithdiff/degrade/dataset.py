@@ -55,7 +55,8 @@ def degrade_dataset(
         progress: Show a bar with images per second on stderr.
 
     Raises:
-        ImageError: The index names no image, one twice, or one that cannot be read or is too small.
+        ImageError: The index names no image, one twice, or one that cannot be read, is too small,
+            or was prepared for another scale.
         CorruptedError: The index or an HQ image is not what was prepared.
         RunError: The output cannot be written.
     """
@@ -115,8 +116,15 @@ def _member(level: Level | Mapping[str, Level], name: str, seed: int) -> tuple[s
 
 def _degrade(source: Path, target: Path, level: Level, seed: int, scale: int) -> Drawn:
     hq = read_image(source)
+    height, width = hq.shape[:2]
+    if height % scale or width % scale:
+        # Restored, its LQ image would be larger than itself, and every score of it would fail.
+        raise ImageError(
+            f"{source}: of {width} x {height} px, not multiples of the scale {scale}: it was "
+            "prepared for another scale; run `faithdiff prepare` for this data set again"
+        )
     try:
-        parameters = draw(level, seed, (hq.shape[0], hq.shape[1]), scale)
+        parameters = draw(level, seed, (height, width), scale)
     except ImageError as error:
         raise ImageError(f"{source}: {error}") from None
     write_png(apply(hq, parameters), target)

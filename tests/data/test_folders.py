@@ -187,6 +187,17 @@ def test_hq_images_are_cut_to_a_multiple_of_the_scale(
     assert read_image(out / "lq/odd.png").shape[:2] == (92 // 4, 124 // 4)
 
 
+def test_images_prepared_for_another_scale_are_not_degraded(tmp_path: Path) -> None:
+    write_png(pixels(30, 32), tmp_path / "raw/a.png")
+    out = tmp_path / "out"
+    prepared(folder_set(tmp_path / "raw"), out, multiple=2)
+    level = load_choices(ROOT / "config/levels.yaml")["II"]
+    with pytest.raises(ImageError, match=r"a\.png: of 32 x 30 px, not multiples of the scale 4"):
+        degrade_dataset(
+            out / "hq", out / "index.csv", "II", level, 4, 1, "train", out / "lq", False
+        )
+
+
 def test_an_image_below_the_scale_is_refused(tmp_path: Path) -> None:
     write_png(pixels(3, 50), tmp_path / "raw/thin.png")
     with pytest.raises(ImageError, match=r"thin\.png: of 50 x 3 px, each side needs 4 at least"):
