@@ -47,6 +47,14 @@ class Crops(Section):
         return self
 
 
+class Expected(Section):
+    """A set as it was published, for `faithdiff plan` before it is here; nothing is held to it."""
+
+    images: Positive
+    # Height and width in pixels of the usual image: they count the crops of a grid.
+    size: tuple[Positive, Positive] | None = None
+
+
 class Quality(Section):
     """Which images of a folder are good enough, by a file of scores."""
 
@@ -68,11 +76,14 @@ class FolderSet(_Set):
     resize: tuple[Positive, Positive] | None = None  # shorter side in pixels, drawn between these
     crops: Crops | None = None
     licence: str = "unknown"
+    expected: Expected | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> FolderSet:
         if self.lq_only and (self.crops or self.resize):
             raise ValueError("lq_only: LQ images are taken as they are; remove crops and resize")
+        if self.expected and self.crops and self.crops.stride and not self.expected.size:
+            raise ValueError("expected: crops of a grid are counted by `size`, which is missing")
         if self.resize and self.resize[0] > self.resize[1]:
             raise ValueError(f"resize: {self.resize[0]} is larger than {self.resize[1]}")
         return self

@@ -202,6 +202,11 @@ def check_shipped(folder: Path, path: Path = ARTIFACTS_FILE) -> None:
             )
 
 
+def gigabytes(artifacts: Iterable[Artifact]) -> float:
+    """Their listed sizes together; what has none counts as nothing."""
+    return sum(artifact.megabytes for artifact in artifacts) / 1000
+
+
 def load_artifacts(path: Path) -> dict[str, Artifact]:
     """Read the list of artifacts, by name; the files of a folder are ``<folder>/<file>``.
 

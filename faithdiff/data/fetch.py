@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from faithdiff.data.artifacts import Artifact, check, lacking, record
+from faithdiff.data.artifacts import Artifact, check, gigabytes, lacking, record
 from faithdiff.data.download import Progress, fetch, here, part_of
 from faithdiff.data.hub import Hub
 from faithdiff.data.unpack import marker, unpack
@@ -88,7 +88,7 @@ def fetch_all(
     if came := [item.artifact.name for item in packaged if item.done]:
         say(f"installed with a package, nothing to fetch: {', '.join(came)}")
     if todo:
-        total = sum(item.artifact.megabytes for item in todo) / 1000
+        total = gigabytes(item.artifact for item in todo)
         say(f"fetching {len(todo)} files, about {total:.2f} GB, into {weights} and {data}")
     _check_space(items)
     failed: list[FaithDiffError] = []

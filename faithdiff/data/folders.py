@@ -109,6 +109,11 @@ def cut(source: Source, dataset: str, master_seed: int) -> Iterator[CutImage]:
         yield CutImage(f"{source.name}-{number}", pixels, place, read.changes)
 
 
+def crops_in(config: Crops, shape: tuple[int, int]) -> int:
+    """How many crops come of an image of this height and width."""
+    return len(_places(config, shape, np.random.default_rng(0)))
+
+
 def _of_folder(config: FolderSet, prefix: str, notes: Notes) -> list[Source]:
     listing = scan(config.path, config.recursive)
     everything = listing.by_name()

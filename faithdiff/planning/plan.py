@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
-from faithdiff.config import Dataset, FolderSet, Group, MixtureSet, Stage1
-from faithdiff.data.artifacts import Artifact, lacking, quick_state
+from faithdiff.config import Dataset, Group, Stage1
+from faithdiff.data.artifacts import Artifact, gigabytes, lacking, quick_state
 from faithdiff.data.fetch import RAW
-from faithdiff.data.images import scan
 from faithdiff.errors import UserError
 from faithdiff.methods.method import Study
 from faithdiff.planning.checks import check_study
+from faithdiff.planning.disk import download, encoded_set, images_in
 from faithdiff.planning.resources import Sizes
 from faithdiff.planning.workload import PlannedJob, counts, critical_path, jobs_of, wall_hours
 from faithdiff.score.protocols import files_needed
@@ -98,8 +98,9 @@ class Plan:
         if self.profile.prior.source == "train":
             sets["prior"] = (self.profile.prior.training.data, [])
         for name, (dataset, levels) in sets.items():
-            count = _images_in(dataset)
-            yield f"| {name} | {'not there yet' if count is None else count} | {' '.join(levels)} |"
+            found = images_in(dataset)
+            count = "not there yet" if found is None or found.expected else str(found.crops)
+            yield f"| {name} | {count} | {' '.join(levels)} |"
 
     # --- Trainings --------------------------------------------------------------------------
 
@@ -241,20 +242,16 @@ class Plan:
             f"| states of one running training, {phases - 1} and one being written "
             f"| {phases * self._state / GB:.3g} |"
         )
-        count = _images_in(profile.data.train)
-        pair = self._encoded_pair()
-        if count is None:
-            yield f"| encoded training set, per 1,000 images | {1000 * pair / GB:.3g} |"
-        else:
-            yield f"| encoded training set | {count * pair / GB:.3g} |"
+        yield f"| encoded training set | {encoded_set(profile, self.costs.prior)} |"
         yield from self._restored()
 
     def _restored(self) -> Iterator[str]:
         profile = self.profile
-        tests = {name: _images_in(test) for name, test in profile.data.test.items()}
-        known = sum(tests[name] or 0 for name, _ in profile.data.places)
+        tests = {name: images_in(test) for name, test in profile.data.test.items()}
+        here = {name: found.crops for name, found in tests.items() if found and not found.expected}
+        known = sum(here.get(name, 0) for name, _ in profile.data.places)
         restored = known * len(profile.methods) * len(profile.seeds)
-        unknown = " and those of sets that are not there yet" if None in tests.values() else ""
+        unknown = " and those of sets that are not there yet" if len(here) < len(tests) else ""
         yield f"| restored images: {restored:,}{unknown} | not counted |"
 
     @cached_property
@@ -280,15 +277,6 @@ class Plan:
     def _states(self) -> int:
         """States that a running training keeps at most, the one being written included."""
         return 1 + max((len(v.phases) for v in self.profile.variants.values()), default=1)
-
-    def _encoded_pair(self) -> float:
-        """Bytes of one image of the least size (a crop) in the encoded training set."""
-        profile, unet = self.profile, self.costs.prior.unet.config
-        pixels = 3 * profile.training.crop**2 * (1 + 1 / profile.data.scale**2)
-        latents = 8 * unet.in_channels * (profile.training.crop / self.costs.prior.factor) ** 2
-        pooled = unet.projection_class_embeddings_input_dim - 6 * unet.addition_time_embed_dim
-        text = profile.prior.text_encoder.length * unet.cross_attention_dim + pooled
-        return pixels + latents + 4 * text
 
     # --- A cluster --------------------------------------------------------------------------
 
@@ -344,13 +332,13 @@ class Plan:
     def _download(self) -> Iterator[str]:
         artifacts = files_needed(self.profile)
         roots = {"weights": self.profile.score.weights, "data": RAW}
-        fetched = [a for a in artifacts if a.package is None]
-        missing = [a for a in fetched if not _is_here(a, roots[a.root])]
-        size, left = (sum(a.megabytes for a in some) for some in (fetched, missing))
+        found = download(self.profile)
+        missing = [a for a in found.fetched if not _is_here(a, roots[a.root])]
+        more = f" and {len(found.unlisted)} of unknown size" if found.unlisted else ""
         yield (
-            f"\n## Download\n\n{len(fetched)} files of config/artifacts.yaml, {size:,.0f} MB; "
-            f"{len(missing)} of them are not here yet, {left:,.0f} MB: "
-            f"{', '.join(a.name for a in missing) or 'none'}"
+            f"\n## Download\n\n{len(found.fetched)} files of config/artifacts.yaml, "
+            f"{found.gigabytes:,.1f} GB{more}; {len(missing)} of them are not here yet, "
+            f"{gigabytes(missing):,.1f} GB: {', '.join(a.name for a in missing) or 'none'}"
         )
         states = [(a, _installed(a, roots[a.root])) for a in artifacts if a.package]
         if states:
@@ -380,19 +368,6 @@ def _installed(artifact: Artifact, root: Path) -> str:
     if found in (artifact.sha256, "missing"):
         return "missing" if found == "missing" else "ok"
     return f"corrupt: {found}"
-
-
-def _images_in(dataset: Dataset) -> int | None:
-    """Images of a set, before they are cut; None for a folder that is not there yet."""
-    if isinstance(dataset, MixtureSet):
-        parts = [_images_in(part) for part in dataset.parts.values()]
-        return None if None in parts else sum(part or 0 for part in parts)
-    # Drawn and shipped images are as many as the profile says; a folder has to be looked at.
-    if not isinstance(dataset, FolderSet):
-        return dataset.count
-    if not dataset.path.is_dir():
-        return None
-    return len(scan(dataset.path, dataset.recursive).by_name())
 
 
 def _measure(device: str, dtype: torch.dtype) -> tuple[str, float]:

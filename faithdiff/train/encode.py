@@ -35,6 +35,11 @@ Rows = dict[str, Tensor]
 Mapped = np.memmap[tuple[int, ...], np.dtype[np.generic]]
 
 
+def text_bytes(precision: str) -> int:
+    """Bytes of one number of the encoded captions, for a `training.precision`."""
+    return 4
+
+
 @dataclass(frozen=True)
 class Part:
     """One tensor of the file: safetensors' name of its type, and its shape."""

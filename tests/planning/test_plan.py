@@ -15,10 +15,11 @@ from faithdiff.config import Group, Profile, load_profile
 from faithdiff.methods.method import Study
 from faithdiff.models.faithdiff import build
 from faithdiff.models.prior import load_prior
+from faithdiff.planning.disk import download, encoded_set
 from faithdiff.planning.plan import Plan, write_plan, zero2
 from faithdiff.train import variants
 from faithdiff.train.cache import Cache
-from faithdiff.train.cost import Costs
+from faithdiff.train.cost import Costs, meta_prior
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,8 @@ def test_every_profile_that_trains_has_a_plan(name: str) -> None:
     assert "100 TFLOP/s at an assumed utilisation of 50%" in page
     for part in ("## Images", "## Trainings", "## Memory per process", "## Disk", "## Download"):
         assert part in page
+    assert f"{download(profile).gigabytes:,.1f} GB" in page
+    assert f"| encoded training set | {encoded_set(profile, meta_prior(profile))} |" in page
     assert "nan" not in page and "None" not in page
 
 
