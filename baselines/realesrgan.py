@@ -37,7 +37,7 @@ from faithdiff.errors import ConfigError
 from faithdiff.methods.method import Method, Restorer, Study
 from faithdiff.study.plain import Json
 from faithdiff.study.records import Cost
-from faithdiff.train.pairs import Pairs, load_pairs
+from faithdiff.train.cache import PixelRows
 from faithdiff.train.spent import measure
 
 compat.patch()
@@ -63,7 +63,7 @@ class RealESRGAN(Method):
 
     def train(self, study: Study, seed: int, folder: Path, state: Path) -> Cost:
         """Write ``model.safetensors`` (averaged weights), ``config.json`` and ``training.csv``."""
-        training = RealESRGANTraining.prepare(self.config, study, seed, self._pairs(study), state)
+        training = RealESRGANTraining.prepare(self.config, study, seed, self._rows(study), state)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.seed(study.profile.seed, "realesrgan", "init", seed))
             generator = self._build(study)
@@ -118,10 +118,10 @@ class RealESRGAN(Method):
         self._check_scale(study.profile.data.scale)
         return RRDBNet(3, 3, **self._architecture(study))
 
-    def _pairs(self, study: Study) -> Pairs:
-        pairs = load_pairs(study.layout, study.profile.data.train_level)
-        self._check_crop(min(pairs.hq.shape[-2:]))
-        return pairs
+    def _rows(self, study: Study) -> PixelRows:
+        rows = PixelRows(study.layout.train_cache)
+        self._check_crop(min(rows.shape))
+        return rows
 
     def _check_crop(self, smallest: int) -> None:
         if self.config.crop > smallest:

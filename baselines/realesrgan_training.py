@@ -6,6 +6,7 @@ section 4.1; options/train_real{esrnet,esrgan}_x4plus.yml of the official reposi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,18 +26,21 @@ from faithdiff.study import seeds
 # isort: split
 from basicsr.archs.discriminator_arch import UNetDiscriminatorSN
 from basicsr.archs.rrdbnet_arch import RRDBNet
-from basicsr.utils.img_process_util import usm_sharp
+from basicsr.utils.img_process_util import USMSharp, usm_sharp
 
 from faithdiff.config import Natural, Positive, Probability, Rate, Section, digest
 from faithdiff.methods.method import Study
 from faithdiff.models.prior import load_prior
 from faithdiff.models.repeatable import compute_repeatably
+from faithdiff.train.cache import PixelRows
 from faithdiff.train.engine import Trained
 from faithdiff.train.log import LogRow
 from faithdiff.train.loop import Job, train
-from faithdiff.train.pairs import Pairs, corners, crops, pick
+from faithdiff.train.pairs import corners, crops, find_pairs, mirror, mirrored, pick
 
 compat.patch()
+KEPT = 2**26  # bytes of sharpened images that are kept; the 240 of `mini` fit
+MARGIN = 50  # pixels that sharpening reaches: two blurs over 51 of them
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -66,23 +70,26 @@ class RealESRGANTraining:
     config: RealESRGANSettings
     study: Study
     seed: int
-    pairs: Pairs
-    targets: Tensor  # HQ, sharpened where the settings say so, (N, 3, H, W) uint8
+    rows: PixelRows
+    targets: Targets
     vae: AutoencoderKL
     state: Path
     identity: str
 
     @classmethod
     def prepare(
-        cls, config: RealESRGANSettings, study: Study, seed: int, pairs: Pairs, state: Path
+        cls, config: RealESRGANSettings, study: Study, seed: int, rows: PixelRows, state: Path
     ) -> RealESRGANTraining:
         profile = study.profile
         compute_repeatably(study.profile)
         vae = load_prior(study.prior_folder).vae.to(profile.device)
-        contents = _sha256([pairs.hq, pairs.lq, *vae.encoder.state_dict().values()])
-        identity = digest(config, profile.training.optimiser, profile.seed, seed, contents)
-        targets = _sharpen(pairs.hq) if config.sharpen else pairs.hq
-        return cls(config, study, seed, pairs, targets, vae, state, identity)
+        identity = digest(
+            *(config, profile.training.optimiser, profile.training.flip, profile.seed, seed),
+            find_pairs(study.layout, profile.data.train_level).identity,
+            _sha256(vae.encoder.state_dict().values()),
+        )
+        targets = Targets(rows, config.crop, torch.device(profile.device))
+        return cls(config, study, seed, rows, targets, vae, state, identity)
 
     def by_pixels(self, generator: RRDBNet) -> list[LogRow]:
         """Phase 1, RealESRNet: L1 alone. Leaves the averaged weights in `generator`."""
@@ -146,18 +153,63 @@ class RealESRGANTraining:
     def _batch(self, phase: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """LQ ``(B, 3, h, w)``, targets and raw HQ ``(B, 3, H, W)``, all in [0, 1]."""
         profile, config, scale = self.study.profile, self.config, self.study.profile.data.scale
-        generator = seeds.torch_generator(
-            profile.seed, "realesrgan", "batch", phase, self.seed, step
-        )
-        rows = pick(len(self.pairs.hq), config.batch_size, generator)
+        key = ("realesrgan", "batch", phase, self.seed, step)
+        generator = seeds.torch_generator(profile.seed, *key)
+        rows = pick(len(self.rows), config.batch_size, generator)
         # Corners are LQ pixels, so that both crops show the same part.
-        size = min(self.pairs.hq.shape[-2:]) // scale
+        size = min(self.rows.shape) // scale
         corner = corners(size, config.crop // scale, config.batch_size, generator)
-        lq = crops(self.pairs.lq[rows], corner, config.crop // scale)
-        target = crops(self.targets[rows], scale * corner, config.crop)
-        hq = crops(self.pairs.hq[rows], scale * corner, config.crop)
-        first, second, third = (part.to(profile.device).float() / 255 for part in (lq, target, hq))
+        lq = crops(self.rows.lq(rows), corner, config.crop // scale)
+        images = self.rows.hq(rows)
+        hq = crops(images, scale * corner, config.crop)
+        target = self.targets.crops(images, rows, scale * corner) if config.sharpen else hq
+        flipped = mirrored(profile.training.flip, len(rows), profile.seed, *key)
+        first, second, third = (
+            mirror(part, flipped.to(part.device)).to(profile.device).float() / 255
+            for part in (lq, target, hq)
+        )
         return first, second, third
+
+
+class Targets:
+    """Sharpened HQ crops, made when they are drawn: a set of any size takes the same memory.
+
+    On a CPU whole images are sharpened, and the last of them kept. On a GPU each crop is sharpened
+    there with a margin beyond which nothing reaches it, as the published code sharpens a batch.
+    """
+
+    def __init__(self, rows: PixelRows, size: int, device: torch.device) -> None:
+        self._size, self._device = size, device
+        bytes_of_one = 3 * rows.shape[0] * rows.shape[1]
+        self._whole = functools.lru_cache(max(1, KEPT // bytes_of_one))(
+            lambda row: _sharpen(rows.hq(torch.tensor([row]))[0])
+        )
+        self._on_gpu = USMSharp().to(device) if device.type == "cuda" else None
+
+    def crops(self, images: Tensor, rows: Tensor, corner: Tensor) -> Tensor:
+        """Crops ``(B, 3, size, size)`` as uint8.
+
+        Args:
+            images: The HQ images of the rows, ``(B, 3, H, W)`` uint8.
+            corner: Top and left of each crop, ``(B, 2)``.
+        """
+        if self._on_gpu is None:
+            whole = torch.stack([self._whole(row) for row in rows.tolist()])
+            return crops(whole, corner, self._size)
+        return sharpened_crops(self._on_gpu, images, corner, self._size, self._device)
+
+
+@torch.no_grad()
+def sharpened_crops(
+    sharpen: USMSharp, images: Tensor, corner: Tensor, size: int, device: torch.device
+) -> Tensor:
+    """Cut crops with a margin, sharpen them on a device, and cut the margin off."""
+    side = min(size + 2 * MARGIN, *images.shape[-2:])
+    # Where the image ends within the margin, the part ends there, too: borders are reflected.
+    limit = torch.tensor(images.shape[-2:]) - side
+    start = torch.minimum((corner - MARGIN).clamp(min=0), limit)
+    sharp = sharpen(crops(images, start, side).to(device).float() / 255)
+    return crops(sharp, corner - start, size).mul(255).round().clamp(0, 255).byte()
 
 
 def _perceptual_distance(vae: AutoencoderKL, images: Tensor, targets: Tensor) -> Tensor:
@@ -209,13 +261,10 @@ def _carry(conv: nn.Conv2d, matrix: Tensor, kernel: Tensor | None = None) -> Non
     conv.bias[:3] = 0
 
 
-def _sharpen(images: Tensor) -> Tensor:
-    """Unsharp-mask whole images ``(N, 3, H, W)`` uint8 as Real-ESRGAN does its targets."""
-    sharp = torch.empty_like(images)
-    for image, place in zip(images, sharp, strict=True):
-        pixels = usm_sharp(image.permute(1, 2, 0).numpy().astype(np.float32) / 255)
-        place.copy_(torch.from_numpy(pixels).mul(255).round().clamp(0, 255).permute(2, 0, 1))
-    return sharp
+def _sharpen(image: Tensor) -> Tensor:
+    """Unsharp-mask a whole image ``(3, H, W)`` uint8 as Real-ESRGAN does its targets."""
+    sharp = usm_sharp(image.permute(1, 2, 0).numpy().astype(np.float32) / 255)
+    return torch.from_numpy(sharp).mul(255).round().clamp(0, 255).byte().permute(2, 0, 1)
 
 
 def _sha256(tensors: Iterable[Tensor]) -> str:

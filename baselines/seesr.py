@@ -24,9 +24,11 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,10 +50,11 @@ from faithdiff.models.prior import Prior
 from faithdiff.models.seen import Seen
 from faithdiff.models.text import Prompt
 from faithdiff.study import seeds
-from faithdiff.train.cache import Batch, to_signed
-from faithdiff.train.pairs import Pairs, corners, crops, load_pairs, pick
+from faithdiff.train.cache import Batch, PixelRows, to_signed
+from faithdiff.train.pairs import corners, crops, find_pairs, mirror, mirrored, pick
 
 Hook = Callable[[nn.Module, object, tuple[Tensor, ...]], tuple[Tensor, ...]]
+TAGS_AT_ONCE = 64  # whose thresholds are taken together
 STEM = (16, 32, 96, 256)  # widths of the stem as released, one for each halving and one more
 
 
@@ -89,7 +92,7 @@ class SeeSR(ControlledMethod["SeeSRDesign"]):
 
     def _tags(self, study: Study) -> list[str]:
         """The vocabulary: frequent words of the training captions, without the commonest."""
-        captions = load_pairs(study.layout, study.profile.data.train_level).captions
+        captions = find_pairs(study.layout, study.profile.data.train_level).captions
         low, high = (share * len(captions) for share in self.config.tag_range)
         counts = Counter(word for caption in captions for word in words(caption))
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
@@ -104,15 +107,15 @@ class SeeSR(ControlledMethod["SeeSRDesign"]):
     def pretrain(self, design: SeeSRDesign, training: ControlledTraining) -> None:
         """The tagger by the words of the captions, then its copy by what the tagger says."""
         study, config = training.study, self.config
-        pairs = load_pairs(study.layout, study.profile.data.train_level)
-        views = Views(pairs, study, training.seed)
-        truth = design.extractor.truth(pairs.captions)
+        captions = find_pairs(study.layout, study.profile.data.train_level).captions
+        views = Views(PixelRows(study.layout.train_cache), study, training.seed)
         extractor = design.extractor
         tagger = self.tagger = copy.deepcopy(extractor)
 
         def tagging(step: int, micro: int) -> Tensor:
             rows, hq, _ = views.draw("tagger", step, micro)
-            return F.binary_cross_entropy_with_logits(tagger(hq)[1], truth[rows].to(hq))
+            truth = extractor.truth([captions[row] for row in rows.tolist()])
+            return F.binary_cross_entropy_with_logits(tagger(hq)[1], truth.to(hq))
 
         training.run("tagger", tagger, tagging, config.tagger_steps, config.extractor_learning_rate)
         extractor.load_state_dict(tagger.state_dict())
@@ -131,11 +134,7 @@ class SeeSR(ControlledMethod["SeeSRDesign"]):
             "extractor", extractor, distillation,
             config.extractor_steps, config.extractor_learning_rate,
         )  # fmt: skip
-        with torch.no_grad():
-            said = torch.cat([tagger(view)[1].cpu() for view in views.whole()])
-        share = truth.mean(0).tolist()
-        limits = [float(torch.quantile(s, 1 - p)) for s, p in zip(said.T, share, strict=True)]
-        extractor.threshold.copy_(torch.tensor(limits))
+        extractor.threshold.copy_(_thresholds(tagger, views, captions, training.state / "logits"))
         tagger.threshold.copy_(extractor.threshold)
 
     def train_control(self, design: SeeSRDesign, training: ControlledTraining) -> None:
@@ -164,29 +163,62 @@ def words(caption: str) -> set[str]:
 class Views:
     """Views of the training pairs at the size of a crop: whole images shrunk, and crops."""
 
-    def __init__(self, pairs: Pairs, study: Study, seed: int) -> None:
+    def __init__(self, pixels: PixelRows, study: Study, seed: int) -> None:
         profile = study.profile
-        self.pairs, self.scale, self.size = pairs, profile.data.scale, profile.training.crop
+        self.pixels, self.scale, self.size = pixels, profile.data.scale, profile.training.crop
         self.batch, self.device = profile.training.micro_batch, profile.device
+        self.flip = profile.training.flip
         self.key = (profile.seed, "seesr", "views", seed)
 
     def draw(self, phase: str, step: int, micro: int) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, and HQ and LQ views ``(B, 3, size, size)`` in [-1, 1]; crops in odd updates."""
         generator = seeds.torch_generator(*self.key, phase, step, micro)
-        rows = pick(len(self.pairs.hq), self.batch, generator)
-        hq, lq = self.pairs.hq[rows], self.pairs.lq[rows]
+        rows = pick(len(self.pixels), self.batch, generator)
+        hq, lq = self.pixels.hq(rows), self.pixels.lq(rows)
         if step % 2:
             side = self.size // self.scale
             corner = corners(min(lq.shape[-2:]), side, len(rows), generator)
             hq, lq = crops(hq, self.scale * corner, self.size), crops(lq, corner, side)
-        return rows, self._view(hq), self._view(lq)
+        flipped = mirrored(self.flip, len(rows), *self.key, phase, step, micro)
+        return rows, self._view(mirror(hq, flipped)), self._view(mirror(lq, flipped))
 
-    def whole(self) -> list[Tensor]:
+    def whole(self) -> Iterator[Tensor]:
         """All HQ images, shrunk, in batches."""
-        return [self._view(part) for part in self.pairs.hq.split(self.batch)]
+        for rows in torch.arange(len(self.pixels)).split(self.batch):
+            yield self._view(self.pixels.hq(rows))
 
     def _view(self, images: Tensor) -> Tensor:
         return resized(to_signed(images).to(self.device), self.size)
+
+
+@torch.no_grad()
+def _thresholds(tagger: Extractor, views: Views, captions: list[str], file: Path) -> Tensor:
+    """Logits above which the clean training images get each tag as often as their captions do.
+
+    Args:
+        file: Holds the logits of all images for the time being: with thousands of tags they may be
+            larger than the memory.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shape = (len(captions), len(tagger.tags))
+    said = np.memmap(file, np.float32, "w+", shape=shape)
+    counts, first = torch.zeros(shape[1], dtype=torch.int64), 0
+    for view in views.whole():
+        part = slice(first, first + len(view))
+        said[part] = tagger(view)[1].cpu().numpy()
+        counts += tagger.truth(captions[part]).sum(0).long()
+        first = part.stop
+    share, limits = (counts / shape[0]).tolist(), []
+    for start in range(0, shape[1], TAGS_AT_ONCE):
+        part = slice(start, start + TAGS_AT_ONCE)
+        columns = torch.from_numpy(said[:, part].copy()).T
+        limits += [
+            float(torch.quantile(column, 1 - p))
+            for column, p in zip(columns, share[part], strict=True)
+        ]
+    del said
+    file.unlink()
+    return torch.tensor(limits)
 
 
 def resized(images: Tensor, size: int) -> Tensor:

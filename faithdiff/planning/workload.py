@@ -142,8 +142,7 @@ def _data(study: Study, gpu: int) -> Iterator[_Step]:
 def _trainings(profile: Profile, gpu: int) -> Iterator[_Step]:
     if profile.prior.source == "train":
         yield _Step("train_prior", takes={"dataset": ["prior"]}, gpus=gpu)
-    denoisers = [n for n in profile.trained if n in profile.denoisers]
-    if any(n not in profile.variants or not profile.variants[n].weights for n in denoisers):
+    if profile.learns:
         yield _Step("cache_latents", takes={"dataset": ["train"]}, gpus=gpu)
     # Pictures that are drawn on the way are of the first test set.
     pictures = {"dataset": [next(iter(profile.data.test))]}
@@ -164,8 +163,7 @@ def _trainings(profile: Profile, gpu: int) -> Iterator[_Step]:
         for name, baseline in profile.baselines.items():
             if baseline.trained:
                 about = {"checkpoint": name, "seed": seed}
-                skips = () if baseline.denoises else ("cache_latents",)
-                yield _Step("train_baseline", about, skips=skips, gpus=gpu)
+                yield _Step("train_baseline", about, gpus=gpu)
 
 
 def _results(study: Study, gpu: int) -> Iterator[_Step]:

@@ -137,7 +137,14 @@ RULES = (
         by_method=True,
         methods="trained baselines",
         # The prior of each: where nothing samples from it, its VAE is the perceptual loss.
-        reads=("baselines.*.settings", "training.optimiser", "data.scale", "seed", "prior"),
+        reads=(
+            "baselines.*.settings",
+            "training.optimiser",
+            "training.flip",
+            "data.scale",
+            "seed",
+            "prior",
+        ),
         reads_on_prior=("training",),
     ),
     # Without modules: what it fetches is pinned, and the pins are in its `outside` param.

@@ -79,6 +79,30 @@ class Batch:
         return replace(self, prompt=prompt, **{name: change(getattr(self, name)) for name in names})
 
 
+class PixelRows:
+    """The pixels of an encoded training set, for what learns from them alone; read by row.
+
+    Attributes:
+        shape: Height and width of the HQ images.
+    """
+
+    def __init__(self, file: Path) -> None:
+        tensors = _open(file)
+        self._hq, self._lq = tensors["hq"], tensors["lq"]
+        self.shape = (self._hq.shape[-2], self._hq.shape[-1])
+
+    def __len__(self) -> int:
+        return len(self._hq)
+
+    def hq(self, rows: Tensor) -> Tensor:
+        """HQ images ``(B, 3, H, W)`` as uint8."""
+        return self._hq[rows]
+
+    def lq(self, rows: Tensor) -> Tensor:
+        """LQ images ``(B, 3, h, w)`` as uint8."""
+        return self._lq[rows]
+
+
 class Cache:
     """The encoded training set; batches are drawn by the number of the update."""
 

@@ -81,16 +81,6 @@ def find_pairs(layout: Layout, level: str) -> PairFiles:
     )
 
 
-def load_pairs(layout: Layout, level: str) -> Pairs:
-    """Read the whole prepared training set of a profile.
-
-    Raises:
-        UserError: The images are not all of one size.
-    """
-    files = find_pairs(layout, level)
-    return files.read(0, len(files))
-
-
 def read_stack(files: list[Path]) -> Tensor:
     """Read images of one size as uint8 ``(N, 3, H, W)``."""
     images = [read_image(file) for file in files]

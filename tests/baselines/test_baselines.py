@@ -23,11 +23,13 @@ from faithdiff.data.images import write_png
 from faithdiff.errors import CheckpointError, ConfigError, RunError
 from faithdiff.methods.method import Method, Restorer, Study
 from faithdiff.methods.registry import find_method
-from faithdiff.models.prior import build_prior
+from faithdiff.models.prior import build_prior, load_prior
 from faithdiff.models.text import build_tokenizer
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.study import seeds
 from faithdiff.study.files import write_text_atomic
+from faithdiff.train.encode import write_cache
+from faithdiff.train.pairs import find_pairs
 
 SIZE, COUNT = 48, 4  # of the training images
 SETTINGS: dict[str, Any] = {
@@ -59,8 +61,8 @@ def write_profile(file: Path, settings: dict[str, Any], scale: int = 4) -> Study
     return Study.load(file)
 
 
-def write_pairs(study: Study) -> None:
-    """A training set as `faithdiff prepare` and `faithdiff degrade` would leave it."""
+def write_training_set(study: Study) -> None:
+    """A training set as `faithdiff prepare`, `degrade` and `cache` would leave it."""
     folder, scale = study.layout.dataset("train"), study.profile.data.scale
     names = [f"image-{number}" for number in range(COUNT)]
     for number, name in enumerate(names):
@@ -72,6 +74,8 @@ def write_pairs(study: Study) -> None:
             study.layout.lq("train", study.profile.data.train_level) / f"{name}.png",
         )
     write_text_atomic("name,caption\n" + "".join(f"{n},\n" for n in names), folder / "index.csv")
+    pairs = find_pairs(study.layout, study.profile.data.train_level)
+    write_cache(pairs, load_prior(study.layout.trained_prior), study.layout.train_cache)
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +85,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         study = write_profile(Path("tiny.yaml"), {})
-        write_pairs(study)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             config = study.profile.prior
             prior = build_prior(config, build_tokenizer(["a boat"], config.text_encoder))
         prior.save(study.layout.trained_prior)
+        write_training_set(study)
         train(study, Path("trained"), Path("state"))
     return root
 
@@ -242,7 +246,7 @@ def test_smaller_scales_restore_sizes_off_their_grid(
     study.layout.checkpoints.mkdir(parents=True)
     study.layout.trained_prior.symlink_to(prior)
     small = write_profile(Path("small.yaml"), {"psnr_steps": 1, "gan_steps": 1}, scale)
-    write_pairs(small)
+    write_training_set(small)
     train(small, Path("trained"), Path("state"))
     restored = restore(loaded(small, "realesrgan"), picture(5, 30)[..., :13, :19])
     assert restored.shape == (1, 3, scale * 13, scale * 19)

@@ -45,7 +45,7 @@ from faithdiff.train.cache import Batch, Cache, to_signed
 from faithdiff.train.encode import Part
 from faithdiff.train.engine import Trained
 from faithdiff.train.loop import Job, rate, train
-from faithdiff.train.pairs import PairFiles, load_pairs
+from faithdiff.train.pairs import PairFiles, find_pairs
 from faithdiff.train.prefetch import Prefetcher
 from faithdiff.train.processes import Processes
 from faithdiff.train.run import run_job
@@ -396,7 +396,8 @@ def test_dropped_captions_are_the_empty_caption(study: Study, dropout: float) ->
 
 def test_the_cache_holds_what_the_prior_computes(study: Study) -> None:
     prior = load_prior(study.layout.trained_prior)
-    pairs = load_pairs(study.layout, study.profile.data.train_level)
+    found = find_pairs(study.layout, study.profile.data.train_level)
+    pairs = found.read(0, len(found))
     batch = _cache(study, prior, crop=96, text_dropout=0).batch(0, master=0)
     rows = [int((to_signed(pairs.hq) == image).flatten(1).all(1).nonzero()) for image in batch.hq]
     captions = prior.encode_text([pairs.captions[row] for row in rows])

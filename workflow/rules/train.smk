@@ -62,7 +62,7 @@ rule train_variant:
 rule train_baseline:
     input:
         lq=layout.lq("train", profile.data.train_level) / "degradation.jsonl",
-        cache=lambda w: layout.train_cache if w.method in profile.denoisers else [],
+        cache=layout.train_cache,
         prior=prior_files(),
     output:
         folder=directory(layout.checkpoint("{method}", "{seed}")),
