@@ -225,7 +225,7 @@ class ControlledMethod(Method, Generic[AnyDesign]):
         return with_captions(study, folder, sampling, restorer)
 
     def denoiser(self, study: Study, folder: Path) -> Denoiser:
-        return self._load(study, folder).denoiser()
+        return self._load(study, folder, DTYPES[study.profile.restore.precision]).denoiser()
 
     def untrained(self, study: Study, prior: Prior) -> Denoiser | None:
         design = self.build(prior.freeze(), study, None).requires_grad_(False)
@@ -240,7 +240,7 @@ class ControlledMethod(Method, Generic[AnyDesign]):
         own = self.config.model_dump(mode="json")
         return {"restore": restore, "own": own, "prior": folder_digest(study.prior_folder)}
 
-    def _load(self, study: Study, folder: Path, dtype: torch.dtype = torch.float32) -> AnyDesign:
+    def _load(self, study: Study, folder: Path, dtype: torch.dtype) -> AnyDesign:
         name = folder.parent.name
         prior = load_prior(study.prior_folder, dtype).to(study.profile.device)
         # Seed 0 for each: every weight that is drawn is overwritten by the checkpoint's.

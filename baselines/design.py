@@ -55,7 +55,9 @@ class Design(nn.Module, ABC):
 
     def denoiser(self) -> Denoiser:
         """The design as the common sampler asks it."""
-        return Denoiser(self.see, self, self.captions, self.restored, self.guidance)
+        return Denoiser(
+            self.see, self, self.captions, self.restored, self.guidance, self.prior.unet
+        )
 
     def convert(self, dtype: torch.dtype) -> None:
         """Let the control compute in a precision, as the prior's UNet that it stands beside.

@@ -250,7 +250,7 @@ def restore_sets(
         restore_shard(study, found, method, seed, Shard.parse(shard))
         return
     restore_job(study, found, method, seed)
-    if method in study.profile.denoisers:
+    if method in study.profile.compared:
         heldout(method, seed, config)
 
 

@@ -96,6 +96,16 @@ class Profile(Section):
         return [*baselines, *self.variants]
 
     @property
+    def compared(self) -> list[str]:
+        """Names of the methods whose held-out denoising loss is measured.
+
+        All denoisers, unless the only one has imported weights: its loss stands beside no other.
+        """
+        found = self.denoisers
+        alone = len(found) == 1 and found[0] in self.variants
+        return [] if alone and self.variants[found[0]].weights is not None else found
+
+    @property
     def on_prior(self) -> list[str]:
         """Names of the methods that sample from the prior: denoisers, and their other samplers."""
         again = [name for name, baseline in self.baselines.items() if baseline.checkpoint_of]

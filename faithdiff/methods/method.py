@@ -24,6 +24,7 @@ from faithdiff.study.plain import Json
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from diffusers import UNet2DConditionModel
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -152,6 +153,8 @@ class Denoiser:
         captions: The captions by which the model denoises, from what `see` gave and those known.
         restored: The image ``(B, 3, H, W)`` in [-1, 1] that pre-stages made of the LQ image.
         guidance: What restoration guidance does for the images that were seen.
+        unet: The UNet that predicts, for what needs the prior, too: at the size of SDXL a card of
+            24 GB does not hold another one beside it. None: the prior's own may be loaded.
     """
 
     see: Callable[[Tensor], Seen]
@@ -159,6 +162,7 @@ class Denoiser:
     captions: Callable[[Seen, list[str]], list[str]] = lambda _, known: known
     restored: Callable[[Seen], Tensor] = _restores_nothing
     guidance: Callable[[Seen], Guide] = _guides_nowhere
+    unet: UNet2DConditionModel | None = None
 
 
 class Method(ABC):

@@ -173,7 +173,7 @@ def _results(study: Study, gpu: int) -> Iterator[_Step]:
         if needs_preparation(study, name):
             yield _Step("prepare_baseline", {"method": name})
     for name in profile.methods:
-        rule = "restore_denoiser" if name in profile.denoisers else "restore_baseline"
+        rule = "restore_denoiser" if name in profile.compared else "restore_baseline"
         read = [*filter(None, (profile.checkpoint_of(name), profile.captioner_of(name)))]
         takes = {**tested, "checkpoint": read}
         skips = () if name in profile.on_prior else ("train_prior",)

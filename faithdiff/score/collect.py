@@ -91,7 +91,7 @@ def score_files(profile: Profile, layout: Layout) -> list[Path]:
             folder = layout.restored(method, seed)
             files.append(folder / "scores.csv")
             # Others do not predict noise of the study's prior, so there is no loss to hold out.
-            if method in profile.denoisers:
+            if method in profile.compared:
                 files.append(folder / "heldout.csv")
     return files
 

@@ -50,16 +50,18 @@ def heldout_job(study: Study, method: Method, name: str, seed: int) -> None:
     compute_repeatably(study.profile)
     device = study.profile.device
     check_checkpoint(study.layout.checkpoint(name, seed))
-    prior = load_prior(study.prior_folder).to(device)
     model = method.denoiser(study, study.layout.checkpoint(name, seed))
+    dtype = torch.float32 if model.unet is None else model.unet.dtype
+    prior = load_prior(study.prior_folder, dtype, model.unet).to(device)
     config = study.profile.training.heldout
     sampled = visited_timesteps(study.profile.restore, prior)
     # Together, so that each image is encoded once for all of them.
     timesteps = sorted({*sampled, *config.curve})
     kind = prior.scheduler.config.prediction_type
     # What changes the numbers without a change of code: a comparison of two commits refuses to
-    # compare losses whose digests differ.
-    protocol = digest(sampled, config, study.profile.training.loss, kind)
+    # compare losses whose digests differ. float32 is not named: digests of earlier results hold.
+    rounded = [] if dtype == torch.float32 else [str(dtype)]
+    protocol = digest(sampled, config, study.profile.training.loss, kind, *rounded)
     rows = []
     places = [(d, lv) for d in study.profile.data.with_hq for lv in study.profile.data.levels]
     for dataset, level in ProgressBar(places, f"held-out {name}", unit="set"):
@@ -120,7 +122,8 @@ def heldout_losses(
 ) -> list[float]:
     """Loss of one image at each timestep, its noise from the generator of the same place.
 
-    The loss is the training's.
+    The loss is the training's. Networks compute in their own precision; latents, noise and the
+    distance are float32.
     """
     training, factor = study.profile.training, prior.factor
     clean, degraded = to_tensor(read_image(hq)), to_tensor(read_image(lq))
@@ -129,7 +132,7 @@ def heldout_losses(
     device = prior.unet.device
     clean = clean[:, :, :height, :width].to(device) * 2 - 1
     seen = enlarge(degraded, study.profile.data.scale)[:, :, :height, :width].to(device) * 2 - 1
-    moments = prior.encode_moments(clean)
+    moments = prior.encode_moments(clean.to(prior.vae.dtype)).float()
     # The mean of the posterior and not a sample: one source of chance less, and the target is the
     # same for every method.
     latents = prior.sample_latents(moments, torch.zeros_like(moments[:, ::2]))
@@ -142,7 +145,8 @@ def heldout_losses(
         timestep = torch.tensor([number], device=device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         noisy = prior.scheduler.add_noise(latents, noise, timestep)
-        prediction = model.predict(noisy, timestep, condition, prompt, ids)
+        given = noisy.to(prior.unet.dtype)
+        prediction = model.predict(given, timestep, condition, prompt, ids)
         target = prediction_target(prior.scheduler, latents, noise, timestep)
-        losses.append(float(distance(prediction, target, training.loss)))
+        losses.append(float(distance(prediction.float(), target, training.loss)))
     return losses

@@ -84,8 +84,8 @@ class VariantMethod(Method):
         return load_restorer(study.profile, study.prior_folder, folder)
 
     def denoiser(self, study: Study, folder: Path) -> Denoiser:
-        model = load(folder).to(self._profile.device)
-        return Denoiser(model.see, model.predict)
+        model = load(folder, DTYPES[self._profile.restore.precision]).to(self._profile.device)
+        return Denoiser(model.see, model.predict, unet=model.unet)
 
     def settings(self, study: Study) -> dict[str, Json]:
         return {

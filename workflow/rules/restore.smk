@@ -10,7 +10,7 @@ rule restore_baseline:
     benchmark:
         LOGS / "benchmarks" / "restore" / "{method}-seed{seed}.tsv"
     wildcard_constraints:
-        method=one_of(set(profile.methods) - set(profile.denoisers)),
+        method=one_of(set(profile.methods) - set(profile.compared)),
     params:
         code=code_of("restore_baseline"),
         config=settings_of("restore_baseline"),
@@ -37,7 +37,7 @@ rule restore_denoiser:
     benchmark:
         LOGS / "benchmarks" / "restore" / "{method}-seed{seed}.tsv"
     wildcard_constraints:
-        method=one_of(profile.denoisers),
+        method=one_of(profile.compared),
     params:
         code=code_of("restore_denoiser"),
         config=settings_of("restore_denoiser"),

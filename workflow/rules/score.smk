@@ -59,7 +59,7 @@ rule collect:
         ),
         heldout=expand(
             layout.restored("{method}", "{seed}") / "heldout.csv",
-            method=profile.denoisers,
+            method=profile.compared,
             seed=profile.seeds,
         ),
     output:
