@@ -70,7 +70,7 @@ def prepare(
     chosen = sets[one_of(dataset, list(sets), "--dataset")]
     # Test images are captioned by what a user would have: the LQ image (faithdiff caption).
     ask = chosen.asks and dataset not in study.profile.data.test
-    use_gpus(study, int(ask))
+    use_gpus(study, study.profile.captioner.processes if ask else 0)
     captioner = captioning.captioner(study.profile, study.layout) if ask else None
     folder = study.layout.dataset(dataset)
     multiple = study.profile.data.multiple_of(dataset)
@@ -125,7 +125,7 @@ def caption(
     study = Study.load(config)
     data = study.profile.data
     asked = [name for name, chosen in data.test.items() if chosen.asks]
-    use_gpus(study)
+    use_gpus(study, study.profile.captioner.processes)
     if not asked:
         raise UserError(f"{config}: no test set has `captions: llava`")
     known = data.levels_of(one_of(dataset, asked, "--dataset"))

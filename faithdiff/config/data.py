@@ -71,6 +71,8 @@ class FolderSet(_Set):
     lq_only: bool = False  # real-world LQ images without HQ: a test set with the level `real`
     scale: Scale | None = None  # of this test set in place of `data.scale`
     captions: Literal["none", "file", "llava"] = "file"  # docs/data.md
+    # What `llava` describes: the image, once for all its crops, or each crop.
+    described: Literal["image", "crop"] = "image"
     quality: Quality | None = None
     limit: Positive | None = None  # images, the first by name
     resize: tuple[Positive, Positive] | None = None  # shorter side in pixels, drawn between these

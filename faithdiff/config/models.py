@@ -106,4 +106,7 @@ class Captioner(Section):
     top_p: Probability = 0.7
     max_tokens: Positive = 512
     precision: Literal["float32", "float16", "bfloat16"] = "float16"
+    quantise: Literal["8bit", "4bit"] | None = None  # of the weights, by bitsandbytes on a GPU
+    batch_size: Positive = 1  # images asked about at once
+    processes: Positive = 1  # one for each GPU; they share the images
     clean: Path | None = None  # BSRNet, which removes the degradation of test images before

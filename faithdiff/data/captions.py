@@ -28,7 +28,7 @@ from faithdiff.study.checksums import (
 from faithdiff.study.files import read_text
 
 CAPTIONS = "captions.csv"
-Ask = Callable[[Path], str]  # an image -> the answer, as it came
+Ask = Callable[[list[Path]], list[str]]  # images -> their answers, as they came
 
 
 def shorten(answer: str) -> str:
@@ -177,22 +177,30 @@ def ask_all(
     settings: str,
     cache: AnswerCache,
     asker: Callable[[], Ask],
+    at_once: int = 1,
     show: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> dict[str, str]:
     """Captions of images by name; the model is loaded only if an answer is not in the cache.
 
     Args:
         files: Images by name.
-        hashes: sha256 of each.
+        hashes: sha256 of each; images that share one are asked about once.
         settings: Digest of the model and of how it is asked.
         cache: Answers of earlier runs; grows.
         asker: Loads the model.
+        at_once: Images that it is asked about together; a killed job loses their answers.
         show: Wraps the names that are asked for, to show progress.
     """
-    todo = [name for name in sorted(files) if cache.get(hashes[name], settings) is None]
+    one_of = {hashes[name]: name for name in sorted(files, reverse=True)}
+    todo = sorted(n for sha256, n in one_of.items() if cache.get(sha256, settings) is None)
     ask = asker() if todo else None
-    for name in show(todo):
-        assert ask is not None
-        if cache.get(hashes[name], settings) is None:  # two names may share an image
-            cache.put(hashes[name], settings, ask(files[name]))
+    waiting: list[str] = []
+    for number, name in enumerate(show(todo), 1):
+        waiting.append(name)
+        if len(waiting) == at_once or number == len(todo):
+            assert ask is not None
+            answers = ask([files[each] for each in waiting])
+            for each, answer in zip(waiting, answers, strict=True):
+                cache.put(hashes[each], settings, answer)
+            waiting = []
     return {name: shorten(cache.get(hashes[name], settings) or "") for name in files}

@@ -41,12 +41,21 @@ from faithdiff.study.remake import command_for
 
 
 @dataclass(frozen=True)
+class Described:
+    """The image file that a captioner looks at."""
+
+    file: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
 class NewImage:
     """An image of a set before it is written, and what is known of it.
 
     Attributes:
         picture: What it was cut from: crops of one photograph are no independent test images.
         asked: Who is to caption it, if anybody.
+        described: What they look at; None: the image itself.
         file: Of a person's folder, for notes.
         notes: What was changed of the file's values as it was read.
     """
@@ -58,6 +67,7 @@ class NewImage:
     source: str
     licence: str
     asked: str = ""
+    described: Described | None = None
     file: str = ""
     notes: tuple[str, ...] = ()
 
@@ -90,6 +100,7 @@ class Written:
 
     row: IndexRow
     asked: str
+    described: Described | None
     file: str
     notes: tuple[str, ...]
 
@@ -156,8 +167,13 @@ def prepare_dataset(
     for stale in set(images.glob("*.png")) - kept:
         stale.unlink()
     if captioner is not None:
-        asked = {each.row.name for each in written if each.asked == "llava"}
-        _caption(index, asked, images, captioner)
+        looks = {
+            each.row.name: each.described
+            or Described(images / f"{each.row.name}.png", each.row.sha256)
+            for each in written
+            if each.asked == "llava"
+        }
+        _caption(index, looks, captioner)
     if isinstance(config, FolderSet | MixtureSet):
         record = json.dumps(with_checksum({"files": before}), indent=1, ensure_ascii=False)
         write_text_atomic(record + "\n", folder / SOURCES)
@@ -165,11 +181,16 @@ def prepare_dataset(
     write_summed(table, folder / "index.csv")
 
 
-def _caption(index: pd.DataFrame, names: set[str], images: Path, captioner: Captioner) -> None:
-    """Let a model caption images, in the index itself; captions of the others stay."""
-    asked = index["name"].isin(names)
-    files = {name: images / f"{name}.png" for name in index.loc[asked, "name"]}
-    hashes = dict(zip(index["name"], index["sha256"], strict=True))
+def _caption(index: pd.DataFrame, looks: Mapping[str, Described], captioner: Captioner) -> None:
+    """Let a model caption images, in the index itself; captions of the others stay.
+
+    Args:
+        looks: What it looks at, by the names of the images. Crops of one image share a hash, so
+            that image is described once.
+    """
+    files = {name: look.file for name, look in looks.items()}
+    hashes = {name: look.sha256 for name, look in looks.items()}
+    asked = index["name"].isin(looks)
     index.loc[asked, "caption"] = index.loc[asked, "name"].map(captioner(files, hashes))
 
 
@@ -274,7 +295,7 @@ def _write(folder: Path, multiple: int, unit: Unit) -> list[Written]:
             source=source,
             licence=new.licence,
         )
-        written.append(Written(row, new.asked, new.file or new.name, notes))
+        written.append(Written(row, new.asked, new.described, new.file or new.name, notes))
     return written
 
 
@@ -314,7 +335,9 @@ def _photo(size: int, photo: Photo) -> list[NewImage]:
 
 
 def _folder(dataset: str, master_seed: int, source: Source) -> Iterator[NewImage]:
-    config = source.config
+    config, whole = source.config, None
+    if config.captions == "llava" and config.described == "image":
+        whole = Described(source.file, sha256_file(source.file))
     for part in cut(source, dataset, master_seed):
         yield NewImage(
             name=part.name,
@@ -324,6 +347,7 @@ def _folder(dataset: str, master_seed: int, source: Source) -> Iterator[NewImage
             source=part.place,
             licence=config.licence,
             asked=config.captions,
+            described=whole,
             file=source.file.name,
             notes=part.changes,
         )

@@ -25,21 +25,20 @@ def captioner(profile: Profile, layout: Layout, clean: bool = False) -> Captione
 
     def load() -> Ask:
         from faithdiff.models.captioner import Llava
+        from faithdiff.models.captioner_processes import SeveralLlavas
 
-        return Llava(config, profile.device, profile.seed, clean)
+        one = (config, profile.device, profile.seed, clean)
+        return Llava(*one) if config.processes == 1 else SeveralLlavas(*one)
 
     def write(files: Mapping[str, Path], hashes: Mapping[str, str]) -> dict[str, str]:
         from faithdiff.models.captioner import answer_digest
 
         settings = answer_digest(config, profile.seed, clean)
         cache = AnswerCache(layout.answers)
+        at_once = config.batch_size * config.processes
         return ask_all(
-            files,
-            hashes,
-            settings,
-            cache,
-            load,
-            lambda names: ProgressBar(names, "caption", unit="image"),
+            *(files, hashes, settings, cache, load, at_once),
+            show=lambda names: ProgressBar(names, "caption", unit="image"),
         )
 
     return write

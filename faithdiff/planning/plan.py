@@ -20,6 +20,7 @@ from faithdiff.data.artifacts import Artifact, gigabytes, lacking, quick_state
 from faithdiff.data.fetch import RAW
 from faithdiff.errors import UserError
 from faithdiff.methods.method import Study
+from faithdiff.planning.captions import captions_lines
 from faithdiff.planning.checks import check_study
 from faithdiff.planning.disk import download, encoded_set, images_in
 from faithdiff.planning.resources import Sizes
@@ -69,6 +70,7 @@ class Plan:
         profile = self.profile
         yield f"# Plan of {self.study.file}\n"
         yield from self._images()
+        yield from captions_lines(profile)
         yield from self._runs()
         yield from self._memory()
         yield from self._disk()

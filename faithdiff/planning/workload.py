@@ -129,12 +129,18 @@ def _data(study: Study, gpu: int) -> Iterator[_Step]:
         # A captioner is what such a job needs memory and hours for.
         asks = describes(study, name)
         size = "caption" if asks else None
-        yield _Step("prepare_dataset", {"dataset": name}, gpus=gpu if asks else 0, size=size)
+        yield _Step(
+            "prepare_dataset",
+            {"dataset": name},
+            gpus=gpu * profile.captioner.processes if asks else 0,
+            size=size,
+        )
     for name in profile.data.test:
         yield _Step("take_real" if profile.data.is_real(name) else "degrade", {"dataset": name})
     for name, level in profile.data.places:
         if profile.data.test[name].asks:
-            yield _Step("caption", {"dataset": name, "level": level}, gpus=gpu)
+            about = {"dataset": name, "level": level}
+            yield _Step("caption", about, gpus=gpu * profile.captioner.processes)
     if profile.learns:
         yield _Step("degrade_train", takes={"dataset": ["train"]})
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from shared import ROOT
 from shared.tiny_llava import save_tiny_llava
 
 from faithdiff import cli
-from faithdiff.config import Captioner
+from faithdiff.config import Captioner, FolderSet
 from faithdiff.data.captions import (
     AnswerCache,
     Captions,
@@ -23,12 +25,13 @@ from faithdiff.data.captions import (
     read_captions,
     shorten,
 )
-from faithdiff.data.datasets import read_index
+from faithdiff.data.datasets import prepare_dataset, read_index
 from faithdiff.data.images import write_png
 from faithdiff.errors import CheckpointError, UserError
 from faithdiff.models import captioner
 from faithdiff.models.bsrnet import load_bsrnet, network_of
 from faithdiff.models.captioner import Llava, answer_digest
+from faithdiff.models.captioner_processes import SeveralLlavas
 
 GOLDEN = {
     # The published rule, worked out by hand: words 1 to 3 go, a capital, the first two sentences.
@@ -132,9 +135,9 @@ def test_no_image_is_asked_about_twice(tmp_path: Path) -> None:
     def load() -> captioner.Llava:
         loaded.append(1)
 
-        def ask(file: Path) -> str:
-            asked.append(file.name)
-            return f"The image is {file.stem}.\nOne. Two."
+        def ask(files: list[Path]) -> list[str]:
+            asked.extend(file.name for file in files)
+            return [f"The image is {file.stem}.\nOne. Two." for file in files]
 
         return ask  # type: ignore[return-value]
 
@@ -170,6 +173,10 @@ def picture(tmp_path: Path) -> Path:
     return file
 
 
+def pixels_of(seed: int, height: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, 60, 3)).astype(np.uint8)
+
+
 def section(folder: Path, **changes: object) -> Captioner:
     fields = {"path": folder, "max_tokens": 12, "precision": "float32", "temperature": 1.0}
     return Captioner.model_validate(fields | changes)
@@ -188,37 +195,77 @@ def test_an_answer_depends_on_the_image_the_seed_and_nothing_else(
     write_png(np.zeros((30, 30, 3), np.uint8), other)
     state = torch.random.get_rng_state()
     ask = Llava(section(tiny, top_p=1.0), "cpu", 1, clean=False)
-    first, second = ask(picture), ask(other)
+    (first,), (second,) = ask([picture]), ask([other])
     assert first and "\n" not in first
-    assert ask(picture) == first  # whatever was asked in between
+    assert ask([picture]) == [first]  # whatever was asked in between
     torch.manual_seed(99)
-    assert Llava(section(tiny, top_p=1.0), "cpu", 1, clean=False)(other) == second
+    assert Llava(section(tiny, top_p=1.0), "cpu", 1, clean=False)([other]) == [second]
     torch.random.set_rng_state(state)
-    answers = {Llava(section(tiny, top_p=1.0), "cpu", s, clean=False)(picture) for s in range(4)}
+    answers = {Llava(section(tiny, top_p=1.0), "cpu", s, False)([picture])[0] for s in range(4)}
     assert len(answers) > 1
     greedy = section(tiny, temperature=0)
-    assert Llava(greedy, "cpu", 1, False)(picture) == Llava(greedy, "cpu", 2, False)(picture)
+    assert Llava(greedy, "cpu", 1, False)([picture]) == Llava(greedy, "cpu", 2, False)([picture])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_answers_do_not_depend_on_what_is_asked_beside_them(
+    tiny: Path, tmp_path: Path, temperature: float
+) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(5)]
+    for number, file in enumerate(files):
+        write_png(pixels_of(number, 30 + 7 * number), file)
+    config = section(tiny, temperature=temperature, top_p=1.0, batch_size=3, processes=2)
+    ask = Llava(config, "cpu", 1, clean=False)
+    alone = [answer for file in files for answer in ask([file])]
+    assert ask(files) == alone
+    assert ask(files[::-1]) == alone[::-1]
+    assert SeveralLlavas(config, "cpu", 1, False)(files) == alone
+    # So neither is part of what decides an answer.
+    assert answer_digest(config, 1, False) == answer_digest(
+        section(tiny, temperature=temperature, top_p=1.0), 1, False
+    )
+
+
+def test_words_are_drawn_by_their_probabilities() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0, -torch.inf]])
+    draw = captioner._Drawn([7])
+    drawn = torch.stack([draw(logits, logits).argmax() for _ in range(4000)])
+    shares = torch.bincount(drawn, minlength=4) / len(drawn)
+    assert torch.allclose(shares, logits[0].softmax(0), atol=0.03)
+
+
+def test_fewer_bits_say_what_they_need(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captioner, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"quantise: 4bit: needs bitsandbytes.*pip install"):
+        Llava(section(tiny, quantise="4bit"), "cpu", 1, False)
+    monkeypatch.setattr(captioner, "find_spec", lambda _: object())
+    with pytest.raises(UserError, match="is computed on a GPU, and device is cpu"):
+        Llava(section(tiny, quantise="8bit"), "cpu", 1, False)
+    assert captioner._quantised(section(tiny), torch.device("cuda")) is None
+    assert answer_digest(section(tiny, quantise="8bit"), 1, False) != answer_digest(
+        section(tiny), 1, False
+    )
 
 
 def test_the_model_sees_the_image_through_the_template(
     tiny: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = Llava(section(tiny), "cpu", 1, clean=False)
-    seen: list[dict[str, torch.Tensor]] = []
+    seen: list[dict[str, Any]] = []
     generate = ask._model.generate
 
-    def spy(**inputs: torch.Tensor) -> torch.Tensor:
+    def spy(**inputs: Any) -> torch.Tensor:
         seen.append(inputs)
         return generate(**inputs)
 
     monkeypatch.setattr(ask._model, "generate", spy)
-    ask(picture)
+    ask([picture])
     (inputs,) = seen
     image_token = ask._model.config.image_token_index
     assert int((inputs["input_ids"] == image_token).sum()) == 4  # 28 px in patches of 14
     assert inputs["pixel_values"].shape == (1, 3, 28, 28)
-    settings = {key: inputs[key] for key in ("do_sample", "temperature", "top_p", "top_k")}
-    assert settings == {"do_sample": True, "temperature": 1.0, "top_p": 0.7, "top_k": 0}
+    heat, top, _ = inputs["logits_processor"]
+    assert (heat.temperature, top.top_p) == (1.0, 0.7)
     text = ask._processor.tokenizer.decode(inputs["input_ids"][0])
     assert "USER:" in text and text.rstrip().endswith("ASSISTANT:")
 
@@ -320,7 +367,7 @@ def test_a_cleaned_image_is_what_the_model_sees(tiny: Path, bsrnet: Path, pictur
     config = section(tiny, clean=bsrnet)
     ask = Llava(config, "cpu", 1, clean=True)
     assert ask._clean is not None
-    assert ask(picture)
+    assert ask([picture])
     assert Llava(config, "cpu", 1, clean=False)._clean is None  # HQ images are never cleaned
     assert answer_digest(config, 1, True) != answer_digest(config, 1, False)
 
@@ -361,3 +408,34 @@ def test_the_command_captions_a_test_set_once(
     assert captions.read_bytes() == written
     index = read_index(Path("data/asking/train")).set_index("name")
     assert dict(index["caption"]) == read_captions(captions)
+
+
+@pytest.mark.parametrize(("described", "asked"), [("image", 2), ("crop", 6)])
+def test_an_image_is_described_once_for_all_its_crops(
+    tmp_path: Path, described: str, asked: int
+) -> None:
+    for number in range(2):
+        write_png(pixels_of(number, 80), tmp_path / "raw" / f"{number}.png")
+    config = FolderSet.model_validate(
+        {
+            "source": "folder", "path": tmp_path / "raw", "captions": "llava",
+            "described": described, "crops": {"size": 32, "count": 3},
+        }
+    )  # fmt: skip
+    looked_at: list[Path] = []
+
+    def ask(files: list[Path]) -> list[str]:
+        looked_at.extend(files)
+        return [f"The image is {file.stem}. So. There." for file in files]
+
+    def write(files: Mapping[str, Path], hashes: Mapping[str, str]) -> dict[str, str]:
+        answers = AnswerCache(tmp_path / "answers.csv")
+        return ask_all(files, hashes, "s", answers, lambda: ask, at_once=4)
+
+    prepare_dataset(config, "train", 1, tmp_path / "out", captioner=write)
+    index = read_index(tmp_path / "out")
+    assert len(looked_at) == asked and len(index) == 6
+    assert {file.parent.name for file in looked_at} == {"raw" if described == "image" else "hq"}
+    for row in index.itertuples():
+        of = row.picture if described == "image" else row.name
+        assert row.caption == f"{of}. So."

@@ -12,7 +12,7 @@ rule prepare_dataset:
         outside=lambda w: sources_of(w.dataset),
     threads: 1
     resources:
-        gpu=lambda w: GPU if describes(study, w.dataset) else 0,
+        gpu=lambda w: GPU * profile.captioner.processes if describes(study, w.dataset) else 0,
         mem_mb=needs("mem_mb", preparation),
         runtime=needs("runtime", preparation),
     shell:
@@ -83,7 +83,7 @@ rule caption:
         outside=lambda w: captioner_files(clean=True),
     threads: 1
     resources:
-        gpu=GPU,
+        gpu=GPU * profile.captioner.processes,
         mem_mb=needs("mem_mb", "caption"),
         runtime=needs("runtime", "caption"),
     shell:
