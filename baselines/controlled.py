@@ -23,7 +23,7 @@ from faithdiff.errors import RunError
 from faithdiff.methods.method import Denoiser, Method, Restorer, Study
 from faithdiff.models.objective import distance, prediction_target
 from faithdiff.models.prior import Prior, load_prior
-from faithdiff.models.repeatable import compute_repeatably
+from faithdiff.models.repeatable import allow_tf32, compute_repeatably
 from faithdiff.models.weights import DTYPES, module_digest
 from faithdiff.restore.captions import with_captions
 from faithdiff.restore.restorer import DiffusionRestorer
@@ -71,6 +71,7 @@ class ControlledTraining:
     ) -> ControlledTraining:
         profile = study.profile
         compute_repeatably(profile)
+        allow_tf32(study.profile)
         prior = load_prior(study.prior_folder).to(profile.device)
         cache = Cache(study.layout.train_cache, prior, profile.data.scale, profile.training)
         # Frozen is a flag that any library may turn: the bytes are compared when all is trained.

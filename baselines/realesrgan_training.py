@@ -31,7 +31,7 @@ from basicsr.utils.img_process_util import USMSharp, usm_sharp
 from faithdiff.config import Natural, Positive, Probability, Rate, Section, digest
 from faithdiff.methods.method import Study
 from faithdiff.models.prior import load_prior
-from faithdiff.models.repeatable import compute_repeatably
+from faithdiff.models.repeatable import allow_tf32, compute_repeatably
 from faithdiff.train.cache import PixelRows
 from faithdiff.train.engine import Trained
 from faithdiff.train.log import LogRow
@@ -82,6 +82,7 @@ class RealESRGANTraining:
     ) -> RealESRGANTraining:
         profile = study.profile
         compute_repeatably(study.profile)
+        allow_tf32(study.profile)
         vae = load_prior(study.prior_folder).vae.to(profile.device)
         identity = digest(
             *(config, profile.training.optimiser, profile.training.flip, profile.seed, seed),

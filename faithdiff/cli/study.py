@@ -170,6 +170,7 @@ def cache(config: Config = MINI) -> None:
         study.layout.train_cache,
         folder_digest(study.prior_folder),
         study.profile.training.flip,
+        study.profile.training.precision,
     )
 
 

@@ -57,6 +57,7 @@ class Training(Section):
     ema_decay: Probability
     weights: Literal["raw", "ema"]  # which of the two is the trained model
     precision: Literal["fp32", "bf16", "fp16"]  # of the passes; weights and their sums are float32
+    tf32: bool = False  # float32 products on a GPU with 10 bits of mantissa
     gradient_checkpointing: bool
     processes: Positive  # one for each device; the micro-batches of an update are dealt to them
     shard_optimiser: bool  # each process keeps the moments of its share of the parameters (ZeRO-1)

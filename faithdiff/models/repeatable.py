@@ -22,3 +22,13 @@ def compute_repeatably(profile: Profile) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first cuBLAS call
         torch.backends.cudnn.benchmark = False  # else the kernel is chosen by a race
         torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def allow_tf32(profile: Profile) -> None:
+    """Let float32 matrix products and convolutions of a training use TF32, if it says so.
+
+    As the released code does. Only GPUs have it, so that a CPU's results never change.
+    """
+    if profile.device == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = profile.training.tf32
+        torch.backends.cudnn.allow_tf32 = profile.training.tf32

@@ -152,8 +152,10 @@ def _training(study: Study, folder: Path) -> Iterator[Row]:
     """Every stage-1 recipe and every trained method; leaves their checkpoints."""
     pairs = find_pairs(study.layout, study.profile.data.train_level)
     prior = load_prior(study.prior_folder)
-    flip = study.profile.training.flip
-    encode = _rate(lambda: write_cache(pairs, prior, study.layout.train_cache, flip=flip))
+    training, file = study.profile.training, study.layout.train_cache
+    encode = _rate(
+        lambda: write_cache(pairs, prior, file, flip=training.flip, precision=training.precision)
+    )
     yield "cache", "encode latents", IMAGES * encode, "images/s"
     recipes = sorted({variant.recipe for variant in study.profile.variants.values()})
     for recipe in recipes:

@@ -110,7 +110,7 @@ RULES = (
         after=("prepare_dataset", "degrade_train", "train_prior"),
         modules=("faithdiff.train.encode",),
         methods="trained",
-        reads=("training.flip", "prior"),
+        reads=("training.flip", "training.precision", "prior"),
     ),
     Rule(
         name="pretrain_alignment",
@@ -141,6 +141,7 @@ RULES = (
             "baselines.*.settings",
             "training.optimiser",
             "training.flip",
+            "training.tf32",
             "data.scale",
             "seed",
             "prior",

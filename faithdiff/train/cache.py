@@ -46,7 +46,7 @@ class Batch:
     """One micro-batch of B crops of `training.crop` pixels.
 
     Attributes:
-        hq: HQ crops ``(B, 3, H, W)`` in [-1, 1].
+        hq: HQ crops ``(B, 3, H, W)`` in [-1, 1]; empty where nothing asks for them.
         lq: Enlarged LQ crops ``(B, 3, H, W)`` in [-1, 1].
         latents: Scaled HQ latents ``(B, C, h, w)``.
         noise: Same shape, noise offset included.
@@ -106,7 +106,16 @@ class PixelRows:
 class Cache:
     """The encoded training set; batches are drawn by the number of the update."""
 
-    def __init__(self, file: Path, prior: Prior, scale: int, config: Training) -> None:
+    def __init__(
+        self, file: Path, prior: Prior, scale: int, config: Training, hq: bool = True
+    ) -> None:
+        """Prepare.
+
+        Args:
+            hq: Whether batches hold HQ pixels. Where only latents are learnt from, they would be
+                most of what is read from the disk, checked, and sent to the device.
+        """
+        self._wants_hq = hq
         self.prior = prior
         self.scheduler = prior.scheduler
         self._tensors = _open(file)
@@ -153,7 +162,7 @@ class Cache:
         offset = config.noise_offset * _normal((*latents.shape[:2], 1, 1), generator)
         lq = crops(self._tensors["lq"][rows], corner // self._scale, config.crop // self._scale)
         return Batch(
-            hq=to_signed(mirror(crops(self._tensors["hq"][rows], corner, config.crop), flipped)),
+            hq=self._pixels(rows, corner, flipped),
             lq=self._enlarge(to_signed(mirror(lq, flipped)), generator),
             latents=latents,
             noise=_normal(latents.shape, generator) + offset,
@@ -162,6 +171,13 @@ class Cache:
             prompt=self._prompt(rows, generator),
             # Of the crop before it is mirrored, as in the released code.
             time_ids=time_ids((height, height), corner, (config.crop, config.crop)),
+        )
+
+    def _pixels(self, rows: Tensor, corner: Tensor, flipped: Tensor) -> Tensor:
+        if not self._wants_hq:
+            return torch.empty(0)
+        return to_signed(
+            mirror(crops(self._tensors["hq"][rows], corner, self._config.crop), flipped)
         )
 
     def _moments(self, rows: Tensor, corner: Tensor, flipped: Tensor) -> Tensor:
@@ -252,7 +268,8 @@ class _Mapped:
         return self[torch.arange(min(count, len(self)))]
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        return torch.cat([torch.from_numpy(self._row(row)) for row in rows.tolist()])
+        found = torch.cat([torch.from_numpy(self._row(row)) for row in rows.tolist()])
+        return found.view(torch.bfloat16) if found.dtype == torch.uint16 else found
 
     def _row(self, row: int) -> NDArray[np.generic]:
         values = self._part[row : row + 1]

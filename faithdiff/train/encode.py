@@ -29,7 +29,15 @@ from faithdiff.train.pairs import PairFiles
 
 IMAGES, CAPTIONS = 8, 256  # encoded together
 SAVED_EVERY = 32  # chunks between records of the progress
-DTYPES: dict[str, type[np.generic]] = {"F32": np.float32, "U8": np.uint8}
+# safetensors' names of types. numpy has no bfloat16: its bits are kept as U16, for nothing else is.
+DTYPES: dict[str, type[np.generic]] = {
+    "F32": np.float32,
+    "F16": np.float16,
+    "U16": np.uint16,
+    "U8": np.uint8,
+}
+# Captions are read in the precision of the passes, which would round them anyway.
+TEXT = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Rows = dict[str, Tensor]
 Mapped = np.memmap[tuple[int, ...], np.dtype[np.generic]]
@@ -37,7 +45,7 @@ Mapped = np.memmap[tuple[int, ...], np.dtype[np.generic]]
 
 def text_bytes(precision: str) -> int:
     """Bytes of one number of the encoded captions, for a `training.precision`."""
-    return 4
+    return TEXT[precision].itemsize
 
 
 @dataclass(frozen=True)
@@ -48,12 +56,22 @@ class Part:
     shape: tuple[int, ...]
 
     @property
+    def width(self) -> int:
+        """Bytes of one number."""
+        return np.dtype(DTYPES[self.dtype]).itemsize
+
+    @property
     def size(self) -> int:
-        return prod(self.shape) * np.dtype(DTYPES[self.dtype]).itemsize
+        return prod(self.shape) * self.width
 
 
 def write_cache(
-    pairs: PairFiles, prior: Prior, file: Path, prior_digest: str = "", flip: bool = False
+    pairs: PairFiles,
+    prior: Prior,
+    file: Path,
+    prior_digest: str = "",
+    flip: bool = False,
+    precision: str = "fp32",
 ) -> None:
     """Encode a training set into a safetensors file; a killed call is resumed.
 
@@ -63,12 +81,13 @@ def write_cache(
 
     Args:
         flip: ``training.flip``.
+        precision: ``training.precision``, that of the captions.
         prior_digest: Identity of the prior, for the decision whether to resume.
 
     Raises:
         RunError: The disk is full; what is written stays for the next call.
     """
-    parts = _parts(pairs, prior, flip)
+    parts = _parts(pairs, prior, flip, precision)
     identity = digest(
         pairs.identity, prior_digest, {k: [p.dtype, p.shape] for k, p in parts.items()}
     )
@@ -78,7 +97,7 @@ def write_cache(
         if not done:
             _allocate(partial, parts)
         places = _map(partial, parts)
-        steps = list(_chunks(pairs, prior, flip))
+        steps = list(_chunks(pairs, prior, flip, precision))
         for number, (first, encode) in enumerate(
             ProgressBar(steps, "encode", unit="chunk", mininterval=2)
         ):
@@ -100,19 +119,23 @@ def write_cache(
         raise RunError(f"{file}: cannot be written: {error}; the same command goes on") from None
 
 
-def _parts(pairs: PairFiles, prior: Prior, flip: bool) -> dict[str, Part]:
+def _parts(pairs: PairFiles, prior: Prior, flip: bool, precision: str) -> dict[str, Part]:
     """All tensors of the file; their shapes are those of the first pair."""
-    images, text = _encode_images(pairs, prior, flip, 0, 1), _encode_text(prior, [""])
+    images, text = _encode_images(pairs, prior, flip, 0, 1), _encode_text(prior, [""], precision)
     encoded = {**images, **text}
     rows = {**dict.fromkeys(images, len(pairs)), **dict.fromkeys(text, len(pairs) + 1)}
-    names = {torch.float32: "F32", torch.uint8: "U8"}
+    names = {
+        torch.float32: "F32", torch.float16: "F16", torch.uint16: "U16", torch.uint8: "U8",
+    }  # fmt: skip
     return {
         key: Part(names[value.dtype], (rows[key], *value.shape[1:]))
         for key, value in encoded.items()
     }
 
 
-def _chunks(pairs: PairFiles, prior: Prior, flip: bool) -> Iterator[tuple[int, Callable[[], Rows]]]:
+def _chunks(
+    pairs: PairFiles, prior: Prior, flip: bool, precision: str
+) -> Iterator[tuple[int, Callable[[], Rows]]]:
     """First row of each chunk, and what gives its rows: images, then captions."""
     captions = [*pairs.captions, ""]
     for start in range(0, len(pairs), IMAGES):
@@ -120,7 +143,7 @@ def _chunks(pairs: PairFiles, prior: Prior, flip: bool) -> Iterator[tuple[int, C
         yield start, lambda a=start, b=stop: _encode_images(pairs, prior, flip, a, b)  # type: ignore[misc]
     for start in range(0, len(captions), CAPTIONS):
         some = captions[start : start + CAPTIONS]
-        yield start, lambda some=some: _encode_text(prior, some)  # type: ignore[misc]
+        yield start, lambda some=some: _encode_text(prior, some, precision)  # type: ignore[misc]
 
 
 @torch.no_grad()
@@ -136,14 +159,18 @@ def _encode_images(pairs: PairFiles, prior: Prior, flip: bool, start: int, stop:
 
 
 @torch.no_grad()
-def _encode_text(prior: Prior, captions: list[str]) -> Rows:
+def _encode_text(prior: Prior, captions: list[str], precision: str) -> Rows:
     prompt = prior.encode_text(captions)
-    return {"hidden": prompt.hidden, "pooled": prompt.pooled}
+    rows = {"hidden": prompt.hidden, "pooled": prompt.pooled}
+    rows = {name: values.to(TEXT[precision]) for name, values in rows.items()}
+    if precision == "bf16":
+        rows = {name: values.contiguous().view(torch.uint16) for name, values in rows.items()}
+    return rows
 
 
 def _order(parts: dict[str, Part]) -> list[str]:
     # As safetensors orders them: wide types first, then by name.
-    return sorted(parts, key=lambda name: (parts[name].dtype == "U8", name))
+    return sorted(parts, key=lambda name: (-parts[name].width, name))
 
 
 def _header(parts: dict[str, Part]) -> bytes:

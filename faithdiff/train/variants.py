@@ -25,7 +25,7 @@ from faithdiff.models.lq_encoder import LQEncoder
 from faithdiff.models.objective import distance, prediction_target
 from faithdiff.models.official import import_official
 from faithdiff.models.prior import Prior, load_prior
-from faithdiff.models.repeatable import compute_repeatably
+from faithdiff.models.repeatable import allow_tf32, compute_repeatably
 from faithdiff.models.weights import DTYPES, load_part, module_digest
 from faithdiff.study import seeds
 from faithdiff.study.checkpoints import check_checkpoint
@@ -58,7 +58,8 @@ class VariantMethod(Method):
     def train(self, study: Study, seed: int, folder: Path, state: Path) -> Cost:
         if self._variant.weights is not None:
             return measure({}, _networks(_import(study, self._variant.weights, folder), study), [])
-        training = _start(study, self._variant.recipe, seed)
+        matched = any(phase.objective == "feature-matching" for phase in self._variant.phases)
+        training = _start(study, self._variant.recipe, seed, hq=matched)
         if self._variant.pretrain:
             _load_stage1(training, self._variant.recipe)
         log: list[LogRow] = []
@@ -163,10 +164,15 @@ def _networks(model: FaithDiff, study: Study) -> list[nn.Module]:
     return [model, prior.vae, *prior.text_encoders]
 
 
-def _start(study: Study, recipe: str, seed: int) -> _Training:
-    """The untrained model of a recipe, equal for every variant that names it, and its data."""
+def _start(study: Study, recipe: str, seed: int, hq: bool = False) -> _Training:
+    """The untrained model of a recipe, equal for every variant that names it, and its data.
+
+    Args:
+        hq: Whether anything learns from HQ pixels, beside their latents.
+    """
     profile = study.profile
     compute_repeatably(profile)
+    allow_tf32(profile)
     processes, device = join(profile.device)
     # The VAE and the text encoders stay on the CPU: their outputs are in the cache.
     prior = load_prior(study.prior_folder)
@@ -180,7 +186,7 @@ def _start(study: Study, recipe: str, seed: int) -> _Training:
     if profile.training.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
         model.lq_encoder.enable_gradient_checkpointing()
-    cache = Cache(study.layout.train_cache, prior, profile.data.scale, profile.training)
+    cache = Cache(study.layout.train_cache, prior, profile.data.scale, profile.training, hq)
     # Before anything is trained, and from the first images: the same in every process and
     # repetition.
     norm = model.alignment.condition.norm_in
