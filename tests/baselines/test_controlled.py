@@ -213,7 +213,7 @@ def test_tags_are_words_of_the_captions_and_survive_in_the_checkpoint(trained: S
     assert 0 < len(tags) <= 8
     for tag in tags:
         assert 0.1 <= sum(tag in words(caption) for caption in captions) / len(captions) <= 0.9
-    design = method_of(trained, "seesr")._load(trained, folder)
+    design = method_of(trained, "seesr")._load(trained, folder, torch.float32)
     assert isinstance(design, SeeSRDesign)
     assert design.extractor.tags == tags
     assert design.extractor.threshold.unique().numel() > 1
@@ -602,7 +602,8 @@ def test_clean_latents_and_predictions_are_inverse(study: Study, kind: str) -> N
 
 def test_restoration_guidance_of_diffbir_nears_the_restored_image(trained: Study) -> None:
     method = method_of(trained, "diffbir")
-    design = method._load(trained, trained.layout.checkpoint("diffbir", 0))
+    folder = trained.layout.checkpoint("diffbir", 0)
+    design = method._load(trained, folder, torch.float32)
     assert isinstance(design, DiffBIRDesign)
     with torch.no_grad():
         seen = design.see(random_images(1, 3, 32, 32) * 2 - 1)

@@ -112,9 +112,9 @@ def test_llava_is_asked_for_captions(
     save_tiny_llava(Path("weights/llava-1.5-13b-hf"))
     asked = []
 
-    def answer(self: Llava, file: Path) -> str:
-        asked.append(file.stem)
-        return f"The image features {file.stem}."
+    def answer(self: Llava, files: list[Path]) -> list[str]:
+        asked.extend(file.stem for file in files)
+        return [f"The image features {file.stem}." for file in files]
 
     monkeypatch.setattr(Llava, "__init__", lambda *_: None)
     monkeypatch.setattr(Llava, "__call__", answer)

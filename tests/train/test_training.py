@@ -329,7 +329,9 @@ def _digest(*tensors: Tensor) -> str:
 
 def _digest_batch(batch: Batch) -> str:
     prompt = batch.prompt
-    parts = (batch.hq, batch.lq, batch.latents, batch.noise, batch.timesteps, batch.time_ids)
+    # Without its HQ pixels, which are read only for a training that looks at them; the latents show
+    # the same crops.
+    parts = (batch.lq, batch.latents, batch.noise, batch.timesteps, batch.time_ids)
     return _digest(*parts, prompt.hidden, prompt.pooled)
 
 
