@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import types
 
@@ -17,7 +18,12 @@ _kept_alive: list[object] = []  # a torch Library undoes its definitions when it
 
 
 def patch() -> None:
-    """Make ``import torchvision`` and ``import basicsr`` work; safe to call again."""
+    """Make ``import torchvision`` and ``import basicsr`` work; safe to call again.
+
+    Does nothing without torchvision: models alone need neither.
+    """
+    if importlib.util.find_spec("torchvision") is None:
+        return
     if torch.version.cuda is None and not _kept_alive:
         library = torch.library.Library("torchvision", "FRAGMENT")
         for name in ("nms", "qnms"):

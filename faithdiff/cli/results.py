@@ -113,7 +113,7 @@ def deviations(
     print(deviation_table(config, paper), end="")
 
 
-@app.command(epilog="Example: faithdiff explain main FaithDiff LPIPS II Photos")
+@app.command(epilog="Example: faithdiff explain main FaithDiff PSNR II Photos")
 def explain(
     table: Annotated[str, typer.Argument(help="main, realworld, ablation, cost or curve-<name>.")],
     words: Annotated[

@@ -20,7 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from faithdiff import compat  # noqa: F401  (must precede diffusers' models)
 
 # isort: split
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    EulerDiscreteScheduler,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from faithdiff.config import TextEncoder
@@ -107,6 +112,18 @@ def run(settings: BenchSettings) -> None:
 
 def build(base: Path, device: str, dtype: torch.dtype) -> FaithDiffPipeline:
     """Build a pipeline of the sizes in a folder's configs, with random weights."""
+    prior, model = random_model(base, device)
+    scheduler = EulerDiscreteScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
+    )
+    frozen = model.eval().requires_grad_(False)
+    pipeline = FaithDiffPipeline.from_parts(prior.freeze(), frozen, scheduler).to(device, dtype)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def random_model(base: Path, device: str) -> tuple[Prior, FaithDiff]:
+    """Draw prior and model of the sizes in a folder's configs, in float32."""
     folders = ["text_encoder", *(["text_encoder_2"] if (base / "text_encoder_2").is_dir() else [])]
     text = [_config(base, folder) for folder in folders]
     vae_config, unet_config = _config(base, "vae"), _config(base, "unet")
@@ -125,14 +142,9 @@ def build(base: Path, device: str, dtype: torch.dtype) -> FaithDiffPipeline:
             alignment = Alignment(encoder.channels, unet.config.block_out_channels[0])
             torch.nn.init.normal_(alignment.project.weight, std=0.01)
     tokenizer = build_tokenizer(["a photograph"], _vocabulary(text[0]))
-    scheduler = EulerDiscreteScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
-    )
-    prior = Prior(vae, unet, encoders, [tokenizer] * len(encoders), scheduler).freeze()
-    model = FaithDiff(unet, encoder, alignment).eval().requires_grad_(False)
-    pipeline = FaithDiffPipeline.from_parts(prior, model, scheduler).to(device, dtype)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    scheduler = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    prior = Prior(vae, unet, encoders, [tokenizer] * len(encoders), scheduler)
+    return prior, FaithDiff(unet, encoder, alignment)
 
 
 def _measure(settings: BenchSettings) -> Iterator[Timing]:

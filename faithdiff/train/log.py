@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
-import pandas as pd
-
 
 class LogRow(TypedDict):
     """A row of the log; plain, as it is kept in the resumable state, too."""
@@ -21,4 +19,6 @@ class LogRow(TypedDict):
 
 def write_log(log: Sequence[LogRow], file: Path) -> None:
     """Write ``training.csv``."""
+    import pandas as pd  # here: the loop itself must run where only torch and diffusers are
+
     pd.DataFrame(list(log)).to_csv(file, index=False, lineterminator="\n")
