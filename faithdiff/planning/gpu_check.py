@@ -30,7 +30,7 @@ from faithdiff.models.prior import Prior, build_prior
 from faithdiff.models.text import Prompt, build_tokenizer
 from faithdiff.models.weights import DTYPES
 from faithdiff.planning import bench_sampler
-from faithdiff.planning.gpu_check_page import Report, Row, machine, write
+from faithdiff.planning.gpu_check_page import Figure, Figures, machine, write
 from faithdiff.restore.pipeline import FaithDiffPipeline
 from faithdiff.study import seeds
 from faithdiff.train.engine import Trained
@@ -44,7 +44,7 @@ OPTIMISER = Optimiser(
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Extent:
     """What is measured: the real sizes, or small ones for a rehearsal on a CPU."""
 
     base: Path  # folder with configs
@@ -66,11 +66,11 @@ class Sizes:
         return "inductor" if self.device == "cuda" else "eager"
 
 
-FULL = Sizes(
+FULL = Extent(
     Path("config/sdxl"), "cuda", (1024, 2048), 128, (1, 2, 4, 9), (64, 96, 128), ("fp16", "bf16"),
     512, (1, 2, 4, 8), "bf16", True, 540.0,
 )  # fmt: skip
-SMALL = Sizes(
+SMALL = Extent(
     Path("prior/mini"), "cpu", (32, 64), 8, (1, 4), (6, 8), ("fp32", "bf16"),
     64, (1, 2), "bf16", False, 600.0,
 )  # fmt: skip
@@ -79,13 +79,13 @@ SMALL = Sizes(
 class Check:
     """The measurements, each of which may find that time or memory is used up."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Extent) -> None:
         self.sizes = sizes
         self.begun = time.monotonic()
-        self.rows: list[Row] = []
+        self.rows: list[Figure] = []
         self._flops: dict[tuple[int, int], float] = {}  # of a step, by side and tile
 
-    def run(self) -> list[Row]:
+    def run(self) -> list[Figure]:
         """Everything, the most wanted first."""
         self._parity()
         # Training first, whose memory is the largest: what is left over by another fragments it.
@@ -94,19 +94,19 @@ class Check:
         self._lab()
         return self.rows
 
-    def _row(self, section: str, what: str, measure: Callable[[], Row | None]) -> Row | None:
+    def _row(self, section: str, what: str, measure: Callable[[], Figure | None]) -> Figure | None:
         """Measure one row; say why not where it fails."""
-        row: Row | None = Row(section, what)
+        row: Figure | None = Figure(section, what)
         if time.monotonic() - self.begun > self.sizes.seconds:
-            row = Row(section, what, note="not measured: the time was used up")
+            row = Figure(section, what, note="not measured: the time was used up")
         else:
             try:
                 row = measure()
             except torch.OutOfMemoryError:
-                row = Row(section, what, note="does not fit into the memory of the card")
+                row = Figure(section, what, note="does not fit into the memory of the card")
             # One failed kernel, or loss, must not cost the other figures.
             except (RuntimeError, FaithDiffError) as error:
-                row = Row(section, what, note=f"failed: {str(error).splitlines()[0][:120]}")
+                row = Figure(section, what, note=f"failed: {str(error).splitlines()[0][:120]}")
         if row is not None:
             self.rows.append(row)
             print(row, flush=True)
@@ -125,12 +125,12 @@ class Check:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         wanted = _sample(bench_sampler.build(SMALL.base, "cpu", torch.float32), 64, 16, 1, 4)
 
-        def measure(precision: str) -> Row:
+        def measure(precision: str) -> Figure:
             pipeline = bench_sampler.build(SMALL.base, "cpu", torch.float32)
             pipeline.to(self.sizes.device, DTYPES[precision])
             got = _sample(pipeline, 64, 16, 1, 4)
             what = f"small model, {precision}, against the CPU in fp32"
-            return Row("parity", what, error=_difference(got, wanted))
+            return Figure("parity", what, error=_difference(got, wanted))
 
         for precision in dict.fromkeys(("fp32", *self.sizes.precisions)):
             self._row("parity", precision, lambda: measure(precision))  # noqa: B023 - called at once
@@ -144,7 +144,7 @@ class Check:
         for precision in sizes.precisions:
             pipeline = bench_sampler.build(sizes.base, sizes.device, DTYPES[precision])
             pipeline.enable_vae_tiling()
-            loops: dict[int, Row | None] = {}
+            loops: dict[int, Figure | None] = {}
             exact: dict[int, Tensor] = {}
             for side in sizes.sides:
                 loops[side] = self._image(pipeline, precision, side, sizes.tile, 1, "loop", exact)
@@ -172,11 +172,11 @@ class Check:
         batch: int,
         way: str,
         exact: dict[int, Tensor],
-        loop: Row | None = None,
-    ) -> Row | None:
+        loop: Figure | None = None,
+    ) -> Figure | None:
         what = f"{side} px, {precision}, {way}"
 
-        def measure() -> Row:
+        def measure() -> Figure:
             latents = _sample(pipeline, side, tile, batch, 2)  # warms up, and compiles
             error = _difference(latents, exact.setdefault(side, latents))
             if (side, tile) not in self._flops:  # of the eager network: a compiled one hides them
@@ -190,7 +190,7 @@ class Check:
             long, _ = self._timed(lambda: _restore(pipeline, side, tile, batch, 6))
             step = (long - short) / 4
             seconds = short + (STEPS - 2) * step
-            row = Row("sampler", what, seconds=seconds, memory_gib=memory, error=error)
+            row = Figure("sampler", what, seconds=seconds, memory_gib=memory, error=error)
             row = replace(row, tflops=flops / step / 1e12)
             return replace(row, times=loop.seconds / seconds) if loop and loop.seconds else row
 
@@ -215,7 +215,7 @@ class Check:
         profile = load_profile(Path("config", "lab.yaml" if self.sizes.lab else "test.yaml"))
         config = profile.training
 
-        def measure() -> Row:
+        def measure() -> Figure:
             tokenizer = build_tokenizer(["a photograph"], profile.prior.text_encoder)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
@@ -231,7 +231,7 @@ class Check:
 
     def _updates(
         self, prior: Prior, model: FaithDiff, what: str, micro: int, updates: int, parts: int = 1
-    ) -> Row:
+    ) -> Figure:
         """Run updates of the training loop on random batches."""
         sizes = self.sizes
         model.train()
@@ -260,7 +260,7 @@ class Check:
         self._synchronise()
         begun.append(time.perf_counter())
         seconds = (begun[-1] - begun[1]) / updates  # the first update is slower: kernels are chosen
-        row = Row("training", what, seconds=seconds, memory_gib=self._memory())
+        row = Figure("training", what, seconds=seconds, memory_gib=self._memory())
         rate = parts * micro / seconds
         return replace(row, images_per_second=rate, tflops=flops / seconds / 1e12)
 
@@ -360,7 +360,7 @@ def _difference(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
 
 
-def _finite(rows: list[Row]) -> Iterator[Row]:
+def _finite(rows: list[Figure]) -> Iterator[Figure]:
     """Without what JSON cannot say."""
     for row in rows:
         bad = row.error is not None and not math.isfinite(row.error)
@@ -381,7 +381,7 @@ def main() -> None:
     sizes = SMALL if given.small else FULL
     begun = time.monotonic()
     rows = [*_finite(Check(sizes).run())]
-    report = Report(machine(sizes.device, given.small), round(time.monotonic() - begun), rows)
+    report = Figures(machine(sizes.device, given.small), round(time.monotonic() - begun), rows)
     # A rehearsal must not take the place of figures.
     folder = Path("logs") if given.small else Path("results")
     page = given.page or (None if given.small else Path("docs/full-size.md"))

@@ -25,7 +25,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "safetensors")
 
 
 @dataclass(frozen=True)
-class Machine:
+class MeasuredOn:
     """What the figures are of: without it they say nothing."""
 
     card: str
@@ -42,7 +42,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Row:
+class Figure:
     """One measurement; `error` is the relative difference from what it should equal.
 
     Attributes:
@@ -63,19 +63,19 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
+class Figures:
     """All measurements of a run."""
 
-    machine: Machine
+    machine: MeasuredOn
     took: int  # seconds
-    rows: list[Row]
+    rows: list[Figure]
 
 
-def machine(device: str, small: bool) -> Machine:
+def machine(device: str, small: bool) -> MeasuredOn:
     """This machine, for figures that are measured on it now."""
     found = hardware()
     gpu = device == "cuda"
-    return Machine(
+    return MeasuredOn(
         card=torch.cuda.get_device_name() if gpu else str(found["processor"]),
         driver=_output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
         cuda=torch.version.cuda or "",
@@ -85,7 +85,7 @@ def machine(device: str, small: bool) -> Machine:
     )
 
 
-def write(report: Report, file: Path, page: Path | None) -> None:
+def write(report: Figures, file: Path, page: Path | None) -> None:
     """Write the JSON file, and the table into the page, if there is one."""
     write_text_atomic(json.dumps(asdict(report), indent=1) + "\n", file)
     print(f"\n{table(report)}\n{file}")
@@ -94,11 +94,11 @@ def write(report: Report, file: Path, page: Path | None) -> None:
         print(page)
 
 
-def read(file: Path) -> Report:
+def read(file: Path) -> Figures:
     """Read what :func:`write` wrote."""
     found = json.loads(file.read_text(encoding="utf-8"))
-    rows = [Row(**row) for row in found["rows"]]
-    return Report(Machine(**found["machine"]), found["took"], rows)
+    rows = [Figure(**row) for row in found["rows"]]
+    return Figures(MeasuredOn(**found["machine"]), found["took"], rows)
 
 
 def with_table(page: str, text: str) -> str:
@@ -113,7 +113,7 @@ def with_table(page: str, text: str) -> str:
     return marked.sub(lambda _: f"{BEGIN}\n{text.strip()}\n{END}", page)
 
 
-def table(report: Report) -> str:
+def table(report: Figures) -> str:
     """The figures in Markdown, with what they are of."""
     about = report.machine
     versions = ", ".join(f"{name} {version}" for name, version in about.versions.items())

@@ -14,18 +14,30 @@ from shared import ROOT
 
 from faithdiff.errors import UserError
 from faithdiff.planning import gpu_check_page
-from faithdiff.planning.gpu_check_page import Machine, Report, Row, read, table, with_table, write
+from faithdiff.planning.gpu_check_page import (
+    Figure,
+    Figures,
+    MeasuredOn,
+    read,
+    table,
+    with_table,
+    write,
+)
 
 PAGE = ROOT / "docs" / "full-size.md"
 FIGURES = ROOT / "results" / "gpu-check.json"
-H100 = Machine("NVIDIA H100 80GB HBM3", "550.54", "12.6", "0123456789", False, {"torch": "2.13.0"})
-REPORT = Report(
+H100 = MeasuredOn(
+    "NVIDIA H100 80GB HBM3", "550.54", "12.6", "0123456789", False, {"torch": "2.13.0"}
+)
+REPORT = Figures(
     H100,
     400,
     [
-        Row("parity", "small model, fp32, against the CPU in fp32", error=2e-6),
-        Row("sampler", "2048 px, fp16, 4 tiles", 10, 1.6, memory_gib=20.5, tflops=494.5, error=0),
-        Row("training", "stage 2, 512 px, bf16, micro-batch 8", note="does not fit"),
+        Figure("parity", "small model, fp32, against the CPU in fp32", error=2e-6),
+        Figure(
+            "sampler", "2048 px, fp16, 4 tiles", 10, 1.6, memory_gib=20.5, tflops=494.5, error=0
+        ),
+        Figure("training", "stage 2, 512 px, bf16, micro-batch 8", note="does not fit"),
     ],
 )
 # What an environment with torch, diffusers, transformers, safetensors and pydantic alone has not.

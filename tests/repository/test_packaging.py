@@ -35,6 +35,7 @@ TARGETS = [
     "test-slow",
     "lint",
     "bench",
+    "gpu-check",
     "prior",
     "pull",
     "clean",
