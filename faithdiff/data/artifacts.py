@@ -118,6 +118,11 @@ class Artifact(_Source):
         found = self.package.installed if self.package else None
         return Path(str(found.locate_file(self.path))) if found else root / self.path
 
+    def is_here(self, root: Path) -> bool:
+        """Whether the file, or the content of an archive, is there; nothing is read."""
+        folder = self.folder(root)
+        return self.file(root).is_file() or (folder is not None and folder.is_dir())
+
     def folder(self, root: Path) -> Path | None:
         """Where the content of an archive lies under `root`; None for any other file."""
         return None if self.unpack is None else root / self.unpack

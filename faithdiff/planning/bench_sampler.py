@@ -37,14 +37,13 @@ from faithdiff.models.prior import Prior
 from faithdiff.models.text import build_tokenizer
 from faithdiff.models.vae import PatchAutoencoderKL
 from faithdiff.models.weights import DTYPES
+from faithdiff.planning.gpu_check_page import PEAKS
 from faithdiff.restore.pipeline import FaithDiffPipeline
 from faithdiff.restore.tiling import tiles
 from faithdiff.study import seeds
 from faithdiff.study.provenance import hardware
 
 JsonObject = dict[str, JsonValue]
-# Dense half-precision peaks in TFLOP/s, from the makers' data sheets.
-PEAKS = {"H200": 989, "H100": 989, "A100": 312, "A800": 312, "L40S": 362, "RTX 4090": 165}
 UPSCALE = 4
 
 

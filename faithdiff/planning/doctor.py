@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from faithdiff.config import FolderSet, MixtureSet
-from faithdiff.data.artifacts import Artifact
 from faithdiff.data.fetch import RAW
 from faithdiff.data.hub import Hub
 from faithdiff.methods.method import Study
@@ -121,9 +120,8 @@ def _room(study: Study, machine: Machine) -> Iterator[Diagnosis]:
         if wanted > machine.memory_gib
         else "",
     )
-    missing = [
-        artifact for artifact in files_needed(study.profile) if not _is_here(artifact, study)
-    ]
+    roots = {"weights": study.profile.score.weights, "data": RAW}
+    missing = [a for a in files_needed(study.profile) if not a.is_here(roots[a.root])]
     gigabytes = sum(a.megabytes * (2 if a.unpack else 1) for a in missing) / 1000
     full = f"{gigabytes:.0f} GB to fetch do not fit into {machine.free_gb:.0f} GB; free some"
     yield Diagnosis(
@@ -141,12 +139,6 @@ def _room(study: Study, machine: Machine) -> Iterator[Diagnosis]:
         f"for {len(asked)} files" if asked else "",
         note="fetch the files on another machine, and copy the folders" if dead else "",
     )
-
-
-def _is_here(artifact: Artifact, study: Study) -> bool:
-    root = study.profile.score.weights if artifact.root == "weights" else RAW
-    folder = artifact.folder(root)
-    return artifact.file(root).is_file() or (folder is not None and folder.is_dir())
 
 
 def _pieces(study: Study) -> Iterator[Diagnosis]:

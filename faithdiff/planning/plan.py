@@ -335,7 +335,7 @@ class Plan:
         artifacts = files_needed(self.profile)
         roots = {"weights": self.profile.score.weights, "data": RAW}
         found = download(self.profile)
-        missing = [a for a in found.fetched if not _is_here(a, roots[a.root])]
+        missing = [a for a in found.fetched if not a.is_here(roots[a.root])]
         more = f" and {len(found.unlisted)} of unknown size" if found.unlisted else ""
         yield (
             f"\n## Download\n\n{len(found.fetched)} files of config/artifacts.yaml, "
@@ -357,11 +357,6 @@ ACTIVATIONS = "activations of a micro-batch, estimated"
 def zero2(cost: PhaseCost, processes: int) -> float:
     """Bytes of weights, gradients and optimiser where DeepSpeed shards the last two (ZeRO-2)."""
     return 2.0 * cost.parameters + 14.0 * cost.trained / processes
-
-
-def _is_here(artifact: Artifact, root: Path) -> bool:
-    folder = artifact.folder(root)
-    return artifact.file(root).is_file() or (folder is not None and folder.is_dir())
 
 
 def _installed(artifact: Artifact, root: Path) -> str:
