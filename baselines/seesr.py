@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from baselines.checkpoint import About
@@ -69,6 +70,13 @@ class SeeSRSettings(ControlledSettings):
     grid: Positive  # parts of the soft prompt each way [12]
     caption_dropout: Probability  # of the tags of a training image [0.5]
     identity_start: bool  # false is the published design
+
+    @model_validator(mode="after")
+    def _tags_in_range(self) -> SeeSRSettings:
+        if self.tag_range[0] > self.tag_range[1]:
+            low, high = self.tag_range
+            raise ValueError(f"tag_range: {low:g} is larger than {high:g}")
+        return self
 
 
 class SeeSR(ControlledMethod["SeeSRDesign"]):

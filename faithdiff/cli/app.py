@@ -63,7 +63,7 @@ app.add_typer(method_app, name="method")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="Profile to read.")]
 Method = Annotated[str, typer.Option(help="A key of `variants` or `baselines` in the profile.")]
-Seed = Annotated[int, typer.Option(help="Repetition of the training.")]
+Seed = Annotated[int, typer.Option(min=0, help="Repetition of the training.")]
 ShardOption = Annotated[
     str | None,
     typer.Option("--shard", metavar="K/N", help="Work on shard K of N; without it, collect all."),

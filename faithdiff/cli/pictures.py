@@ -45,7 +45,7 @@ def restore(
             "llava: as LLaVA says.",
         ),
     ] = "",
-    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps.")] = None,
     guidance: Annotated[float | None, typer.Option(min=1, help="Guidance scale.")] = None,
     start_point: Annotated[
         Literal["noise", "lq"] | None, typer.Option(help="Start from noise, or the noised picture.")
@@ -63,7 +63,7 @@ def restore(
         bool,
         typer.Option("--offload", help="Keep each network on the GPU only while it computes."),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the noise.")] = 0,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Write each picture beside its result, too.")
     ] = False,

@@ -91,6 +91,7 @@ def degrade(
     from faithdiff.degrade.levels import load_choices
 
     study = Study.load(config)
+    one_of(dataset, list(study.profile.datasets), "--dataset")
     data, folder = study.profile.data, study.layout.dataset(dataset)
     if data.is_real(dataset):
         for name in [one_of(name, data.levels_of(dataset), "--level") for name in level]:

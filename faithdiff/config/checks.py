@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from faithdiff.config.data import FolderSet, MixtureSet
+
 if TYPE_CHECKING:
     from faithdiff.config import Dataset, Profile, Restore
     from faithdiff.config.yaml_file import Location
@@ -139,8 +141,11 @@ def _trainings(profile: Profile) -> Iterator[Problem]:
 
 def _fits(path: str, crop: int, images: Dataset) -> Iterator[Problem]:
     """Whether crops fit images whose size the profile itself says."""
-    size = getattr(images, "size", None)
-    if size is not None and crop > size:
+    parts = list(images.parts.values()) if isinstance(images, MixtureSet) else [images]
+    # Whole images of a folder have the size that they have: `prepare` looks at them.
+    known = [part.crops if isinstance(part, FolderSet) else part for part in parts]
+    size = min((each.size for each in known if each is not None), default=crop)
+    if size < crop:
         yield tuple(path.split(".")), f"{crop} px do not fit the images, which have {size} px"
 
 

@@ -130,6 +130,8 @@ def _explain(item: _Problem, schema: _Schema) -> tuple[Location, str]:
         return path, f"must be a group of keys, not {found}"
     message = re.sub(r"^\w+ should ", "must ", item["msg"]).removeprefix("Value error, ")
     message = message.partition(", unable to parse")[0]
+    if kind == "too_short":
+        return path, f"must have at least {context['min_length']} entry, and has none"
     if kind == "value_error" or ", not " in message:
         return path, message
     return path, f"{message}, not {found}"

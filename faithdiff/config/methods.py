@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from faithdiff.config.curves import row_name
 from faithdiff.config.section import (
+    Label,
     Name,
     NaturalOrAuto,
     Positive,
@@ -21,7 +22,7 @@ from faithdiff.study.plain import JsonObject
 
 
 class Variant(Section):
-    label: str
+    label: Label
     recipe: Name  # a key of `recipes`
     pretrain: bool  # False: skip stage 1; stage 2 then has its updates, too
     budget: Rate = 1.0  # times the updates of stages 1 and 2 together; equal for a fair comparison
@@ -41,7 +42,7 @@ class Variant(Section):
 
 
 class Baseline(Section):
-    label: str
+    label: Label
     implementation: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]  # module:Class
     trained: bool = False  # whether it must be trained before it restores
     denoises: bool = False  # whether it denoises latents of the study's prior
@@ -55,7 +56,7 @@ class Baseline(Section):
 class _Own(Section):
     """What the suite neither trains nor looks into."""
 
-    label: str
+    label: Label
 
     @property
     def trained(self) -> bool:
@@ -81,7 +82,8 @@ class _Own(Section):
 class OwnOutputs(_Own):
     """A method of the user's own, given as restored images; see docs/add-a-method.md."""
 
-    outputs: str  # folder with <data set>/<level>/<image>.png, or a path with {dataset} and {level}
+    # Folder with <data set>/<level>/<image>.png, or a path with {dataset} and {level}.
+    outputs: Annotated[str, Field(min_length=1)]
 
     @property
     def implementation(self) -> str:
@@ -128,14 +130,15 @@ AnyBaseline = Annotated[
 
 class Restore(Section):
     scheduler: Literal["ddim", "euler"]
-    steps: Positive  # of the whole schedule from the last training timestep
+    # Of the whole schedule from the last training timestep; it has 1000.
+    steps: Annotated[int, Field(ge=1, le=1000)]
     timestep_spacing: Literal["leading", "trailing"]
     guidance_scale: Annotated[float, Field(ge=1)]
     negative_prompt: str
     start_point: Literal["noise", "lq"]
     start_timestep: Annotated[int, Field(ge=0, le=999)]  # read where start_point is `lq`
     color_fix: Literal["none", "adain", "wavelet"]
-    wavelet_levels: Positive
+    wavelet_levels: Annotated[int, Field(ge=1, le=12)]  # the last one blurs over 2**levels pixels
     # auto: chosen for each image by its size and the memory there is (restore/tile_sizes.py)
     tile: PositiveOrAuto  # latent pixels
     tile_stride: PositiveOrAuto  # latent pixels; auto: half a tile
@@ -207,8 +210,11 @@ class Curve(Section):
             if isinstance(value, str) != words:
                 kind = "none, given or a method" if words else "a number"
                 raise ValueError(f"values: of {self.setting} must be {kind}, not {value!r}")
-        if len(set(self.values)) < len(self.values):
-            raise ValueError("values: one occurs twice")
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError("methods: one occurs twice")
+        # By the names of their rows, which hold six digits of a number.
+        if len(set(self.rows[self.methods[0]])) < len(self.values):
+            raise ValueError("values: one occurs twice, or two are equal in six digits")
         return self
 
     @property

@@ -7,15 +7,23 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from faithdiff.study.plain import JsonObject
+
+
+def _one_line(text: str) -> str:
+    if text.splitlines() != [text.strip()]:
+        raise ValueError("must be a text on one line that neither is empty nor has spaces around")
+    return text
+
 
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Label = Annotated[str, AfterValidator(_one_line)]  # heads a row of a table
 Group = Literal["lq_encoder", "alignment", "unet"]
 Scale = Literal[1, 2, 4, 8]
 
@@ -37,9 +45,9 @@ Hashed: TypeAlias = (
 
 
 class Section(BaseModel):
-    """A part of a config file: immutable, and closed to unknown keys."""
+    """A part of a config file: immutable, closed to unknown keys and to infinite numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def digest(*parts: Hashed) -> str:

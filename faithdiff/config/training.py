@@ -83,6 +83,10 @@ class Training(Section):
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}"
             )
+        if self.weights == "ema" and self.ema_decay == 1:
+            raise ValueError(
+                "ema_decay: 1 keeps the weights of the start; give less, or weights: raw"
+            )
         if self.micro_batches % self.processes:
             raise ValueError(
                 f"processes {self.processes} do not divide the {self.micro_batches} micro-batches "

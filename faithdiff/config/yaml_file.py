@@ -191,6 +191,13 @@ class Layers:
             for path in _nulls(layer.data):
                 if not any(lower.holds(path) for lower in self.layers[number + 1 :]):
                     _put_null(data, path)
+            for path in _empty_groups(layer.data):
+                if isinstance(kept := _at(data, path), dict) and kept:
+                    raise ConfigError(
+                        f"{layer.file}: {'.'.join(map(str, path))}: {{}} changes nothing, as the "
+                        f"keys that the file inherits stay; remove it, or give null to a key that "
+                        f"is to go ({', '.join(map(str, kept))})"
+                    )
         return data
 
     def origin(self, path: Location) -> Path:
@@ -213,7 +220,14 @@ def _read(file: Path, above: tuple[Path, ...]) -> Iterator[Layer]:
     if not (isinstance(data, dict) and "extends" in data):
         yield Layer(file, data)
         return
-    base = file.parent / str(data.pop("extends"))
+    named_base = data.pop("extends")
+    if not isinstance(named_base, str):
+        raise ConfigError(
+            f"{named}: extends: must name one file beside this one, not {named_base!r}"
+        )
+    base = file.parent / named_base
+    if not base.is_file() and base.with_name(f"{base.name}.yaml").is_file():
+        raise ConfigError(f"{named}: extends: did you mean {named_base}.yaml?")
     yield Layer(file, data)
     yield from _read(base, (*above, file))
 
@@ -239,6 +253,20 @@ def _nulls(data: JsonValue, path: Location = ()) -> Iterator[Location]:
     elif isinstance(data, dict):
         for key, value in data.items():
             yield from _nulls(value, (*path, key))
+
+
+def _empty_groups(data: JsonValue, path: Location = ()) -> Iterator[Location]:
+    if isinstance(data, dict) and path and not data:
+        yield path
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            yield from _empty_groups(value, (*path, key))
+
+
+def _at(data: JsonValue, path: Location) -> JsonValue:
+    for part in path:
+        data = data.get(part) if isinstance(data, dict) and isinstance(part, str) else None
+    return data
 
 
 def _put_null(data: JsonValue, path: Location) -> None:

@@ -115,7 +115,7 @@ def test_every_yaml_with_a_profile_is_tested() -> None:
         ("training", "fast", "training: must be a group of keys, not 'fast'"),
         ("training/crop", "big", "training.crop: must be a valid integer, not 'big'"),
         ("training/crop", 0, "training.crop: must be greater than or equal to 1, not 0"),
-        ("data/levels", [], "data.levels: must have at least 1 item after validation, not 0"),
+        ("data/levels", [], "data.levels: must have at least 1 entry, and has none"),
         ("training/optimiser/betas", [0.9], "training.optimiser.betas[1]: is missing"),
         (
             "data/test/my set",

@@ -122,6 +122,37 @@ def test_null_removes_what_is_inherited_and_nothing_else(tmp_path: Path) -> None
     assert Layers.read(tmp_path / "c.yaml").merged() == {"names": {"three": 3, "thre": None}}
 
 
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        (
+            "[a.yaml, b.yaml]",
+            "own.yaml: extends: must name one file beside this one, not ['a.yaml'",
+        ),
+        ("null", "own.yaml: extends: must name one file beside this one, not None"),
+        ("base", "own.yaml: extends: did you mean base.yaml?"),
+    ],
+)
+def test_what_a_file_extends_is_one_file(tmp_path: Path, base: str, message: str) -> None:
+    (tmp_path / "base.yaml").write_text("a: 1\n", encoding="utf-8")
+    file = tmp_path / "own.yaml"
+    file.write_text(f"extends: {base}\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        Layers.read(file)
+    assert str(caught.value).startswith(f"{tmp_path}/{message}")
+
+
+def test_an_empty_group_that_removes_nothing_is_refused(tmp_path: Path) -> None:
+    for name, text in {
+        "a": "names: {one: 1}\nnone: {}\n",
+        "b": "extends: a.yaml\nnames: {}\nnone: {}\n",
+    }.items():
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"b\.yaml: names: \{\} changes nothing.*\(one\)"):
+        Layers.read(tmp_path / "b.yaml").merged()
+    assert Layers.read(tmp_path / "a.yaml").merged() == {"names": {"one": 1}, "none": {}}
+
+
 TEXT = st.text(max_size=9)
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT
 

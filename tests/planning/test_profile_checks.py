@@ -44,6 +44,28 @@ def own(folder: Path, text: str) -> Path:
             "variants: {frozen: {label: Bicubic}}",
             "variants.frozen.label: 'Bicubic' is the label",
         ),
+        ("variants: {}", "variants: {} changes nothing, as the keys that the file inherits stay"),
+        (
+            "curves: {c: {setting: budget, methods: [frozen, frozen], values: [2]}}",
+            "curves.c: methods: one occurs twice",
+        ),
+        (
+            "curves: {c: {setting: budget, methods: [frozen], values: [2.0000001, 2.0000002]}}",
+            "curves.c: values: one occurs twice, or two are equal in six digits",
+        ),
+        # values that say nothing, or more than there is
+        ("training: {noise_offset: .inf}", "training.noise_offset: must be a finite number"),
+        ("training: {learning_rates: {unet: .inf}}", "training.learning_rates.unet: must be a fin"),
+        ("training: {ema_decay: 1}", "training: ema_decay: 1 keeps the weights of the start"),
+        ("restore: {steps: 1001}", "restore.steps: must be less than or equal to 1000, not 1001"),
+        ("restore: {wavelet_levels: 60}", "restore.wavelet_levels: must be less than or equal"),
+        ('variants: {frozen: {label: ""}}', "variants.frozen.label: must be a text on one line"),
+        ("variants: {frozen: {label: 'x '}}", "variants.frozen.label: must be a text on one line"),
+        (
+            'baselines: {b: {label: "a\\nb", outputs: o}}',
+            "baselines.b.label: must be a text on one",
+        ),
+        ('baselines: {b: {label: B, outputs: ""}}', "baselines.b.outputs: must have at least 1 ch"),
         # names that nothing has, or something else has already
         (
             "deviations: {training.cropp: because}",
@@ -69,6 +91,11 @@ def own(folder: Path, text: str) -> Path:
             "they visit is 49, and the LQ image enters at 3 (start_timestep); 223 or more reach it",
         ),
         ("training: {crop: 300}", "training.crop: 300 px do not fit the images, which have 256 px"),
+        (
+            "data: {train: {source: folder, path: p, crops: {size: 32, count: 2}}}\n"
+            "training: {crop: 64}",
+            "training.crop: 64 px do not fit the images, which have 32 px",
+        ),
         ("training: {crop: 62}", "training.crop: 62 is not a multiple of 4, which whole latents"),
         (
             "training: {stage1_steps: 0}",
@@ -107,6 +134,10 @@ def test_a_profile_that_cannot_be_meant_is_refused(text: str, message: str, tmp_
         (
             "baselines: {seesr: {settings: {grid: '4'}}}",
             "baselines.seesr.settings: grid: must be a number, not the text '4'",
+        ),
+        (
+            "baselines: {seesr: {settings: {tag_range: [0.9, 0.1]}}}",
+            "baselines.seesr.settings: tag_range: 0.9 is larger than 0.1",
         ),
         ("baselines: {diffbir: {denoises: false}}", "baselines.diffbir.denoises: must be true"),
         (
