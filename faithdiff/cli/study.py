@@ -74,7 +74,17 @@ def prepare(
     captioner = captioning.captioner(study.profile, study.layout) if ask else None
     folder = study.layout.dataset(dataset)
     multiple = study.profile.data.multiple_of(dataset)
-    prepare_dataset(chosen, dataset, study.profile.seed, folder, workers, captioner, multiple)
+    prepare_dataset(
+        chosen,
+        dataset,
+        study.profile.seed,
+        folder,
+        workers,
+        captioner,
+        multiple,
+        study.profile.least_side(dataset),
+        equal=dataset not in study.profile.data.test,
+    )
 
 
 @app.command(epilog="Example: faithdiff degrade --dataset Photos --level II --level III")

@@ -6,6 +6,7 @@ change in one section reruns only the rules that read it.
 """
 
 from faithdiff.config.data import (
+    MIN_SIDE,
     REAL,
     Crops,
     Data,
@@ -70,6 +71,7 @@ from faithdiff.config.training import (
 )
 
 __all__ = [
+    "MIN_SIDE",
     "OPERATIONAL",
     "REAL",
     "AlignmentSettings",

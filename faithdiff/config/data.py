@@ -110,6 +110,7 @@ class MixtureSet(_Set):
 
 Dataset = Annotated[SceneSet | PhotoSet | FolderSet | MixtureSet, Field(discriminator="source")]
 
+MIN_SIDE = 32  # px of HQ; below it the strongest first resize leaves nothing to degrade
 REAL = "real"  # the level of images that came degraded
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from faithdiff.config.curves import expanded
-from faithdiff.config.data import Data, Dataset
+from faithdiff.config.data import MIN_SIDE, Data, Dataset
 from faithdiff.config.methods import (
     AnyBaseline,
     Baseline,
@@ -70,6 +70,17 @@ class Profile(Section):
     def datasets(self) -> dict[str, Dataset]:
         """Every data set by name: the test sets, `train` and `prior`."""
         return {**self.data.test, "train": self.data.train, "prior": self.prior.training.data}
+
+    def least_side(self, dataset: str) -> int:
+        """Pixels that each side of a set's images needs for what is made of them."""
+        if dataset == "prior":
+            training = self.prior.training
+            return max(training.vae.crop, training.unet.crop)
+        if dataset != "train":
+            return 1 if self.data.is_real(dataset) else MIN_SIDE
+        baselines = [method.settings.get("crop") for method in self.baselines.values()]
+        crops = [self.training.crop, *(crop for crop in baselines if isinstance(crop, int))]
+        return max([MIN_SIDE, *(crops if self.learns else [])])
 
     @property
     def trained(self) -> list[str]:

@@ -35,7 +35,7 @@ from faithdiff.study.checksums import (
     with_checksum,
     write_summed,
 )
-from faithdiff.study.files import write_text_atomic
+from faithdiff.study.files import printable, write_text_atomic
 from faithdiff.study.progress import ProgressBar
 from faithdiff.study.remake import command_for
 
@@ -119,6 +119,8 @@ def prepare_dataset(
     workers: int = 1,
     captioner: Captioner | None = None,
     multiple: int = 1,
+    least: int = 1,
+    equal: bool = False,
 ) -> None:
     """Write ``folder/hq/<name>.png`` and, last, ``folder/index.csv``.
 
@@ -136,10 +138,13 @@ def prepare_dataset(
         multiple: Images are cut on the right and below until it divides their sides. For a set
             that is degraded this is the scale, as is common in this field: then whatever is made
             from an LQ image has the size of its HQ image.
+        least: Pixels that each side needs, since what is made of the images later needs them.
+        equal: All images must have one size, as those of a training.
 
     Raises:
         UserError: A folder set has no images, more photographs are asked for than there are, or
             a folder to train on holds one picture at several sizes.
+        ImageError: Images are too small or not equal: all of them are named.
     """
     notes = Notes()
     units = _plan(config, dataset, master_seed, notes)
@@ -157,6 +162,7 @@ def prepare_dataset(
             notes.add("skipped, smaller than a crop", unit.name)
     if not written:
         raise UserError(f"dataset {dataset}: every image is smaller than a crop (`crops.size`)")
+    _check_sizes(written, dataset, least, equal)
     for each in written:
         for what in each.notes:
             notes.add(what, each.file)
@@ -278,16 +284,15 @@ def _write(folder: Path, multiple: int, unit: Unit) -> list[Written]:
         height, width = (side - side % multiple for side in image.shape[:2])
         if (height, width) != image.shape[:2]:
             whole = f"{image.shape[1]} x {image.shape[0]}"
-            if not height or not width:
-                raise ImageError(f"{source}: of {whole} px, each side needs {multiple} at least")
             image = np.ascontiguousarray(image[:height, :width])
             source = f"{source}; {whole} cut to {width} x {height} px"
             notes = (*notes, f"cut to a multiple of {multiple} px")
         file = folder / f"{new.name}.png"
-        write_png(image, file)
+        if height and width:  # else it is refused with all others that are too small
+            write_png(image, file)
         row = IndexRow(
             name=new.name,
-            sha256=sha256_file(file),
+            sha256=sha256_file(file) if height and width else "",
             width=width,
             height=height,
             picture=new.picture,
@@ -297,6 +302,26 @@ def _write(folder: Path, multiple: int, unit: Unit) -> list[Written]:
         )
         written.append(Written(row, new.asked, new.described, new.file or new.name, notes))
     return written
+
+
+def _check_sizes(written: list[Written], dataset: str, least: int, equal: bool) -> None:
+    """Refuse images of sizes that a later job could do nothing with."""
+    sizes = [(each.row.width, each.row.height, each.file) for each in written]
+    small = [f"{file} ({w} x {h} px)" for w, h, file in sizes if min(w, h) < max(least, 1)]
+    if small:
+        named = ", ".join(map(printable, small[:5]))
+        more = f" and {len(small) - 5} more" if len(small) > 5 else ""
+        raise ImageError(
+            f"dataset {dataset}: each side of an image needs {least} px at least, and these have "
+            f"less: {named}{more}; remove them from the folder, or `crops` in the profile leaves "
+            "out what is smaller than a crop"
+        )
+    found = sorted({f"{width} x {height} px" for width, height, _ in sizes})
+    if equal and len(found) > 1:
+        raise ImageError(
+            f"dataset {dataset}: training images must have one size; cut them to one by `crops` "
+            f"in the profile; found {', '.join(found[:5])}"
+        )
 
 
 def _plan(config: Dataset, dataset: str, master_seed: int, notes: Notes) -> list[Unit]:

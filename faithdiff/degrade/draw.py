@@ -11,6 +11,7 @@ from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
+from faithdiff.config import MIN_SIDE
 from faithdiff.degrade.levels import Blur, Level, Noise, Resize, Stage, Tail
 from faithdiff.errors import ImageError
 
@@ -88,7 +89,6 @@ class Drawn(TypedDict):
 
 # --- Drawing --------------------------------------------------------------------------------------
 
-MIN_SIDE = 32  # px of HQ; below it the strongest first resize leaves nothing to degrade
 MODES: tuple[Mode, ...] = ("area", "bilinear", "bicubic")  # equally likely, as in all sources
 NARROW_KERNEL = 13  # px; smaller sinc kernels cannot hold the slow ripples of low cut-offs
 

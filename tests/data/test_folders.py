@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from shared import ROOT
 from shared.pictures import pixels
 
-from faithdiff.config import Data, FolderSet, MixtureSet, PhotoSet, SceneSet
+from faithdiff.config import MIN_SIDE, Data, FolderSet, MixtureSet, PhotoSet, SceneSet, load_profile
 from faithdiff.data.datasets import (
     SOURCES,
     changed_sources,
@@ -198,10 +198,29 @@ def test_images_prepared_for_another_scale_are_not_degraded(tmp_path: Path) -> N
         )
 
 
-def test_an_image_below_the_scale_is_refused(tmp_path: Path) -> None:
-    write_png(pixels(3, 50), tmp_path / "raw/thin.png")
-    with pytest.raises(ImageError, match=r"thin\.png: of 50 x 3 px, each side needs 4 at least"):
-        prepared(folder_set(tmp_path / "raw"), tmp_path / "out", multiple=4)
+def test_images_below_the_scale_or_what_is_made_of_them_are_refused_all_at_once(
+    tmp_path: Path,
+) -> None:
+    """Before anything is trained, and not the first of them alone."""
+    for name, size in {"thin": (3, 50), "small": (33, 31), "fits": (40, 40)}.items():
+        write_png(pixels(*size), tmp_path / f"raw/{name}.png")
+    with pytest.raises(
+        ImageError, match=r"needs 32 .*: small\.png \(28 x 32 px\), thin\.png \(48 x"
+    ):
+        prepared(folder_set(tmp_path / "raw"), tmp_path / "out", multiple=4, least=32)
+    assert not (tmp_path / "out/index.csv").exists()
+
+
+def test_training_images_of_several_sizes_are_refused(raw: Path, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"one size; .* `crops` .*; found 120 x 90 px, "):
+        prepared(folder_set(raw), tmp_path / "out", equal=True)
+
+
+def test_a_profile_knows_what_its_images_need() -> None:
+    mini = load_profile(ROOT / "config/mini.yaml")
+    found = [mini.least_side(name) for name in ("Photos", "train", "prior")]
+    assert found == [MIN_SIDE, 64, 64]
+    assert mini.model_copy(update={"variants": {}, "baselines": {}}).least_side("train") == MIN_SIDE
 
 
 def test_what_a_preparation_leaves_out_or_changes_is_said(
