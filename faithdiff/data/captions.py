@@ -11,7 +11,7 @@ import difflib
 import io
 import json
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from faithdiff.study.checksums import (
     sum_file,
     write_summed,
 )
-from faithdiff.study.files import read_text
+from faithdiff.study.files import CSV_END, read_text, unix_lines
 
 CAPTIONS = "captions.csv"
 Ask = Callable[[list[Path]], list[str]]  # images -> their answers, as they came
@@ -86,16 +86,29 @@ def _of_images(table: Path, files: Mapping[str, Path]) -> dict[str, str]:
     """The captions of a table, each of which must belong to an image."""
     # The same letters may be written by other code points in a file's name (macOS) than in a text.
     known = {unicodedata.normalize("NFC", name): name for name in files}
-    found = {}
+    found: dict[str, str] = {}
     for name, caption in read_captions(table).items():
-        image = known.get(unicodedata.normalize("NFC", name))
+        image = name if name in files else known.get(unicodedata.normalize("NFC", name))
         if image is None:
             raise UserError(
                 f"{table}: {name!r} is the name of no image{closest(name, files)}; names are those "
                 "of the images without their ending; correct or remove the row"
             )
+        if image in found:
+            raise UserError(f"{table}: names {image!r} more than once, in other code points")
         found[image] = caption
     return found
+
+
+def strays(folder: Path, read: Collection[Path], others: Iterable[Path]) -> list[Path]:
+    """Files that look like captions of the folder's images and are none: a name that fits no image.
+
+    Args:
+        read: The files that captions were read from.
+        others: The files of the folder that are no images.
+    """
+    kinds = {".txt", ".json", ".csv"}
+    return [f for f in others if f.suffix.lower() in kinds and f not in read and f.parent == folder]
 
 
 def closest(name: str, names: Iterable[str]) -> str:
@@ -108,9 +121,13 @@ def closest(name: str, names: Iterable[str]) -> str:
 
 def _answer(file: Path) -> str:
     try:
-        return str(json.loads(read_text(file))["caption"])
+        answer = json.loads(read_text(file))["caption"]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{file}: is not a JSON object with a key 'caption'") from None
+    if not isinstance(answer, str):
+        raise UserError(f"{file}: caption: must be a text, not {json.dumps(answer)[:40]}")
+    # JSON can spell half of a character, which no file can hold.
+    return answer.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def read_captions(file: Path) -> dict[str, str]:
@@ -119,14 +136,21 @@ def read_captions(file: Path) -> dict[str, str]:
     Raises:
         UserError: It is missing, lacks a column, names an image twice, or is not UTF-8.
     """
+    line = 1
     try:
         check_summed(file)
         rows = csv.DictReader(io.StringIO(read_text(file), newline=""), strict=True)
         columns = rows.fieldnames or []
         if not {"name", "caption"} <= set(columns):
-            raise UserError(f"{file}: needs the columns name,caption, has {','.join(columns)}")
+            raise UserError(
+                f"{file}: needs the columns name,caption, has {','.join(columns)}; its first line "
+                "must be: name,caption"
+            )
+        if len(set(columns)) < len(columns):
+            raise UserError(f"{file}: has a column twice: {','.join(columns)}; remove one")
         captions: dict[str, str] = {}
         for row in rows:
+            line = rows.line_num + 1
             # csv's own: fields beyond the head are under None, those that lack are None.
             if None in row or None in row.values():
                 raise UserError(
@@ -139,14 +163,16 @@ def read_captions(file: Path) -> dict[str, str]:
     except OSError:
         raise UserError(f"{file}: is missing; make it with: faithdiff caption") from None
     except csv.Error as error:
-        raise UserError(f"{file}: is not a table: {error}") from None
+        raise UserError(
+            f"{file}: is not a table: {error} (from line {line} on); is a quote never closed?"
+        ) from None
     return captions
 
 
 def write_captions(captions: Mapping[str, str], file: Path) -> None:
     """Write a table of captions, sorted by name."""
     table = pd.DataFrame(sorted(captions.items()), columns=["name", "caption"])
-    write_summed(table.to_csv(index=False, lineterminator="\n"), file)
+    write_summed(unix_lines(table.to_csv(index=False, lineterminator=CSV_END)), file)
 
 
 class AnswerCache:

@@ -35,7 +35,7 @@ from faithdiff.study.checksums import (
     with_checksum,
     write_summed,
 )
-from faithdiff.study.files import printable, write_text_atomic
+from faithdiff.study.files import CSV_END, printable, unix_lines, write_text_atomic
 from faithdiff.study.progress import ProgressBar
 from faithdiff.study.remake import command_for
 
@@ -183,8 +183,8 @@ def prepare_dataset(
     if isinstance(config, FolderSet | MixtureSet):
         record = json.dumps(with_checksum({"files": before}), indent=1, ensure_ascii=False)
         write_text_atomic(record + "\n", folder / SOURCES)
-    table = index.to_csv(index=False, lineterminator="\n")
-    write_summed(table, folder / "index.csv")
+    table = index.to_csv(index=False, lineterminator=CSV_END)
+    write_summed(unix_lines(table), folder / "index.csv")
 
 
 def _caption(index: pd.DataFrame, looks: Mapping[str, Described], captioner: Captioner) -> None:

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from faithdiff.config import Crops, FolderSet, MixtureSet, Quality
-from faithdiff.data.captions import Captions, closest, file_captions
+from faithdiff.data.captions import Captions, closest, file_captions, strays
 from faithdiff.data.images import Notes, read_picture, scan
 from faithdiff.errors import UserError
 from faithdiff.study import seeds
 from faithdiff.study.files import printable, read_text
 
+STRAY = "no caption of an image (they are captions.csv, <image>.txt or <image>.json)"
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int]  # top, left
 
@@ -123,6 +124,9 @@ def _of_folder(config: FolderSet, prefix: str, notes: Notes) -> list[Source]:
     captions = file_captions(config.path, everything) if config.captions == "file" else Captions()
     read = {*captions.files, *([config.quality.scores] if config.quality else [])}
     skipped = [(path, why) for path, why in listing.skipped if path not in read]
+    if config.captions == "file":
+        stray = set(strays(config.path, read, [path for path, _ in skipped]))
+        skipped = [(path, STRAY if path in stray else why) for path, why in skipped]
     notes.skip(replace(listing, skipped=skipped))
     for name in chosen if captions.files else []:
         if name not in captions.by_name:

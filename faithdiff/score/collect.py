@@ -16,7 +16,7 @@ from faithdiff.score.costs import cost_table
 from faithdiff.score.protocols import definitions_of
 from faithdiff.score.rows import ALL, ScoreRow, read_rows_of_job
 from faithdiff.study.checkpoints import check_checkpoint
-from faithdiff.study.files import write_text_atomic
+from faithdiff.study.files import CSV_END, unix_lines, write_text_atomic
 from faithdiff.study.layout import Layout
 
 KEY = ["method", "seed", "dataset", "level", "image", "metric", "protocol"]
@@ -40,7 +40,8 @@ def collect(profile: Profile, layout: Layout) -> None:
     # One order whatever the number of jobs: the file is committed, and its difference between two
     # commits must show changed values, not moved lines.
     table = table.sort_values(KEY, key=lambda column: _order(column, profile), kind="stable")
-    write_text_atomic(table.to_csv(index=False, lineterminator="\n"), layout.results / "scores.csv")
+    scores = unix_lines(table.to_csv(index=False, lineterminator=CSV_END))
+    write_text_atomic(scores, layout.results / "scores.csv")
     summary = json.dumps(summarise(table), indent=1)
     write_text_atomic(summary + "\n", layout.results / "summary.json")
     _training(profile, layout)

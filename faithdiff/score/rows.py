@@ -16,6 +16,7 @@ import pandas as pd
 
 from faithdiff.errors import RunError
 from faithdiff.study.checksums import check_summed, write_summed
+from faithdiff.study.files import CSV_END, unix_lines
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ COLUMNS = tuple(field.name for field in fields(ScoreRow))
 def write_rows(rows: Iterable[ScoreRow], file: Path) -> None:
     """Write rows in their order, in one step: a killed job leaves the old file or the new one."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator=CSV_END)
     writer.writeheader()
     writer.writerows(map(asdict, rows))
-    write_summed(text.getvalue(), file)
+    write_summed(unix_lines(text.getvalue()), file)
 
 
 def read_rows_of_job(file: Path) -> pd.DataFrame:

@@ -6,12 +6,16 @@ import codecs
 import errno
 import os
 import re
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
 from faithdiff.errors import RunError, UserError
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# The end of a line for whoever writes CSV: a text that holds one of these characters gets quotes.
+# With the plain "\n" Python leaves a carriage return bare, and readers take it for an end of line.
+CSV_END = "\r\0\n"
 
 
 def read_text(file: Path) -> str:
@@ -19,9 +23,11 @@ def read_text(file: Path) -> str:
 
     Raises:
         OSError: It cannot be read.
-        UserError: It is neither UTF-8 nor marked UTF-16.
+        UserError: It is neither UTF-8 nor marked UTF-16, or a pointer of Git LFS.
     """
     data = file.read_bytes()
+    if said := lfs_pointer(file):
+        raise UserError(f"{printable(file)}: {said}")
     encoding = "utf-16" if data.startswith(_UTF_16) else "utf-8-sig"
     try:
         text = data.decode(encoding)
@@ -34,8 +40,24 @@ def read_text(file: Path) -> str:
     place = f"{what} in line {before.count(10) + 1}"
     raise UserError(
         f"{printable(file)}: is not UTF-8 ({place}); save it as UTF-8 in the program that wrote it "
-        f'(in Excel "CSV UTF-8"), or: iconv -f WINDOWS-1252 -t UTF-8 {file.name} > new-{file.name}'
+        f'(in Excel "CSV UTF-8"), or: iconv -f {_guess(data)} -t UTF-8 {shlex.quote(file.name)} > '
+        f"{shlex.quote(f'new-{file.name}')}"
     )
+
+
+def _guess(data: bytes) -> str:
+    """The likeliest encoding of what is not UTF-8: wide characters of ASCII have bytes of 0."""
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "UTF-32"
+    even, odd = data[::2].count(0), data[1::2].count(0)
+    if 4 * max(even, odd) > len(data):
+        return "UTF-16LE" if odd > even else "UTF-16BE"
+    return "WINDOWS-1252"
+
+
+def unix_lines(table: str) -> str:
+    """Text of a CSV that was written with :data:`CSV_END`, with lines that end as everywhere."""
+    return table.replace(CSV_END, "\n")
 
 
 def printable(text: str | Path) -> str:

@@ -24,6 +24,7 @@ from faithdiff.data.captions import (
     file_captions,
     read_captions,
     shorten,
+    write_captions,
 )
 from faithdiff.data.datasets import prepare_dataset, read_index
 from faithdiff.data.images import write_png
@@ -86,12 +87,20 @@ def test_a_table_of_another_program_has_no_byte_order_mark_in_it(
 
 
 @pytest.mark.parametrize("name", ["captions.csv", "a.txt", "a.json"])
-@pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le"])
+@pytest.mark.parametrize(
+    ("encoding", "guess"),
+    [
+        ("cp1252", "WINDOWS-1252"),
+        ("utf-16-le", "UTF-16LE"),
+        ("utf-16-be", "UTF-16BE"),
+        ("utf-32", "UTF-32"),
+    ],
+)
 def test_text_in_another_encoding_is_refused_with_the_way_out(
-    tmp_path: Path, name: str, encoding: str
+    tmp_path: Path, name: str, encoding: str, guess: str
 ) -> None:
     (tmp_path / name).write_bytes("name,caption\na,a café\n".encode(encoding))
-    with pytest.raises(UserError, match=rf"{name}: is not UTF-8 \(.* in line .*iconv -f"):
+    with pytest.raises(UserError, match=rf"{name}: is not UTF-8 \(.* in line .*iconv -f {guess} "):
         file_captions(tmp_path, {"a": tmp_path / "a.png"})
 
 
@@ -111,6 +120,37 @@ def test_equal_letters_of_other_code_points_are_one_name(tmp_path: Path) -> None
     decomposed = "cafe\N{COMBINING ACUTE ACCENT}"  # as macOS names files
     found = captions_of(tmp_path, "name,caption\ncafé,open\n".encode(), decomposed)
     assert found.by_name == {decomposed: "open"}
+    rows = f"name,caption\ncafé,composed\n{decomposed},decomposed\n".encode()
+    both = captions_of(tmp_path, rows, decomposed, "café")
+    assert both.by_name == {"café": "composed", decomposed: "decomposed"}
+    with pytest.raises(UserError, match=r"captions\.csv: names .* more than once, in other code"):
+        captions_of(tmp_path, rows, "café")
+
+
+@pytest.mark.parametrize("caption", ["null", "5", '["a"]'])
+def test_an_answer_that_is_no_text_is_refused(tmp_path: Path, caption: str) -> None:
+    (tmp_path / "a.json").write_text(f'{{"caption": {caption}}}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"a\.json: caption: must be a text, not "):
+        file_captions(tmp_path, {"a": tmp_path / "a.png"})
+
+
+def test_half_a_character_in_an_answer_is_no_obstacle(tmp_path: Path) -> None:
+    text = '{"caption": "The image shows \\ud83d\\ude00 and \\ud800 here."}'
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    caption = file_captions(tmp_path, {"a": tmp_path / "a.png"}).by_name["a"]
+    assert caption == "\N{GRINNING FACE} and \N{REPLACEMENT CHARACTER} here.."
+
+
+def test_a_pointer_of_git_lfs_is_no_caption(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    with pytest.raises(UserError, match=r"a\.txt: is a pointer of Git LFS"):
+        file_captions(tmp_path, {"a": tmp_path / "a.png"})
+
+
+@pytest.mark.parametrize("caption", ["one\rtwo", "one\r\ntwo", 'a "b",\u2028c', "\r"])
+def test_a_caption_is_read_as_it_was_written(tmp_path: Path, caption: str) -> None:
+    write_captions({"a\rb": caption, "c": ""}, tmp_path / "captions.csv")
+    assert read_captions(tmp_path / "captions.csv") == {"a\rb": caption, "c": ""}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +160,8 @@ def test_equal_letters_of_other_code_points_are_one_name(tmp_path: Path) -> None
         ("name,caption\na,red, with a roof\n", "line 2: has not 2 fields .* into quotes"),
         ("name,caption\na\n", "line 2: has not 2 fields"),
         ("name,caption\na,b\na,c\n", "names 'a' more than once"),
-        ('name,caption\na,"b\n', "is not a table"),
+        ('name,caption\na,b\nb,"c\n', r"is not a table: .* \(from line 3 on\); is a quote"),
+        ("name,caption,caption\na,b,c\n", "has a column twice"),
     ],
 )
 def test_a_table_that_loses_words_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -239,7 +239,8 @@ def test_what_a_preparation_leaves_out_or_changes_is_said(
     said = capsys.readouterr().out
     assert said.count("\n") == 1
     for part in (
-        "skipped, no format of images: notes.txt;",  # a.txt is the caption of a
+        "skipped, no caption of an image (they are captions.csv, <image>.txt or <image>.json): "
+        "notes.txt;",  # a.txt is the caption of a
         "skipped, sub-folder: trip",
         "skipped, smaller than a crop: c.png",
         "without a caption: b.png, c.png, e.jfif and 2 more",
@@ -249,6 +250,24 @@ def test_what_a_preparation_leaves_out_or_changes_is_said(
         assert part in said
     source = read_index(tmp_path / "out").set_index("name").loc["g-0", "source"]
     assert source == "g.tif, 64 px from 0,0; first of 3 frames; transparency laid on white"
+
+
+def test_a_carriage_return_in_a_caption_is_no_end_of_a_row(raw: Path, tmp_path: Path) -> None:
+    (raw / "a.txt").write_bytes(b"one\rtwo")
+    prepared(folder_set(raw), tmp_path / "out")
+    index = read_index(tmp_path / "out").set_index("name")
+    assert list(index.index) == ["a", "b", "c"] and index.loc["a", "caption"] == "one\rtwo"
+
+
+@pytest.mark.parametrize("name", ["aa.txt", "a.png.txt", "a.TXT", "Captions.csv", "caption.csv"])
+def test_captions_that_belong_to_no_image_are_told_from_other_files(
+    raw: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (raw / name).write_text("a street", encoding="utf-8")
+    prepared(folder_set(raw), tmp_path / "out")
+    assert "skipped, no caption of an image (they are captions.csv, " in capsys.readouterr().out
+    prepared(folder_set(raw, captions="none"), tmp_path / "out")
+    assert f"skipped, no format of images: {name}" in capsys.readouterr().out
 
 
 def test_links_to_one_picture_are_images_of_their_own(raw: Path, tmp_path: Path) -> None:
