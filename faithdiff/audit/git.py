@@ -66,7 +66,8 @@ class Git:
         """Commits as ``git log`` lists them, newest first; only those that touched `paths`."""
         shape = "--format=%H%x1f%cs%x1f%s"
         out = self.run("log", shape, *arguments, "--", *paths).decode(errors="replace")
-        return [Commit(*line.split("\x1f", 2)) for line in out.splitlines()]
+        # Not splitlines(): a subject may hold other characters that it takes for an end of line.
+        return [Commit(*line.split("\x1f", 2)) for line in out.split("\n") if line]
 
     def run(self, *arguments: str, given: bytes | None = None) -> bytes:
         """Run git and return what it prints.
@@ -82,6 +83,11 @@ class Git:
             raise UserError(f"git cannot be started: {error.strerror}") from None
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode(errors="replace").strip().partition("\n")[0]
+            if "not a git repository" in said:
+                said = (
+                    f"{self.root.absolute()} is no Git checkout, so it has no revisions; give two "
+                    "folders with results"
+                )
             raise UserError(f"git {arguments[0]}: {said or 'failed'}") from None
         return done.stdout
 

@@ -16,6 +16,7 @@ from faithdiff.cli.app import (
     one_of,
     say,
 )
+from faithdiff.errors import UserError
 from faithdiff.methods.method import Study
 
 
@@ -52,9 +53,15 @@ def table(
     if protocol:
         one_of(protocol, study.profile.score.protocols, "--protocol")
     printed = print_table(name, study.profile, study.layout, form, published, protocol)
+    cells = output.with_suffix(".cells.json") if output is not None else None
+    if output is not None and output.exists() and cells is not None and not cells.exists():
+        raise UserError(
+            f"{output}: is there already, and no {cells.name} beside it says that this command "
+            "wrote it; give another --output, or remove it"
+        )
     deliver(printed.text, output, lambda said: print(said, end=""))
-    if output is not None:
-        deliver(printed.cells, output.with_suffix(".cells.json"), print)
+    if cells is not None:
+        deliver(printed.cells, cells, print)
 
 
 @app.command(epilog="Example: faithdiff figures")

@@ -200,10 +200,14 @@ def check_shipped(folder: Path, path: Path = ARTIFACTS_FILE) -> None:
         )
     for shipped in load_yaml(path, _ArtifactsFile).shipped:
         if shipped.path == folder and folder_digest(folder) != shipped.digest:
+            back = (
+                f"get it back with: rm -r {folder} && git checkout -- {folder}; if git changes "
+                "line endings, with `git config core.autocrlf false` before"
+                if Path(".git").exists()
+                else "this copy has no .git to get it back from: take it from another copy"
+            )
             raise CheckpointError(
-                f"{folder}: is not the {shipped.name} of {path} (corrupted, or changed); get it "
-                f"back with: rm -r {folder} && git checkout -- {folder}; if git changes line "
-                "endings, with `git config core.autocrlf false` before"
+                f"{folder}: is not the {shipped.name} of {path} (corrupted, or changed); {back}"
             )
 
 

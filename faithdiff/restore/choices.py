@@ -17,6 +17,7 @@ from faithdiff.config.checks import least_steps, lowest, settings_of_sampler
 from faithdiff.errors import CheckpointError, ConfigError, UserError
 from faithdiff.methods.method import Study
 from faithdiff.study.checkpoints import RUN
+from faithdiff.study.files import lfs_pointer
 from faithdiff.study.layout import Layout
 
 # Options of `faithdiff restore` by the key of the profile's section `restore` that they replace.
@@ -121,7 +122,8 @@ def _profile(checkpoint: Path) -> tuple[Profile, str]:
             "checkpoints/mini/faithdiff/seed0"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: is corrupted ({error!r}); train the method again") from None
+        said = lfs_pointer(file) or f"is corrupted ({error!r}); train the method again"
+        raise CheckpointError(f"{file}: {said}") from None
     return parse(resolved, Profile, f"{file}: profile"), name
 
 

@@ -8,6 +8,7 @@ the last finished picture.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -228,11 +229,17 @@ def _picture(source: PictureFile, caption: str, settings: str) -> Picture:
 
 
 def _read_record(output: Path) -> Record:
+    file = output / RECORD
     try:
-        record = json.loads((output / RECORD).read_text(encoding="utf-8"))
+        record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}  # without a record every picture is restored
-    return record if isinstance(record, dict) else {}
+    if isinstance(record, dict) and all(isinstance(entry, dict) for entry in record.values()):
+        return record
+    raise UserError(
+        f"{file}: is not what `faithdiff restore` writes beside its results; give another "
+        "--output, or move it. Nothing was restored"
+    )
 
 
 def _record(files: list[Path], key: str, record: Record, output: Path) -> None:
@@ -249,9 +256,16 @@ def _is_done(file: Path, key: str, record: Record, output: Path) -> bool:
 
 
 def _check_ours(targets: list[Path], done: Record, output: Path) -> None:
-    """Refuse to write over files that are in the folder and not in its record."""
-    ours = {output / name for name in done}
-    others = [file for file in targets if file.exists() and file not in ours]
+    """Refuse to write over files that are not in the folder's record, or were changed since."""
+    ours = {output / name: entry.get("sha256") for name, entry in done.items()}
+    for file in targets:
+        if file in ours and file.is_file() and sha256_file(file) != ours[file]:
+            raise UserError(
+                f"{file}: was changed since `faithdiff restore` wrote it; give another --output, "
+                "or move or remove it. Nothing was restored"
+            )
+    # A link that leads nowhere is somebody's, too.
+    others = [file for file in targets if os.path.lexists(file) and file not in ours]
     # A record that is there and cannot be read was written beside our own results.
     if others and (done or not (output / RECORD).exists()):
         more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""

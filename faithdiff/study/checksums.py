@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from faithdiff.errors import CorruptedError
-from faithdiff.study.files import unwritable, write_text_atomic
+from faithdiff.study.files import lfs_pointer, unwritable, write_text_atomic
 from faithdiff.study.provenance import file_digest
 from faithdiff.study.remake import command_for
 
@@ -43,7 +43,8 @@ def check_file(file: Path, wanted: str | None) -> None:
 
 def corrupted(file: Path, what: str) -> CorruptedError:
     """The error for a file that is not what it was; it names the command that makes it again."""
-    return CorruptedError(f"{file}: {what}; make it again with: {command_for(file)}")
+    said = lfs_pointer(file) or f"{what}; make it again with: {command_for(file)}"
+    return CorruptedError(f"{file}: {said}")
 
 
 # --- Tables with their hash beside them -----------------------------------------------------------

@@ -239,3 +239,13 @@ def test_a_written_table_has_its_sidecar_beside_it(tmp_path: Path) -> None:
     assert file.read_text(encoding="utf-8").count("toprule") == len(
         {cell["datasets"][0] for cell in cells["cells"].values()}
     )
+
+
+def test_a_table_is_not_written_over_a_file_that_is_no_table(tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis.tex"
+    thesis.write_text("years of work", encoding="utf-8")
+    with pytest.raises(UserError, match=r"thesis\.tex: is there already, .* another --output"):
+        cli.table("main", "latex", output=thesis)
+    assert thesis.read_text(encoding="utf-8") == "years of work"
+    for _ in range(2):  # what it wrote itself is written again
+        cli.table("main", "latex", output=tmp_path / "main.tex")

@@ -552,6 +552,41 @@ def test_a_corrupted_record_only_costs_time(study: Study, tmp_path: Path) -> Non
     assert list(json.loads((tmp_path / "out" / RECORD).read_text())) == ["a.png"]
 
 
+@pytest.mark.parametrize("record", ["[1]", '{"a.png": "mine"}', "5"])
+def test_a_record_of_somebody_else_is_left_alone(study: Study, tmp_path: Path, record: str) -> None:
+    write_png(_gradient(8, 8), tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / RECORD).write_text(record)
+    with pytest.raises(UserError, match=r"restored\.json: is not what .*another --output"):
+        _own(study, [tmp_path / "a.png"], tmp_path / "out")
+    assert (tmp_path / "out" / RECORD).read_text() == record
+
+
+def test_a_result_that_was_edited_is_left_alone(study: Study, tmp_path: Path) -> None:
+    write_png(_gradient(8, 8), tmp_path / "a.png")
+    _own(study, [tmp_path / "a.png"], tmp_path / "out")
+    write_png(_gradient(20, 20), tmp_path / "out/a.png")  # cropped in another program
+    edited = (tmp_path / "out/a.png").read_bytes()
+    with pytest.raises(UserError, match=r"a\.png: was changed since .*another --output"):
+        _own(study, [tmp_path / "a.png"], tmp_path / "out")
+    assert (tmp_path / "out/a.png").read_bytes() == edited
+
+
+def test_a_link_in_the_place_of_a_result_is_left_alone(study: Study, tmp_path: Path) -> None:
+    write_png(_gradient(8, 8), tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/a.png").symlink_to("nowhere.png")
+    with pytest.raises(UserError, match=r"a\.png: is there already"):
+        _own(study, [tmp_path / "a.png"], tmp_path / "out")
+    assert (tmp_path / "out/a.png").is_symlink()
+
+
+def test_a_pointer_in_place_of_the_record_of_a_training(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    with pytest.raises(CheckpointError, match=r"run\.json: is a pointer of Git LFS"):
+        restore_pictures(tmp_path, [tmp_path], tmp_path / "out", Choices())
+
+
 def test_all_broken_pictures_are_named_before_any_is_restored(
     study: Study, pictures: Path, tmp_path: Path
 ) -> None:
