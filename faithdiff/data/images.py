@@ -11,7 +11,6 @@ import functools
 import hashlib
 import io
 import os
-import re
 import tempfile
 import warnings
 import zlib
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
+from faithdiff.data.picture_fields import lost, misread, unread, white_is_zero
 from faithdiff.errors import ImageError, UserError
 from faithdiff.study.files import lfs_pointer, printable, unwritable
 
@@ -79,12 +79,15 @@ def read_picture(path: str | Path, convert_colours: bool = True) -> Reading:
                     f"{path}: {picture.format} is no format of pixels; save it as PNG or JPEG"
                 )
             _check_area(path, picture)
-            changes = tuple(_lost(picture))
+            if wrong := misread(picture):
+                raise ImageError(f"{path}: {wrong}")
+            changes = tuple(lost(picture))
             icc = picture.info.get("icc_profile") if convert_colours else None
-            rgb, more = _to_rgb(path, ImageOps.exif_transpose(picture), icc)
+            negative = white_is_zero(picture)
+            rgb, more = _to_rgb(path, ImageOps.exif_transpose(picture), icc, negative)
             return Reading(np.array(rgb, np.uint8), (*changes, *more))
     except UnidentifiedImageError as error:
-        said = lfs_pointer(path) or "not an image in a known format"
+        said = lfs_pointer(path) or unread(path) or "not an image in a known format"
         raise ImageError(f"{path}: {said}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: {error}; reduce it first") from error
@@ -117,27 +120,13 @@ def _check_area(path: Path, picture: Image.Image) -> None:
         )
 
 
-def _lost(picture: Image.Image) -> Iterator[str]:
-    """What decoding leaves behind, in words; before the pixels are loaded."""
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format != "PSD":  # whose frames are layers, and come merged
-        yield f"first of {frames} frames"
-    # Pillow names the layout of the stored bytes: RGB;16B is 16 bits, BGR;16 is 5 + 6 + 5.
-    layouts = " ".join(str(tile.args) for tile in getattr(picture, "tile", ()))
-    if picture.mode.startswith(("I", "F")) or re.search(r";16[BLN]", layouts):
-        yield "reduced to 8 bits"
-    gamma = picture.info.get("gamma")
-    stated = picture.info.keys() & {"icc_profile", "srgb"}
-    if gamma and not stated and abs(gamma - 1 / 2.2) > 0.02:
-        yield f"taken as sRGB, its gamma of {gamma:g} is not applied"
-
-
 def _to_rgb(
-    path: Path, picture: Image.Image, icc: bytes | None
+    path: Path, picture: Image.Image, icc: bytes | None, negative: bool
 ) -> tuple[Image.Image, tuple[str, ...]]:
     """The picture in mode RGB, and what was changed for it."""
     if picture.mode == "F" or picture.mode.startswith("I"):
-        picture = Image.fromarray(_to_grey(path, picture))
+        grey = _to_grey(path, picture)
+        picture = Image.fromarray(255 - grey if negative else grey)
     if not picture.has_transparency_data:
         rgb, note = _to_srgb(picture, icc)
         return rgb, (note,) if note else ()

@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 import pytest
 import skimage
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image, ImageCms, ImageFile, PngImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
 
 from faithdiff.data import images
 from faithdiff.data.images import list_images, read_image, read_picture, sha256_file, write_png
@@ -281,6 +282,58 @@ def test_sixteen_bits_and_an_odd_gamma_are_said(tmp_path: Path) -> None:
         Image.fromarray(_picture()).save(tmp_path / "gamma.png", pnginfo=info)
         read = read_picture(tmp_path / "gamma.png")
         assert "".join(read.changes) == said and np.array_equal(read.pixels, _picture())
+
+
+def test_a_colour_space_that_is_stated_without_a_profile_is_said(tmp_path: Path) -> None:
+    srgb = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+    display_p3 = (31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
+    stated = {
+        "primaries are": (b"cHRM", b"".join(n.to_bytes(4, "big") for n in display_p3)),
+        "colour space (cICP) is": (b"cICP", bytes([9, 16, 0, 1])),  # BT.2020, PQ
+        "": (b"cICP", bytes([1, 13, 0, 1])),
+        "-": (b"cHRM", b"".join(n.to_bytes(4, "big") for n in srgb)),
+    }
+    for space, chunk in stated.items():
+        info = PngImagePlugin.PngInfo()
+        info.add(*chunk)
+        Image.fromarray(_picture()).save(tmp_path / "stated.png", pnginfo=info)
+        read = read_picture(tmp_path / "stated.png")
+        said = f"taken as sRGB, its {space} not applied" if len(space) > 1 else ""
+        assert "".join(read.changes) == said and np.array_equal(read.pixels, _picture())
+    exif = Image.Exif()
+    exif[ExifTags.IFD.Exif] = {0xA001: 0xFFFF, ExifTags.IFD.Interop: {1: "R03"}}
+    Image.fromarray(_picture()).save(tmp_path / "camera.jpg", exif=exif)
+    said = ("taken as sRGB, its Adobe RGB (EXIF) is not applied",)
+    assert read_picture(tmp_path / "camera.jpg").changes == said
+
+
+def test_what_pillow_reads_otherwise_than_it_is_meant_is_refused_or_put_right(
+    tmp_path: Path,
+) -> None:
+    """TIFFs as microscopes and scanners write them."""
+    deep = np.arange(24 * 40, dtype=np.uint16).reshape(24, 40) * 60
+    tifffile.imwrite(tmp_path / "white.tif", deep, photometric="miniswhite")
+    white = read_picture(tmp_path / "white.tif")
+    assert np.array_equal(white.pixels[..., 0], 255 - (deep >> 8).astype(np.uint8))
+    planes = np.stack([deep] * 3)
+    tifffile.imwrite(tmp_path / "planes.tif", planes, photometric="rgb", planarconfig="separate")
+    with pytest.raises(
+        ImageError, match=r"planes\.tif: has 16 bits in a plane for each channel; s"
+    ):
+        read_picture(tmp_path / "planes.tif")
+    tifffile.imwrite(tmp_path / "signed.tif", np.full((8, 8), -5, np.int8))
+    with pytest.raises(ImageError, match=r"signed\.tif: has signed values; save it with unsigned"):
+        read_picture(tmp_path / "signed.tif")
+    five = np.dstack([_picture(), _picture()[..., :2]])
+    tifffile.imwrite(tmp_path / "five.tif", five, photometric="rgb")
+    read = read_picture(tmp_path / "five.tif")
+    assert np.array_equal(read.pixels, _picture())
+    assert read.changes == ("without its channels beyond the colours",)
+    tifffile.imwrite(tmp_path / "float.tif", np.zeros((8, 8, 3), np.float32), photometric="rgb")
+    with pytest.raises(
+        ImageError, match=r"float\.tif: is a TIFF file that Pillow cannot read: .*8"
+    ):
+        read_picture(tmp_path / "float.tif")
 
 
 def test_what_is_named_is_read_like_what_is_listed(tmp_path: Path) -> None:
