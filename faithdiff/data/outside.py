@@ -76,15 +76,21 @@ def remember(file: Path, sha256: str) -> None:
 
 
 def files_in(path: Path) -> list[Path]:
-    """A file itself, or all files below a folder; caches of Python and hidden files left out."""
+    """A file itself, or all files below a folder, also through links to other folders.
+
+    Caches of Python and hidden files are left out.
+    """
     if not path.is_dir():
         return [path]
-    return sorted(
-        file
-        for file in path.rglob("*")
-        if file.is_file()
-        and not any(p.startswith(".") or p == "__pycache__" for p in file.relative_to(path).parts)
-    )
+    found, seen = list[Path](), {path.resolve(), *path.resolve().parents}
+    for place, folders, files in os.walk(path, followlinks=True):
+        inside = [Path(place, name) for name in folders]
+        inside = [f for f in inside if not f.name.startswith(".") and f.name != "__pycache__"]
+        # Each folder once, and none around this one: a link may lead back.
+        folders[:] = [f.name for f in inside if f.resolve() not in seen]
+        seen |= {folder.resolve() for folder in inside}
+        found += [Path(place, name) for name in files if not name.startswith(".")]
+    return sorted(file for file in found if file.is_file())
 
 
 @functools.cache

@@ -6,6 +6,7 @@ space. The former are refused or put right, the latter are said.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,7 @@ def _colour_space(picture: Image.Image) -> str:
         return "primaries are"
     if isinstance(picture, PngImagePlugin.PngImageFile):
         # Pillow has no name for this chunk. It stands before the pixels.
-        with Path(picture.filename).open("rb") as stream:
+        with Path(os.fsdecode(picture.filename)).open("rb") as stream:
             head = stream.read(1 << 16)
         before, found, after = head.partition(_CICP)
         if found and b"IDAT" not in before and after[:4] != _CICP_SRGB:

@@ -113,3 +113,8 @@ def test_files_in_a_folder(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert files_in(tmp_path) == [tmp_path / "a/b.py", tmp_path / "d"]
     assert files_in(tmp_path / "d") == [tmp_path / "d"]
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/e").touch()
+    (tmp_path / "a/far").symlink_to("../far")
+    (tmp_path / "a/back").symlink_to("..")
+    assert files_in(tmp_path / "a") == [tmp_path / "a/b.py", tmp_path / "a/far/e"]

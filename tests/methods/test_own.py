@@ -347,6 +347,8 @@ def test_a_changed_dependency_restores_again(place: Path) -> None:
         ("sh -c 'for f in {lq}/*.png; do python m.py $f;done; ls {out}'", {"m.py", "beside.py"}),
         ("""sh -c 'run "two words.py" --at=a.yaml {lq} {out}'""", {"two words.py", "a.yaml"}),
         ("python -m tools.run {lq} {out}", {"tools/run.py"}),
+        ("./tool {lq} {out}", {"tool", "beside.py"}),
+        ("./wrapper {lq} {out}", {"wrapper", "tools/run.py"}),
         # What the command writes changes with each run.
         ("sh -c 'python m.py {lq} {out} 2>log.txt | tee -a log.txt'", {"m.py", "beside.py"}),
     ],
@@ -358,6 +360,8 @@ def test_the_files_of_a_command_are_found_within_quotes(
     for name in ("beside.py", "tools/run.py", "two words.py", "a.yaml", "log.txt"):
         write_text_atomic("", Path(name))
     write_text_atomic("import sys, torch, beside\n", Path("m.py"))
+    write_text_atomic("#!/usr/bin/env python3\nimport beside\n", Path("tool"))
+    write_text_atomic("#!/bin/bash\npython tools/run.py $1 $2\n", Path("wrapper"))
     write_text_atomic("# don't\npython m.py $1 $2\n", Path("go.sh"))
     named = named_in(command)
     assert set(map(str, named.files)) == files
@@ -390,6 +394,20 @@ def test_what_is_only_seemingly_a_file_is_asked_for(
     )
     find_method(study, "mine").state(study)
     assert capsys.readouterr().err == ""
+
+
+def test_settings_that_a_script_opens_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not taken: a script may write such a file, too."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.yaml", "lib/b.pth", "log.txt"):
+        write_text_atomic("", Path(name))
+    text = "import lib.c\nopen('a.yaml')\nopen('none.yaml')\nopen('log of today')\n"
+    write_text_atomic(text, Path("m.py"))
+    write_text_atomic("WEIGHTS = 'b.pth'\n", Path("lib/c.py"))
+    assert sorted(named_in("python m.py {lq} {out}").unseen) == ["a.yaml", "b.pth"]
+    assert named_in("python m.py {lq} {out} --config a.yaml").unseen == ["b.pth"]
 
 
 def test_a_changed_script_within_quotes_restores_again(place: Path) -> None:

@@ -11,6 +11,7 @@ import functools
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def named_in(command: str) -> Named:
     files: dict[Path, None] = {}
     folders: dict[Path, None] = {}
     unseen: dict[str, None] = {}
+    inner: dict[str, None] = {}  # of Python scripts
     texts = [command]
     while texts:
         text = _WRITTEN.sub(" ", texts.pop())
@@ -58,11 +60,16 @@ def named_in(command: str) -> Named:
         modules = [file for name in re.findall(r"-m\s+([\w.]+)", text) for file in _module(name)]
         for file in [*found.values(), *modules]:
             for each in _with_imports(file):
-                if each not in files and each.suffix in _SHELL:
+                if each not in files and _language(each) == "shell":
                     texts.append(each.read_text(encoding="utf-8", errors="replace"))
                 files[each] = None
+                if _language(each) == "python":
+                    stat = each.stat()
+                    inner |= dict.fromkeys(_texts(each, stat.st_size, stat.st_mtime_ns))
         missing = [word for word in _SEEMS.findall(text) if "{" not in word]
         unseen |= dict.fromkeys(w for w in missing if not any(f.endswith(w) for f in found))
+    known, places = {file.resolve() for file in files}, {Path(), *(file.parent for file in files)}
+    unseen |= dict.fromkeys(t for t in inner if not any((p / t).resolve() in known for p in places))
     inside = {parent for file in files for parent in file.parents}
     return Named(sorted(files), list(unseen), [f for f in folders if f not in inside])
 
@@ -113,7 +120,7 @@ def _with_imports(script: Path) -> list[Path]:
         if file in found:
             continue
         found.append(file)
-        if file.suffix == ".py":
+        if _language(file) == "python":
             stat = file.stat()
             names = sorted(_imports(file, stat.st_size, stat.st_mtime_ns))
             # From beside the script, as Python looks first, or beside the importing module.
@@ -122,12 +129,38 @@ def _with_imports(script: Path) -> list[Path]:
     return found
 
 
+def _language(file: Path) -> str:
+    """The language of a script, by its suffix, or by its first line where it has none."""
+    if file.suffix:
+        return {".py": "python", **dict.fromkeys(_SHELL, "shell")}.get(file.suffix, "")
+    with suppress(OSError), file.open("rb") as stream:
+        first = stream.readline(200)
+        if first.startswith(b"#!"):
+            return "python" if b"python" in first else "shell" if b"sh" in first else ""
+    return ""
+
+
+def _parsed(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):  # Python will say so
+        return ast.Module(body=[], type_ignores=[])
+
+
+@functools.lru_cache(maxsize=4096)
+def _texts(file: Path, _size: int, _time: int) -> frozenset[str]:
+    """Texts in a Python script that lead to a file of settings or weights.
+
+    They are asked for, and not taken: a script may write such a file as well as read it.
+    """
+    texts = (n.value for n in ast.walk(_parsed(file)) if isinstance(n, ast.Constant))
+    named = {text for text in texts if isinstance(text, str) and _SEEMS.fullmatch(text)}
+    return frozenset(text for text in named if _file(text, [Path(), file.parent]))
+
+
 @functools.lru_cache(maxsize=4096)  # a plan asks several times; a script may import a whole suite
 def _imports(file: Path, _size: int, _time: int) -> frozenset[str]:
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):  # Python will say so
-        return frozenset()
+    tree = _parsed(file)
     relative = {
         name
         for node in ast.walk(tree)
