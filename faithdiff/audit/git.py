@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faithdiff.errors import UserError
+from faithdiff.study.files import not_the_root
 
 SHORT = 9  # hexadecimal digits of a commit that people read
 
@@ -84,9 +85,8 @@ class Git:
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode(errors="replace").strip().partition("\n")[0]
             if "not a git repository" in said:
-                said = (
-                    f"{self.root.absolute()} is no Git checkout, so it has no revisions; give two "
-                    "folders with results"
+                said = f"{self.root.absolute()} is no Git checkout, so it has no revisions; " + (
+                    not_the_root() or "give two folders with results"
                 )
             raise UserError(f"git {arguments[0]}: {said or 'failed'}") from None
         return done.stdout

@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from faithdiff.audit.recorded import RecordedConfig, RecordedTable
-from faithdiff.audit.revision import SCORES, Revision
+from faithdiff.audit.revision import SCORES, WORKING_TREE, Revision
 from faithdiff.errors import UserError
 from faithdiff.report.cells import HELD_OUT, Column, timestep_columns
 from faithdiff.report.costs import COLUMNS as COST_COLUMNS
@@ -22,6 +22,7 @@ from faithdiff.report.scores import read_scores
 from faithdiff.score.protocols import load_protocols
 from faithdiff.score.rows import ALL
 from faithdiff.study.checksums import checksum_fits
+from faithdiff.study.files import not_the_root, pointer
 from faithdiff.study.lockfile import LockedStage, locked_stages, stage_name
 from faithdiff.study.manifest import Manifest
 
@@ -156,7 +157,8 @@ def _absent(revision: Revision, profile: str) -> str:
         if revision.read(f"results/{name}/{SCORES}") is not None
     ]
     others = f"; it has results of {', '.join(found)}" if found else ""
-    return f"{revision.title}: has no results/{profile}/{SCORES}{others}"
+    away = f"; {said}" if revision.name == WORKING_TREE and (said := not_the_root()) else ""
+    return f"{revision.title}: has no results/{profile}/{SCORES}{others}{away}"
 
 
 def _json(revision: Revision, path: str) -> dict[str, Any]:
@@ -166,7 +168,8 @@ def _json(revision: Revision, path: str) -> dict[str, Any]:
     try:
         data = json.loads(content)
     except ValueError as error:
-        raise UserError(f"{revision.place(path)}: is not JSON: {error}") from None
+        said = pointer(content) or f"is not JSON: {error}"
+        raise UserError(f"{revision.place(path)}: {said}") from None
     if not isinstance(data, dict):
         raise UserError(f"{revision.place(path)}: is not a group of keys")
     return data

@@ -21,7 +21,7 @@ from faithdiff.methods.absent import FILE as ABSENT
 from faithdiff.methods.absent import Absent
 from faithdiff.methods.method import Study
 from faithdiff.planning.missing import absent_from
-from faithdiff.study.files import write_text_atomic
+from faithdiff.study.files import not_the_root, write_text_atomic
 from faithdiff.study.layout import Layout
 
 CONFIG = Path("config")
@@ -139,7 +139,12 @@ def profile_file(name: object) -> Path:
     if file.is_file():
         return file
     # Other YAML files in the folder are no profiles: those have the key `profile`.
-    others = {other.stem: other.read_text(encoding="utf-8") for other in CONFIG.glob("*.yaml")}
+    if said := not_the_root():
+        raise ConfigError(f"{file}: is not here: {said}")
+    others = {
+        other.stem: other.read_text(encoding="utf-8", errors="replace")
+        for other in CONFIG.glob("*.yaml")
+    }
     known = sorted(stem for stem, text in others.items() if "\nprofile:" in f"\n{text}")
     raise ConfigError(
         f"profile={name}: there is no {file}{_hint(str(name), known)} "

@@ -6,6 +6,7 @@ seconds and memory belong to one machine.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from faithdiff.report.cells import Block, Cell, Column, Row, Table
 from faithdiff.report.groups import group_of, in_groups
 from faithdiff.report.measured import unmeasured
 from faithdiff.score.costs import COST_COLUMNS
-from faithdiff.study.files import unreadable
+from faithdiff.study.files import pointer, unreadable
 
 SCALES = {"trained_parameters": 1e-6, "total_parameters": 1e-6}
 COLUMNS = tuple(
@@ -62,8 +63,11 @@ def read_costs(stream: IO[bytes], path: str) -> pd.DataFrame:
     Raises:
         UserError: It is no CSV file or lacks a column.
     """
+    content = stream.read()
+    if said := pointer(content):
+        raise UserError(f"{path}: {said}")
     try:
-        frame = pd.read_csv(stream, keep_default_na=False, na_values=[""])
+        frame = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""])
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not a CSV file: {error}") from None
     if missing := set(COST_COLUMNS) - set(frame):

@@ -8,6 +8,7 @@ independent evidence.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from faithdiff.errors import UserError
 from faithdiff.score.rows import COLUMNS as COLUMNS_OF_JOB
-from faithdiff.study.files import unreadable
+from faithdiff.study.files import pointer, unreadable
 
 KEY = ["method", "seed", "dataset", "level", "image", "metric", "protocol"]
 PICTURE = "picture"
@@ -49,8 +50,11 @@ def read_scores(stream: IO[bytes], path: str) -> pd.DataFrame:
         UserError: It lacks a column, has a row twice, or holds a value that contradicts its
             status.
     """
+    content = stream.read()
+    if said := pointer(content):
+        raise UserError(f"{path}: {said}")
     try:
-        frame = pd.read_csv(stream, dtype=str, keep_default_na=False)
+        frame = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not a CSV file: {error}") from None
     if PICTURE not in frame and "image" in frame:  # as older commits have it

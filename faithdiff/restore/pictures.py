@@ -20,7 +20,14 @@ import numpy as np
 import torch
 
 from faithdiff.config import digest
-from faithdiff.data.images import Notes, read_image, read_picture, scan, sha256_file, write_png
+from faithdiff.data.images import (
+    Notes,
+    read_image,
+    read_picture,
+    scan,
+    sha256_file,
+    write_png,
+)
 from faithdiff.errors import ImageError, RunError, TooLargeError, UserError
 from faithdiff.methods.method import Restorer
 from faithdiff.methods.registry import find_method
@@ -255,11 +262,20 @@ def _is_done(file: Path, key: str, record: Record, output: Path) -> bool:
     return whole and entry.get("key") == key
 
 
+def _is_picture(file: Path) -> bool:
+    """Whether a file can be read: what cannot was damaged, not edited, and is made again."""
+    try:
+        read_image(file)
+    except ImageError:
+        return False
+    return True
+
+
 def _check_ours(targets: list[Path], done: Record, output: Path) -> None:
     """Refuse to write over files that are not in the folder's record, or were changed since."""
     ours = {output / name: entry.get("sha256") for name, entry in done.items()}
     for file in targets:
-        if file in ours and file.is_file() and sha256_file(file) != ours[file]:
+        if file in ours and _is_picture(file) and sha256_file(file) != ours[file]:
             raise UserError(
                 f"{file}: was changed since `faithdiff restore` wrote it; give another --output, "
                 "or move or remove it. Nothing was restored"

@@ -89,17 +89,23 @@ def unwritable(path: Path, error: OSError) -> RunError:
     return RunError(f"{said}; {remedy}" if remedy else said)
 
 
+def not_the_root() -> str:
+    """Say that the current folder is not the root of the suite; empty if it is."""
+    if Path("config").is_dir():
+        return ""
+    return (
+        f"{Path.cwd()} is not the root of the suite, as it has no folder config/: go there first "
+        "(cd; of snakemake: --directory)"
+    )
+
+
 def unreadable(path: Path, error: OSError, advice: str = "") -> str:
     """Say that a file of the study cannot be read, and what to do.
 
     Args:
         advice: What makes the file. In a folder that is no root of a study, that is said first.
     """
-    if not path.is_absolute() and not Path("config").is_dir():
-        first = (
-            f"{Path.cwd()} is not the root of the suite, as it has no folder config/: go there "
-            "first (cd; of snakemake: --directory)"
-        )
+    if not path.is_absolute() and (first := not_the_root()):
         advice = f"{first}; there, {advice}" if advice else first
     said = f"{path}: cannot be read ({error.strerror})"
     return f"{said}; {advice}" if advice else said
@@ -148,8 +154,12 @@ def lfs_pointer(file: Path) -> str:
     """What to do about a file that is a pointer of Git LFS; empty if it is none, or not there."""
     try:
         with file.open("rb") as stream:
-            found = stream.read(len(_POINTER)) == _POINTER
+            return pointer(stream.read(len(_POINTER)))
     except OSError:
         return ""
+
+
+def pointer(content: bytes) -> str:
+    """The same of the content of a file."""
     said = "is a pointer of Git LFS and not the file itself; in the clone that it came from, run: "
-    return f"{said}git lfs install && git lfs pull" if found else ""
+    return f"{said}git lfs install && git lfs pull" if content.startswith(_POINTER) else ""

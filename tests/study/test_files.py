@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +14,26 @@ import pytest
 
 from faithdiff import cli
 from faithdiff.audit.command import deliver
+from faithdiff.audit.git import Git
 from faithdiff.audit.printing import write_pictures
+from faithdiff.audit.results import load_results
+from faithdiff.audit.revision import WORKING_TREE, find_revision
 from faithdiff.config import load_profile
 from faithdiff.data.images import write_png
-from faithdiff.errors import CheckpointError, ConfigError, FaithDiffError, RunError, UserError
+from faithdiff.degrade.levels import load_levels
+from faithdiff.errors import (
+    CheckpointError,
+    ConfigError,
+    CorruptedError,
+    FaithDiffError,
+    RunError,
+    UserError,
+)
+from faithdiff.planning.overrides import profile_file
 from faithdiff.report.costs import load_costs
 from faithdiff.report.published import published_for
 from faithdiff.report.scores import load_scores
-from faithdiff.study.checksums import append_row, write_summed
+from faithdiff.study.checksums import append_row, read_checked, write_summed
 from faithdiff.study.files import lfs_pointer, of_surroundings, write_text_atomic
 from faithdiff.study.locks import claimed, forget_killed_runs
 
@@ -132,6 +145,9 @@ def test_a_file_in_the_way_of_a_folder(tmp_path: Path) -> None:
         lambda: load_scores(Path("results/mini/scores.csv")),
         lambda: load_costs(Path("results/mini/cost.csv")),
         lambda: published_for("Photos", "II", "ycbcr"),
+        lambda: profile_file(None),
+        lambda: load_results(find_revision(WORKING_TREE, "mini", Path()), "mini"),
+        lambda: Git(Path()).log("-1"),
     ],
 )
 def test_from_another_folder_the_folder_is_what_is_wrong(
@@ -140,7 +156,8 @@ def test_from_another_folder_the_folder_is_what_is_wrong(
     monkeypatch.chdir(tmp_path)
     with pytest.raises((ConfigError, UserError)) as caught:
         read()
-    assert f"; {tmp_path} is not the root of the suite" in str(caught.value)  # before any advice
+    said = f"{tmp_path} is not the root of the suite"
+    assert re.search(rf"[;:] {re.escape(said)}", str(caught.value))  # before any advice
     (tmp_path / "config").mkdir()
     with pytest.raises((ConfigError, UserError)) as caught:
         read()
@@ -175,6 +192,16 @@ def test_no_weights_are_not_told_by_how_they_would_be_read(tmp_path: Path, conte
     (tmp_path / "FaithDiff.bin").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"is no archive of torch\.save; get it again"):
         read_state(tmp_path / "FaithDiff.bin")
+
+
+@pytest.mark.parametrize("read", [load_scores, load_costs, load_levels, read_checked])
+def test_a_pointer_in_place_of_a_table_or_a_text_is_named(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+    with pytest.raises((UserError, CorruptedError), match=r"file: is a pointer of Git LFS"):
+        read(file)
 
 
 def test_a_prior_cloned_without_its_large_files(tmp_path: Path) -> None:
