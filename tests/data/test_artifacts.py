@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,10 +18,18 @@ from typing import Any
 import pytest
 from shared import ROOT
 
-from faithdiff.data.artifacts import Artifact, load_artifacts, needed_by, quick_state, select, state
+from faithdiff.data.artifacts import (
+    Artifact,
+    check_shipped,
+    load_artifacts,
+    needed_by,
+    quick_state,
+    select,
+    state,
+)
 from faithdiff.data.download import fetch
 from faithdiff.data.fetch import fetch_all
-from faithdiff.errors import ConfigError, RunError
+from faithdiff.errors import CheckpointError, ConfigError, RunError
 
 BODY = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -335,3 +344,20 @@ def test_a_list_with_mistakes_is_refused(tmp_path: Path) -> None:
             load_artifacts(file)
     with pytest.raises(ConfigError, match="no artifact is named 'other'"):
         select({"weights": artifact()}, ["other"])
+
+
+def test_without_git_a_corrupted_prior_is_not_to_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A download as an archive has nothing to get it back from."""
+    for part in ("config", "prior"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    monkeypatch.chdir(tmp_path)
+    check_shipped(Path("prior/mini"))
+    file = Path("prior/mini/unet/config.json")
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(CheckpointError, match=r"; this copy has no \.git .*from another copy"):
+        check_shipped(Path("prior/mini"))
+    Path(".git").mkdir()
+    with pytest.raises(CheckpointError, match=r"git checkout -- prior/mini; if git changes"):
+        check_shipped(Path("prior/mini"))
