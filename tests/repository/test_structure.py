@@ -58,3 +58,11 @@ def test_a_class_name_means_one_thing() -> None:
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(f"{file.relative_to(ROOT)}:{node.lineno}")
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_tests_stand_in_the_room_of_what_they_test() -> None:
+    """Beside the rooms: the whole workflow, faults, and the files of the repository."""
+    beside = {"baselines", "workflow", "faults", "repository", "shared"}
+    tests = ROOT / "tests"
+    assert {file.parent.name for file in tests.rglob("*.py")} - {"tests"} <= {*ROOMS, *beside}
+    assert [file.name for file in tests.glob("*.py")] == ["conftest.py"]
