@@ -25,6 +25,8 @@ else:
 
         def display(self, msg: str | None = None, pos: int | None = None) -> bool:
             """Draw the bar, or print a line if it is time for one; whether anything was printed."""
+            if self.fp.closed:  # a bar that was left open outlives its file
+                return False
             if self.fp.isatty():
                 return super().display(msg, pos)
             closing = self.disable  # set before the last line, which tqdm ends itself

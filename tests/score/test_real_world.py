@@ -150,7 +150,7 @@ def test_a_second_restoration_makes_nothing(study: Path) -> None:
 def test_mistakes_are_told(study: Path) -> None:
     with pytest.raises(UserError, match="'I' is not one of real"):
         cli.degrade("Real", ["I"], PROFILE)
-    with pytest.raises(UserError, match="no test set says `captions: llava`"):
+    with pytest.raises(UserError, match="no test set has `captions: llava`"):
         cli.caption("Real", ["real"], PROFILE)
     run_to_scores()
     write_profile(score={**SCORE, "metrics": ["psnr"]})
