@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from faithdiff.audit.results import Results
-from faithdiff.config import OPERATIONAL
+from faithdiff.config import CAPTIONER_OPERATIONAL, OPERATIONAL
 from faithdiff.study.plain import Json, JsonObject
 from faithdiff.study.rules import BY_NAME, MACHINE, NAMING, RULES, Rule, covers, makes_scores
 
@@ -23,6 +23,7 @@ COMPUTING = {
 WITHOUT_EFFECT = (
     *("deviations", "shards", "training.log_every", "training.checkpoint_every"),
     *sorted(f"training.{name}" for name in OPERATIONAL),
+    *sorted(f"captioner.{name}" for name in CAPTIONER_OPERATIONAL),
 )
 _SHOWN = 60  # characters of a value
 

@@ -34,6 +34,7 @@ from faithdiff.config.methods import (
     Variant,
 )
 from faithdiff.config.models import (
+    CAPTIONER_OPERATIONAL,
     AlignmentSettings,
     Captioner,
     Optimiser,
@@ -71,6 +72,7 @@ from faithdiff.config.training import (
 )
 
 __all__ = [
+    "CAPTIONER_OPERATIONAL",
     "MIN_SIDE",
     "OPERATIONAL",
     "REAL",

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from faithdiff.config.data import Dataset
 from faithdiff.config.section import Natural, Positive, Probability, Rate, Section
+from faithdiff.study.plain import JsonObject
 
 
 class Vae(Section):
@@ -97,6 +98,12 @@ class AlignmentSettings(Section):
     mlp_ratio: Positive
 
 
+CAPTIONER_OPERATIONAL = {  # settings of `captioner` that change how fast it answers, not its answers
+    "batch_size",
+    "processes",
+}
+
+
 class Captioner(Section):
     """LLaVA, asked for the captions of data sets that say ``captions: llava``."""
 
@@ -110,3 +117,10 @@ class Captioner(Section):
     batch_size: Positive = 1  # images asked about at once
     processes: Positive = 1  # one for each GPU; they share the images
     clean: Path | None = None  # BSRNet, which removes the degradation of test images before
+
+    def decisive(self) -> JsonObject:
+        """The settings that decide the answers, beside the files of the model.
+
+        Not where those lie: they count by their content.
+        """
+        return self.model_dump(mode="json", exclude={"path", *CAPTIONER_OPERATIONAL})

@@ -39,7 +39,6 @@ TEMPLATE = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
     "helpful, detailed, and polite answers to the user's questions. USER: <image>\n{} ASSISTANT:"
 )
-RUN_ALONE = {"path", "batch_size", "processes"}  # settings that change no answer
 FETCH = "faithdiff fetch --profile released"
 
 
@@ -137,7 +136,7 @@ def answer_digest(config: Captioner, master_seed: int, clean: bool) -> str:
     hashes = contents(file for file in files if not file.name.startswith("."))
     about = [(file.name, sha256) for file, sha256 in hashes.items()]
     cleaner = file_digest(config.clean) if clean and config.clean else ""
-    return digest(config.model_dump(mode="json", exclude=RUN_ALONE), about, cleaner, master_seed)
+    return digest(config.decisive(), about, cleaner, master_seed)
 
 
 def _load(

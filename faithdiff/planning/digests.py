@@ -89,7 +89,9 @@ class Digests:
             case "data.scale":
                 return [data.scale_of(name) for name in ([dataset] if dataset else data.test)]
             case "captioner" if rule.name == "prepare_dataset":
-                return profile.captioner if describes(self.study, dataset) else None
+                return profile.captioner.decisive() if describes(self.study, dataset) else None
+            case "captioner":
+                return profile.captioner.decisive()
             # By what the levels do, not by their names: those are in the command.
             case "data.levels":
                 return [self.levels[name] for name in data.levels]

@@ -35,7 +35,7 @@ from faithdiff.audit.report import Audit, Request, audit
 from faithdiff.audit.results import Results
 from faithdiff.audit.sections import AuditSection, sections
 from faithdiff.audit.tolerance import parse_tolerance
-from faithdiff.config import OPERATIONAL
+from faithdiff.config import CAPTIONER_OPERATIONAL, OPERATIONAL
 from faithdiff.data.images import sha256_file, write_png
 from faithdiff.errors import UserError
 from faithdiff.methods.method import Study
@@ -907,6 +907,7 @@ CONFIG = {
     "data": {"train_level": "mix"},
     "seed": 0,
     "device": "cpu",
+    "captioner": {"top_p": 0.7},
     "a": {"setting": {"of": {"tomorrow": 6}}},
     "report": {"bootstrap": 6},
     "variants": {"faithdiff": {"label": "FaithDiff", "recipe": "released"}},
@@ -966,9 +967,15 @@ def test_what_only_the_report_reads_explains_no_score(path: str) -> None:
     assert not found.can_explain
 
 
-@pytest.mark.parametrize("setting", sorted(OPERATIONAL))
-def test_where_a_training_runs_explains_no_score(setting: str) -> None:
-    (found,) = changes(f"config/training/{setting}", 7)
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"training/{name}" for name in sorted(OPERATIONAL)),
+        *(f"captioner/{name}" for name in sorted(CAPTIONER_OPERATIONAL)),
+    ],
+)
+def test_where_a_model_runs_explains_no_score(path: str) -> None:
+    (found,) = changes(f"config/{path}", 7)
     assert not found.can_explain
 
 

@@ -62,6 +62,9 @@ REPORT = {"tables", "figures", "claims", "manifest"}
         ({"report__bootstrap": 77}, REPORT),
         ({"variants__faithdiff__label": "Ours"}, {*REPORT, "report"}),
         ({"training__prefetch": 9}, {"manifest"}),  # where a training runs, not what it makes
+        ({"captioner__batch_size": 4}, {"manifest"}),  # answers do not depend on either
+        ({"captioner__processes": 2}, {"manifest"}),
+        ({"captioner__top_p": 0.5}, {"caption", "manifest"}),
         ({"device": "cuda"}, {"tables", "manifest"}),
         ({"alignment__heads": 1}, {"pretrain_alignment", "train_variant", "manifest"}),
         ({"restore__steps": 3}, {"figures", "manifest", "restore_shard"}),
