@@ -98,7 +98,7 @@ class AlignmentSettings(Section):
     mlp_ratio: Positive
 
 
-CAPTIONER_OPERATIONAL = {  # settings of `captioner` that change how fast it answers, not its answers
+CAPTIONER_OPERATIONAL = {  # settings of `captioner` that change how fast it answers, not what
     "batch_size",
     "processes",
 }

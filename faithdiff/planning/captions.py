@@ -14,12 +14,8 @@ def captions_asked(profile: Profile) -> dict[str, int | None]:
     Images to learn from are described once, or crop by crop; test images at each level.
     """
     asked: dict[str, int | None] = {}
-    for name, dataset in profile.datasets.items():
-        used = name in profile.data.test or {
-            "train": profile.learns,
-            "prior": profile.prior.source == "train",
-        }.get(name, False)
-        if used and dataset.asks:
+    for name, dataset in profile.used_datasets.items():
+        if dataset.asks:
             counts = [_of(part) for part in _folders(dataset)]
             levels = len(profile.data.levels_of(name)) if name in profile.data.test else 1
             known = [count for count in counts if count is not None]

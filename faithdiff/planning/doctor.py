@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from faithdiff.config import FolderSet, MixtureSet
 from faithdiff.data.fetch import RAW
 from faithdiff.data.hub import Hub
-from faithdiff.methods.method import Study
+from faithdiff.methods.method import ExternalMethod, Study
 from faithdiff.planning.machine import Machine, unreachable
 from faithdiff.planning.missing import absent_from_set
 from faithdiff.planning.resources import Sizes
 from faithdiff.planning.workload import external_method, jobs_of, most_gpus
-from faithdiff.score.protocols import files_needed
-
-_WIDTH = 100  # columns of a screen
+from faithdiff.score.protocols import files_needed, weights_needed
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def screen(study: Study, found: list[Diagnosis]) -> str:
     for each in found:
         state = "MISSING" if each.problems else "note" if each.note else "ok"
         needed = f"   needed: {each.needed}" if each.needed else ""
-        lines.append(f"  {state:<8} {each.part:<10} {each.here}{needed}"[: 2 * _WIDTH])
+        lines.append(f"  {state:<8} {each.part:<10} {each.here}{needed}")
     problems = [f"{each.part}: {why}" for each in found for why in each.problems]
     notes = [f"{each.part}: {each.note}" for each in found if each.note]
     if notes:
@@ -128,16 +126,21 @@ def _room(study: Study, machine: Machine) -> Iterator[Diagnosis]:
         "disk",
         f"{machine.free_gb:.0f} GB free",
         f"{gigabytes:.0f} GB to fetch; `faithdiff plan` counts what a run writes",
-        (full,) if gigabytes > machine.free_gb else (),
+        # A run fetches nothing: what it cannot do without is said of weights, sets and baselines.
+        note=full if gigabytes > machine.free_gb else "",
     )
     hub = Hub.of_environment()
-    asked = [hub.address(a.addresses[0]) for a in missing if a.addresses]
-    dead = unreachable(asked)
+    asked = {a.name: hub.address(a.addresses[0]) for a in missing if a.addresses}
+    spare = sum(each.name in asked for each in weights_needed(study.profile))
+    dead = unreachable(asked.values())
+    here = "not every host reached" if dead else "reached" if asked else "not needed"
+    files = f"for {len(asked)} files, {spare} of them metric weights, which a run can do without"
+    way_out = "fetch the files on another machine, and copy the folders"
     yield Diagnosis(
         "network",
-        "not needed" if not asked else f"does not reach {', '.join(dead)}" if dead else "reached",
-        f"for {len(asked)} files" if asked else "",
-        note="fetch the files on another machine, and copy the folders" if dead else "",
+        here,
+        files if asked else "",
+        note=f"no connection to {', '.join(dead)}; {way_out}" if dead else "",
     )
 
 
@@ -148,20 +151,23 @@ def _pieces(study: Study) -> Iterator[Diagnosis]:
     weights = [v.weights for v in profile.variants.values() if v.weights]
     if profile.prior.source == "shipped":
         weights.append(profile.prior.path)
-    used = {name: profile.datasets[name] for name in profile.data.test}
-    if profile.learns:
-        used["train"] = profile.data.train
+    used = profile.used_datasets
     if any(chosen.asks for chosen in used.values()):
         weights.append(profile.captioner.path)
+    if profile.captioner.clean and any(chosen.asks for chosen in profile.data.test.values()):
+        weights.append(profile.captioner.clean)
     gone = tuple(f"{path}: is missing; {fetch}" for path in weights if not path.exists())
     yield Diagnosis("weights", f"{len(weights) - len(gone)} of {len(weights)}", problems=gone)
     folders = {n: each for n, each in used.items() if isinstance(each, FolderSet | MixtureSet)}
     empty = [f"{n}: {why}" for n, each in folders.items() if (why := absent_from_set(each, study))]
     yield Diagnosis("sets", f"{len(used) - len(empty)} of {len(used)}", problems=(*empty,))
-    lacking = []
+    stops, without = [], []
     for name in profile.baselines:
         if (method := external_method(study, name)) is not None:
             # The workflow prepares by itself.
             needs = [need for need in method.needs(study) if need not in method.unprepared(study)]
+            # A run goes on without a published system that is restored with here.
+            lacking = stops if isinstance(method, ExternalMethod) else without
             lacking += [f"{name}: {need}" for need in needs]
-    yield Diagnosis("baselines", f"{len(profile.baselines)}", problems=(*lacking,))
+    note = f"{'; '.join(without)}; until then its rows say `unavailable`" if without else ""
+    yield Diagnosis("baselines", f"{len(profile.baselines)}", problems=(*stops,), note=note)

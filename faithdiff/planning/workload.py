@@ -122,10 +122,7 @@ def most_gpus(study: Study) -> int:
 
 def _data(study: Study, gpu: int) -> Iterator[_Step]:
     profile = study.profile
-    sets = [*profile.data.test]
-    sets += ["train"] if profile.learns else []
-    sets += ["prior"] if profile.prior.source == "train" else []
-    for name in sets:
+    for name in profile.used_datasets:
         # A captioner is what such a job needs memory and hours for.
         asks = describes(study, name)
         size = "caption" if asks else None

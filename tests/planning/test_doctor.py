@@ -13,7 +13,9 @@ from shared import ROOT
 from shared.whole import copy_suite, start
 from typer.testing import CliRunner
 
+from baselines.realesrgan_published import RealESRGANPublished
 from faithdiff import cli
+from faithdiff.config import FolderSet
 from faithdiff.methods.method import Study
 from faithdiff.planning import doctor
 from faithdiff.planning.doctor import findings, screen
@@ -53,7 +55,6 @@ def test_a_node_that_fits_lacks_nothing() -> None:
             "torch",
             "is sm_90, .* kernels for sm_80, sm_86",
         ),
-        (replace(NODE, free_gb=0.1), "disk", r"\d+ GB to fetch do not fit into 0 GB; free some"),
     ],
 )
 def test_what_a_machine_lacks_is_said_with_the_way_out(
@@ -62,6 +63,41 @@ def test_what_a_machine_lacks_is_said_with_the_way_out(
     found = problems("lab", machine)
     assert [*found] == [part] and len(found[part]) == 1
     assert re.search(words, found[part][0]), found
+
+
+def test_what_stops_no_run_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run fetches nothing, and goes on without metric weights and Real-ESRGAN's package."""
+    monkeypatch.setattr(doctor, "unreachable", lambda addresses: ["hub.example"])
+    monkeypatch.setattr(RealESRGANPublished, "needs", lambda self, study: ["package x is missing"])
+    study = Study.load(Path("config/lab.yaml"))
+    found = findings(study, replace(NODE, free_gb=0.1))
+    assert not any(each.problems for each in found)
+    notes = {each.part: each.note for each in found if each.note}
+    assert re.fullmatch(r"\d+ GB to fetch do not fit into 0 GB; free some", notes["disk"])
+    assert notes["network"].startswith("no connection to hub.example; fetch the files on another")
+    assert notes["baselines"].endswith(
+        "package x is missing; until then its rows say `unavailable`"
+    )
+    said = screen(study, found)
+    assert re.search(
+        r"for (\d+) files, \1 of them metric weights, which a run can do without\n", said
+    )
+
+
+def test_the_set_of_a_prior_that_is_trained_and_the_cleaner_of_captions_are_needed() -> None:
+    study = Study.load(Path("config/paper.yaml"))
+    profile = study.profile
+    folder = FolderSet.model_validate({"source": "folder", "path": "raw/prior", "captions": "none"})
+    training = profile.prior.training.model_copy(update={"data": folder})
+    profile = profile.model_copy(
+        update={
+            "prior": profile.prior.model_copy(update={"source": "train", "training": training}),
+            "captioner": profile.captioner.model_copy(update={"clean": Path("weights/bsrnet.pth")}),
+        }
+    )
+    found = {each.part: each.problems for each in findings(replace(study, profile=profile), NODE)}
+    assert any(why.startswith("prior: raw/prior: no images") for why in found["sets"])
+    assert any(why.startswith("weights/bsrnet.pth: is missing") for why in found["weights"])
 
 
 @pytest.mark.parametrize(
