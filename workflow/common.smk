@@ -8,13 +8,13 @@ from snakemake.logging import logger
 
 from faithdiff.planning import workload
 from faithdiff.planning.digests import Digests, describes
-from faithdiff.planning.workload import most_gpus, shard_numbers
+from faithdiff.planning.workload import lack_of_gpus, most_gpus, shard_numbers
 from faithdiff.claims.schema import CLAIMS
 from faithdiff.study.checkpoints import RUN
 from faithdiff.config import REAL, digest
 from faithdiff.data.datasets import source_hashes
 from faithdiff.errors import FaithDiffError
-from faithdiff.study.gpus import shown, visible
+from faithdiff.study.gpus import visible
 from faithdiff.study.locks import forget_killed_runs
 from faithdiff.data.outside import contents, files_in
 from faithdiff.planning.overrides import asked_for
@@ -54,11 +54,9 @@ if request.note and workflow.is_main_process:
 
 # Not in a dry run, which writes nothing.
 onstart:
-    if LOCAL_GPUS and len(found := visible()) < (most := most_gpus(study)):
-        raise WorkflowError(
-            f"{study.file}: device: cuda: a job needs {most} GPUs (training.processes), and "
-            f"{shown(found)}; set fewer processes, or device: cpu"
-        )
+    # Before anything is written; what else may be missing needs the file of the study.
+    if LOCAL_GPUS and (lack := lack_of_gpus(study, visible())):
+        raise WorkflowError(f"{study.file}: device: cuda: {lack}")
     request.write()
     if (
         LOCAL_GPUS

@@ -16,7 +16,7 @@ from faithdiff.methods.method import ExternalMethod, Study
 from faithdiff.planning.machine import Machine, unreachable
 from faithdiff.planning.missing import absent_from_set
 from faithdiff.planning.resources import Sizes
-from faithdiff.planning.workload import external_method, jobs_of, most_gpus
+from faithdiff.planning.workload import external_method, jobs_of, lack_of_gpus, most_gpus
 from faithdiff.score.protocols import files_needed, weights_needed
 
 
@@ -64,17 +64,11 @@ def _gpu(study: Study, machine: Machine) -> Iterator[Diagnosis]:
     if study.profile.device != "cuda":
         yield Diagnosis("GPU", f"{len(machine.gpus)}", "none (device: cpu)")
         return
-    most, kinds = most_gpus(study), sorted({(gpu.name, round(gpu.gib)) for gpu in machine.gpus})
-    here = ", ".join(f"{name}, {gib} GiB" for name, gib in kinds)
-    problems: list[str] = []
-    if len(machine.gpus) < most:
-        problems.append(
-            f"a job needs {most} (training.processes), {len(machine.gpus)} can be seen by "
-            "nvidia-smi and CUDA_VISIBLE_DEVICES; set fewer processes, or device: cpu"
-        )
-    yield Diagnosis(
-        "GPU", f"{len(machine.gpus)} x {here}" if here else "none", f"{most}", (*problems,)
-    )
+    kinds = sorted({(gpu.name, round(gpu.gib)) for gpu in machine.gpus})
+    names = ", ".join(f"{name}, {gib} GiB" for name, gib in kinds)
+    here = f"{len(machine.gpus)} x {names}" if names else "none"
+    lack = lack_of_gpus(study, [gpu.name for gpu in machine.gpus])
+    yield Diagnosis("GPU", here, f"{most_gpus(study)}", (lack,) if lack else ())
     build = f"torch {machine.torch}, " + (f"CUDA {machine.cuda}" if machine.cuda else "no CUDA")
     yield Diagnosis(
         "torch",

@@ -17,6 +17,7 @@ from faithdiff.errors import UserError
 from faithdiff.methods.method import ExternalMethod, Method, Study
 from faithdiff.methods.registry import find_method
 from faithdiff.planning.digests import describes
+from faithdiff.study.gpus import shown
 from faithdiff.study.rules import BY_NAME
 
 # Modules of methods whose code, weights or outputs come from elsewhere.
@@ -118,6 +119,21 @@ def counts(jobs: Iterable[PlannedJob]) -> Counter[str]:
 def most_gpus(study: Study) -> int:
     """GPUs of the job that asks for most."""
     return max(job.gpus for job in jobs_of(study))
+
+
+def lack_of_gpus(study: Study, found: list[str]) -> str:
+    """Say that a job needs more GPUs than these, and the way out; empty where they are enough."""
+    largest = max(jobs_of(study), key=lambda job: job.gpus)
+    if largest.gpus <= len(found):
+        return ""
+    captions = largest.rule in ("prepare_dataset", "caption")
+    setting = f"{'captioner' if captions else 'training'}.processes"
+    if largest.gpus == 1:
+        return f"a job needs 1 GPU, and {shown(found)}; set device: cpu"
+    return (
+        f"a job needs {largest.gpus} GPUs ({setting}), and {shown(found)}; set fewer processes, or "
+        "device: cpu"
+    )
 
 
 def _data(study: Study, gpu: int) -> Iterator[_Step]:

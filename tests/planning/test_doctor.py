@@ -20,6 +20,7 @@ from faithdiff.methods.method import Study
 from faithdiff.planning import doctor
 from faithdiff.planning.doctor import findings, screen
 from faithdiff.planning.machine import Gpu, Machine, unreachable
+from faithdiff.planning.workload import lack_of_gpus
 
 H100 = Gpu("NVIDIA H100 80GB HBM3", 79.6, (9, 0))
 NODE = Machine((H100, H100), "550.54", "2.13.0+cu126", "12.6", True, ("sm_80", "sm_90"), 1007, 900)
@@ -47,7 +48,7 @@ def test_a_node_that_fits_lacks_nothing() -> None:
 @pytest.mark.parametrize(
     ("machine", "part", "words"),
     [
-        (replace(NODE, gpus=()), "GPU", "a job needs 1 .* 0 can be seen"),
+        (replace(NODE, gpus=()), "GPU", "a job needs 1 GPU, and .* shows none; set"),
         (replace(NODE, cuda="", works=False), "torch", "is a build for CPUs; install one for CUDA"),
         (replace(NODE, works=False), "torch", "finds no card with the driver 550.54; update the"),
         (
@@ -63,6 +64,15 @@ def test_what_a_machine_lacks_is_said_with_the_way_out(
     found = problems("lab", machine)
     assert [*found] == [part] and len(found[part]) == 1
     assert re.search(words, found[part][0]), found
+
+
+def test_too_few_gpus_are_said_with_the_setting_that_asks_for_them() -> None:
+    study = Study.load(Path("config/paper.yaml"))
+    profile = study.profile
+    captioner = profile.captioner.model_copy(update={"processes": 4})
+    study = replace(study, profile=profile.model_copy(update={"captioner": captioner}))
+    assert "needs 4 GPUs (captioner.processes), and" in lack_of_gpus(study, ["a", "b"])
+    assert lack_of_gpus(study, ["a", "b", "c", "d"]) == ""
 
 
 def test_what_stops_no_run_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
