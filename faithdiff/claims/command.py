@@ -25,7 +25,7 @@ def write_claims(
         UserError: Claims, scores or manifest cannot be read.
     """
     scores = load_scores(layout.results / "scores.csv")
-    report = evaluate(load_claims(file), scores, profile, _gpus(layout))
+    report = evaluate(load_claims(file), scores, profile, gpus_of_restorations(layout))
     texts = {"claims.json": to_json(report), "claims.md": to_markdown(report)}
     paths = [layout.results / name for name in texts]
     for path, text in zip(paths, texts.values(), strict=True):
@@ -33,7 +33,7 @@ def write_claims(
     return report, paths
 
 
-def _gpus(layout: Layout) -> list[str]:
+def gpus_of_restorations(layout: Layout) -> list[str]:
     """GPUs of the machines that restored, by the restored sets or, without them, the manifest.
 
     Not from ``manifest.json`` alone: it is written after the claims, whose hash it holds.
@@ -42,7 +42,8 @@ def _gpus(layout: Layout) -> list[str]:
     manifest = layout.results / "manifest.json"
     try:
         if files:
-            machines = [RestoredSet.read(file).hardware for file in files]
+            # Of all its shards: where several machines made a set, any of them may have the GPU.
+            machines = [made for file in files for made in RestoredSet.read(file).machines]
             return [gpu for machine in machines if machine for gpu in machine.gpus]
         return Manifest.read(manifest).gpus if manifest.is_file() else []
     except OSError as error:
