@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ARTIFACT = "realesrgan-x4plus"
+MISSING = "is missing; get it with: faithdiff fetch --profile released"
 
 
 class RealESRGANArguments(Common):
@@ -62,6 +63,10 @@ class OfficialRealESRGAN(Official):
 class Inside(Published):
     """The published ``.pth`` in this process."""
 
+    def needs(self, study: Study) -> list[str]:
+        file = load_artifacts(ARTIFACTS_FILE)[ARTIFACT].file(study.profile.score.weights)
+        return [] if file.is_file() else [f"{file}: {MISSING}"]
+
     def settings(self, study: Study) -> dict[str, Json]:
         artifact = load_artifacts(ARTIFACTS_FILE)[ARTIFACT]
         return {
@@ -86,9 +91,7 @@ def read_pth(file: Path, network: RRDBNet) -> dict[str, Tensor]:
     import torch
 
     if not file.is_file():
-        raise CheckpointError(
-            f"{file}: is missing; get it with: faithdiff fetch --profile released"
-        )
+        raise CheckpointError(f"{file}: {MISSING}")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:

@@ -163,5 +163,5 @@ def _pieces(study: Study) -> Iterator[Diagnosis]:
             # A run goes on without a published system that is restored with here.
             lacking = stops if isinstance(method, ExternalMethod) else without
             lacking += [f"{name}: {need}" for need in needs]
-    note = f"{'; '.join(without)}; until then its rows say `unavailable`" if without else ""
+    note = f"{'; '.join(without)}; until then its rows say `failed`" if without else ""
     yield Diagnosis("baselines", f"{len(profile.baselines)}", problems=(*stops,), note=note)

@@ -420,14 +420,18 @@ def inside(place: Path) -> Study:
 def test_published_weights_run_in_process(place: Path) -> None:
     study = inside(place)
     file = Path("weights/realesrgan/RealESRGAN_x4plus.pth")
+    found = find_method(study, "theirs")
+    (need,) = found.needs(study)
+    assert need == f"{file}: is missing; get it with: faithdiff fetch --profile released"
     with pytest.raises(CheckpointError, match="faithdiff fetch --profile released"):
-        restore(study)
+        found.load(study, Path())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         generator = RRDBNet(3, 3, **ARCHITECTURE)
     file.parent.mkdir(parents=True)
     torch.save({"params_ema": generator.state_dict()}, file)
-    restorer = find_method(study, "theirs").load(study, Path())
+    assert found.needs(study) == []
+    restorer = found.load(study, Path())
     lq = picture(0, SIDE)
     with torch.inference_mode():
         expected = generator.eval()(lq).clamp(0, 1)

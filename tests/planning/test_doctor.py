@@ -85,9 +85,7 @@ def test_what_stops_no_run_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     notes = {each.part: each.note for each in found if each.note}
     assert re.fullmatch(r"\d+ GB to fetch do not fit into 0 GB; free some", notes["disk"])
     assert notes["network"].startswith("no connection to hub.example; fetch the files on another")
-    assert notes["baselines"].endswith(
-        "package x is missing; until then its rows say `unavailable`"
-    )
+    assert notes["baselines"].endswith("package x is missing; until then its rows say `failed`")
     said = screen(study, found)
     assert re.search(
         r"for (\d+) files, \1 of them metric weights, which a run can do without\n", said
@@ -141,6 +139,14 @@ def test_missing_files_are_said_with_the_command_that_brings_them(
     )
     assert found["sets"][0].startswith("DIV2K-Val: data/raw/DIV2K-Val/DIV2K_valid_HR: no images")
     assert any("faithdiff fetch --baseline diffbir" in each for each in found["baselines"])
+    # A run goes on without this one.
+    notes = {
+        each.part: each.note for each in findings(Study.load(Path("config/released.yaml")), NODE)
+    }
+    assert (
+        notes["baselines"].startswith("realesrgan: ")
+        and "RealESRGAN_x4plus.pth: is missing" in notes["baselines"]
+    )
     # The workflow clones and installs by itself.
     assert not any("baseline prepare" in each for each in found["baselines"])
 
