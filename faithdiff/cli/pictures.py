@@ -57,7 +57,7 @@ def restore(
     tile: Tile = None,
     vae_tile: VaeTile = None,
     precision: Annotated[
-        Literal["fp32", "bf16", "fp16"] | None, typer.Option(help="Of the networks.")
+        Literal["fp32", "bf16", "fp16"] | None, typer.Option(help="Precision of the networks.")
     ] = None,
     offload: Annotated[
         bool,
@@ -70,7 +70,7 @@ def restore(
 ) -> None:
     """Restore your own pictures, whole and of any size, with a trained checkpoint.
 
-    What is not given is as the checkpoint was made.
+    Settings that you leave out are those that the checkpoint was made for.
     """
     changes = {
         "steps": steps,

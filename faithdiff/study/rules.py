@@ -1,9 +1,9 @@
-"""The rules of the workflow, in one table from which all that runs or explains them takes them.
+"""The rules of the workflow in one table: what each does, which code it runs, what it reads.
 
 The ``.smk`` files take digests and resources from it, `faithdiff plan` its jobs, `faithdiff audit`
-what can explain a change. To add a rule, add it here and to ``workflow/rules``; tests hold the two
-against each other. Nothing that a rule runs before the scores may import this module: then an edit
-of the table would make the whole study again.
+what can explain a change. To add a rule, add it here and to ``workflow/rules``; tests compare the
+two. Nothing that a rule runs before the scores may import this module: otherwise an edit of the
+table would make the whole study again.
 """
 
 from __future__ import annotations
