@@ -155,7 +155,8 @@ def _pieces(study: Study) -> Iterator[Diagnosis]:
     folders = {n: each for n, each in used.items() if isinstance(each, FolderSet | MixtureSet)}
     empty = [f"{n}: {why}" for n, each in folders.items() if (why := absent_from_set(each, study))]
     yield Diagnosis("sets", f"{len(used) - len(empty)} of {len(used)}", problems=(*empty,))
-    stops, without = [], []
+    stops: list[str] = []
+    without: list[str] = []
     for name in profile.baselines:
         if (method := external_method(study, name)) is not None:
             # The workflow prepares by itself.
