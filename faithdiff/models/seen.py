@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
@@ -20,3 +21,9 @@ class Seen:
     map: Tensor
     tokens: Tensor | None = None
     image: Tensor | None = None
+
+    def to(self, dtype: torch.dtype) -> Seen:
+        """Map and tokens in the precision of the network that takes them."""
+        # Pre-stages compute in float32 whatever the UNet does, and convolutions take one type only.
+        tokens = None if self.tokens is None else self.tokens.to(dtype)
+        return replace(self, map=self.map.to(dtype), tokens=tokens)

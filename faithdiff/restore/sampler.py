@@ -322,7 +322,7 @@ def caption_encoder(prior: Prior) -> Callable[[str], Prompt]:
 
 def _seen_by(seen: Seen, chunk: Sequence[Tile], copies: int, dtype: torch.dtype) -> Seen:
     """What each row of a pass sees: the tile's part of the map, and all tokens of its image."""
-    parts = torch.cat([tile.cut(seen.map) for tile in chunk] * copies).to(dtype)
+    parts = torch.cat([tile.cut(seen.map) for tile in chunk] * copies)
     if seen.tokens is None:
-        return Seen(parts)
-    return Seen(parts, torch.cat([seen.tokens] * (len(chunk) * copies)).to(dtype))
+        return Seen(parts).to(dtype)
+    return Seen(parts, torch.cat([seen.tokens] * (len(chunk) * copies))).to(dtype)

@@ -139,6 +139,7 @@ def heldout_losses(
     condition = model.see(seen)
     # Each method by the captions that it is sampled with: the loss is of what makes its images.
     prompt = prior.encode_text(model.captions(condition, [caption]))
+    condition = condition.to(prior.unet.dtype)
     ids = time_ids((height, width), torch.zeros(1, 2), (height, width)).to(device)
     losses = []
     for number, generator in zip(timesteps, generators, strict=True):

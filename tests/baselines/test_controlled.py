@@ -41,7 +41,7 @@ from faithdiff.restore.restorer import FaithDiffRestorer
 from faithdiff.restore.run import describe, restore_job
 from faithdiff.restore.schedule import clean_latents, prediction_of
 from faithdiff.score.costs import cost_table
-from faithdiff.score.heldout import heldout_job
+from faithdiff.score.heldout import heldout_job, heldout_losses
 from faithdiff.study import seeds
 from faithdiff.study.provenance import folder_digest
 from faithdiff.train.cache import Batch, Cache
@@ -439,6 +439,25 @@ def test_the_held_out_loss_is_that_of_a_denoiser(trained: Study, name: str) -> N
     assert file.read_bytes() == first
     table = pd.read_csv(file)
     assert set(table["method"]) == {name} and table["value"].between(0, 100).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_held_out_loss_is_taken_in_the_precision_of_the_profile(
+    study: Study, name: str
+) -> None:
+    # What pre-stages see is in float32, and the control takes 16 bits alone.
+    dataset, level = next(iter(study.profile.data.test)), study.profile.data.levels[0]
+    image = read_index(study.layout.dataset(dataset))["name"][0]
+    hq, lq = study.layout.dataset(dataset) / "hq", study.layout.lq(dataset, level)
+    losses = []
+    for dtype in (torch.float32, torch.bfloat16):
+        prior = load_prior(study.prior_folder, dtype)
+        design = method_of(study, name)._build(study, prior, 0, None).eval()
+        design.convert(dtype)
+        files = (hq / f"{image}.png", lq / f"{image}.png")
+        noise = [torch.Generator().manual_seed(0)]
+        losses += heldout_losses(study, design.denoiser(), prior, *files, "a hill", [500], noise)
+    assert losses[1] == pytest.approx(losses[0], rel=0.05) and losses[0] != losses[1]
 
 
 class AsDesign(Design):
