@@ -17,15 +17,16 @@ class SeveralLlavas:
 
     def __init__(self, config: Captioner, device: str, master_seed: int, clean: bool) -> None:
         # A pool of one for each: so each process has a GPU of its own.
-        self._pools = [
-            ProcessPoolExecutor(
-                1,
-                get_context("spawn"),
-                _start,
-                (config, f"cuda:{number}" if device == "cuda" else device, master_seed, clean),
-            )
-            for number in range(config.processes)
+        spawn = get_context("spawn")
+        self._pools = [ProcessPoolExecutor(1, spawn) for _ in range(config.processes)]
+        devices = [f"cuda:{n}" if device == "cuda" else device for n in range(config.processes)]
+        # A task and not the pool's initializer, which would keep to itself what is wrong.
+        started = [
+            pool.submit(_start, config, place, master_seed, clean)
+            for pool, place in zip(self._pools, devices, strict=True)
         ]
+        for each in started:
+            each.result()
 
     def __call__(self, files: list[Path]) -> list[str]:
         """The answers of images, dealt to the processes in parts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from faithdiff.data.captions import (
 from faithdiff.data.datasets import prepare_dataset, read_index
 from faithdiff.data.images import write_png
 from faithdiff.errors import CheckpointError, UserError
-from faithdiff.models import captioner
+from faithdiff.models import captioner, captioner_processes
 from faithdiff.models.bsrnet import load_bsrnet, network_of
 from faithdiff.models.captioner import Llava, answer_digest
 from faithdiff.models.captioner_processes import SeveralLlavas
@@ -265,6 +266,17 @@ def test_answers_do_not_depend_on_what_is_asked_beside_them(
     assert answer_digest(config, 1, False) == answer_digest(
         section(tiny, temperature=temperature, top_p=1.0), 1, False
     )
+
+
+def test_what_is_wrong_with_the_model_is_said_by_its_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Threads fail in the same way as processes, and need no second to start.
+    monkeypatch.setattr(
+        captioner_processes, "ProcessPoolExecutor", lambda count, _: ThreadPoolExecutor(count)
+    )
+    with pytest.raises(CheckpointError, match=r"the captioner is missing; run: faithdiff fetch"):
+        SeveralLlavas(section(tmp_path / "none", processes=2), "cpu", 1, False)
 
 
 def test_words_are_drawn_by_their_probabilities() -> None:
