@@ -309,7 +309,10 @@ def _validation(training: _Training, name: str) -> Callable[[int, nn.Module | No
         for module in resident:
             module.to(device)
         file = folder / f"{name.replace(' ', '-')}-{update:06d}.png"
-        restorer = _restorer(study.profile, model, prior)
+        # Tiles and compiled networks would stay with the model that goes on to be trained.
+        plain = study.profile.restore.model_copy(update={"vae_tile": 0, "compile": False})
+        profile = study.profile.model_copy(update={"restore": plain})
+        restorer = _restorer(profile, model, prior)
         evaluating(model, lambda: draw_grid(study, restorer, update, file))
         for module in resident:
             module.to("cpu")

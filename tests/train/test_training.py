@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -800,6 +800,24 @@ def test_validation_images_change_nothing_and_stay_with_the_checkpoint(study: St
     one, other = (read_image(path) for path in pictures)
     assert one.shape == other.shape and (one != other).any()
     assert one.std() > 10
+
+
+def test_validation_leaves_no_tiles_in_the_model_that_is_trained(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = _changed(study, validation_every=2)
+    tiled = again.profile.restore.model_copy(update={"vae_tile": 16, "compile": True})
+    again = replace(again, profile=again.profile.model_copy(update={"restore": tiled}))
+    training = variants._start(again, "released", 0)
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", compiled.append)
+    lq = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    drawn: list[Tensor] = []
+    monkeypatch.setattr(
+        variants, "draw_grid", lambda _, by, *__: drawn.append(by.restore(lq, ["a"], [1]))
+    )
+    variants._validation(training, "faithdiff")(2, None, Path("validation"))
+    assert drawn and not compiled and training.model.lq_encoder._tile is None
 
 
 def test_validation_without_its_images_is_refused_before_the_training(study: Study) -> None:
