@@ -43,6 +43,17 @@ def lowest(steps: int, restore: Restore) -> int:
     return round(TIMESTEPS / steps) - 1 if restore.timestep_spacing == "trailing" else 0
 
 
+def latent_factor(profile: Profile) -> int:
+    """Pixels per latent pixel of the prior."""
+    vae = profile.prior.vae
+    return vae.patch_size * 2 ** (len(vae.block_out_channels) - 1)
+
+
+def vae_grid(profile: Profile) -> int:
+    """Of what the side of a VAE tile is a multiple: a quarter, the overlap, is whole latents."""
+    return 4 * latent_factor(profile)
+
+
 def settings_of_sampler(profile: Profile, method: str) -> Restore:
     """`restore` with the switches of a method; without them where they do not fit their schema."""
     return profile.sampling_of(method).changed(profile.restore)
@@ -114,7 +125,7 @@ def _trainings(profile: Profile) -> Iterator[Problem]:
         return
     yield from _fits("training.crop", training.crop, profile.data.train)
     # A crop must start on a whole pixel of both the latent and the LQ image.
-    factor = prior.vae.patch_size * 2 ** (len(prior.vae.block_out_channels) - 1)
+    factor = latent_factor(profile)
     if training.crop % (grid := math.lcm(factor, profile.data.scale)):
         yield (
             ("training", "crop"),
@@ -173,6 +184,13 @@ def _shape_of_prior(profile: Profile) -> Iterator[Problem]:
 
 
 def _restorations(profile: Profile) -> Iterator[Problem]:
+    tile, grid = profile.restore.vae_tile, vae_grid(profile)
+    if tile != "auto" and tile % grid:
+        yield (
+            ("restore", "vae_tile"),
+            f"{tile} is not a multiple of {grid}: tiles overlap by a quarter of their side, which "
+            "must be whole latent pixels",
+        )
     said = set()
     for name in profile.on_prior:
         restore = settings_of_sampler(profile, name)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from faithdiff.config import Profile, Restore, parse
-from faithdiff.config.checks import least_steps, lowest, settings_of_sampler
+from faithdiff.config.checks import least_steps, lowest, settings_of_sampler, vae_grid
 from faithdiff.errors import CheckpointError, ConfigError, UserError
 from faithdiff.methods.method import Study
 from faithdiff.study.checkpoints import RUN
@@ -74,6 +74,15 @@ class Chosen:
     passes: list[int]
     offload_to: torch.device | None
 
+    @property
+    def captioned(self) -> Study:
+        """The study for the captioner: on the GPU also where the networks are offloaded."""
+        # It is gone before they come, and no part of what waits in the CPU's memory.
+        if self.offload_to is None:
+            return self.study
+        device = {"device": self.offload_to.type}
+        return replace(self.study, profile=self.study.profile.model_copy(update=device))
+
 
 def chosen_study(checkpoint: Path, choices: Choices) -> Chosen:
     """Read the study that made a checkpoint, and change it as a person chose.
@@ -95,7 +104,8 @@ def chosen_study(checkpoint: Path, choices: Choices) -> Chosen:
         # A study has its images whole. A person's may be of any size: whole where they fit.
         changes.setdefault("vae_tile", "auto")
     restore = _changed(profile.restore, changes)
-    profile = _without_own(profile, name, choices.changes)
+    _check_vae_tile(profile, choices.changes)
+    profile = _without_own(profile, name, choices)
     profile = profile.model_copy(update={"restore": restore})
     _check_steps(profile, name, choices.changes)
     # A checkpoint from a machine with a GPU restores on one without, only slower.
@@ -143,6 +153,7 @@ def _check_method(profile: Profile, name: str, choices: Choices, passes: list[in
     if name in profile.on_prior or name not in profile.methods:
         return
     given = [OPTIONS[key] for key in choices.changes if key in OPTIONS]
+    given += ["--caption"] * bool(choices.caption)
     if passes != [profile.data.scale]:
         given += ["--progressive" if choices.progressive else "--scale"]
     if given:
@@ -162,12 +173,20 @@ def _changed(restore: Restore, changes: Mapping[str, object]) -> Restore:
         raise UserError(lines) from None
 
 
-def _without_own(profile: Profile, name: str, changes: Mapping[str, object]) -> Profile:
+def _check_vae_tile(profile: Profile, changes: Mapping[str, object]) -> None:
+    tile, grid = changes.get("vae_tile"), vae_grid(profile)
+    if isinstance(tile, int) and tile % grid:
+        raise UserError(f"--vae-tile {tile}: give a multiple of {grid}, 0 or auto")
+
+
+def _without_own(profile: Profile, name: str, choices: Choices) -> Profile:
     """The profile with the method's own sampling taken back where a person chose otherwise."""
-    if name not in profile.baselines or not changes:
+    if name not in profile.on_prior or name not in profile.baselines:
         return profile
     own = profile.sampling_of(name).model_dump(mode="json", exclude_unset=True)
-    sampling = {key: value for key, value in own.items() if key not in changes}
+    sampling = {key: value for key, value in own.items() if key not in choices.changes}
+    if choices.caption and "sampling" in profile.settings_of(name):
+        sampling["captions"] = "given"  # and not none, or what the method reads off the picture
     if sampling == own:
         return profile
     update = {"settings": {**profile.settings_of(name), "sampling": sampling}}

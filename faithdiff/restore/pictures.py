@@ -109,7 +109,7 @@ def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices
     settings = digest(identity, chosen.passes, choices.seed, code)
     done = _read_record(output)
     sources = _sources(inputs, output, done)
-    captions = picture_captions(choices.caption, [s.file for s in sources], chosen.study)
+    captions = picture_captions(choices.caption, [s.file for s in sources], chosen.captioned)
     pictures = [_picture(source, captions[source.file], settings) for source in sources]
     todo = {p for p in pictures if not _is_done(p.target, p.key, done, output)}
     beside = {p for p in pictures if p in todo or not _is_done(p.beside, p.key, done, output)}

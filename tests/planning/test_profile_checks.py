@@ -97,6 +97,7 @@ def own(folder: Path, text: str) -> Path:
             "training.crop: 64 px do not fit the images, which have 32 px",
         ),
         ("training: {crop: 62}", "training.crop: 62 is not a multiple of 4, which whole latents"),
+        ("restore: {vae_tile: 68}", "restore.vae_tile: 68 is not a multiple of 16: tiles overlap"),
         (
             "training: {stage1_steps: 0}",
             "training.stage1_steps: 0 leaves nothing to stage 1",

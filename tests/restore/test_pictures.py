@@ -187,6 +187,7 @@ def test_options_that_a_method_does_not_heed_are_refused(study: Study) -> None:
         (Choices(changes={"tile": 32, "tile_stride": 16}), "--tile"),
         (Choices(scale=2), "--scale"),
         (Choices(progressive=True), "--progressive"),
+        (Choices(caption="a hill"), "--caption"),
     ):
         with pytest.raises(UserError, match=f"^{option}: realesrgan does not sample"):
             chosen_study(_checkpoint(study, "realesrgan"), choices)
@@ -213,6 +214,24 @@ def test_what_was_typed_counts_before_the_sampling_of_a_method(
     assert chosen.restore.guidance_scale == 2.0
     kept = chosen_study(folder, Choices(changes={"steps": 5})).study.profile
     assert kept.settings_of("seesr")["sampling"]["guidance_scale"] == 3.0
+
+
+def test_a_caption_that_was_typed_counts_before_the_tags_of_a_method(
+    study: Study, tmp_path: Path
+) -> None:
+    folder = _of_baseline(study, tmp_path, {"captions": "none"})
+    for caption, captions in (("a hill", "given"), ("", "none")):
+        chosen = chosen_study(folder, Choices(caption=caption)).study.profile
+        assert chosen.settings_of("seesr")["sampling"] == {"captions": captions}
+
+
+def test_tiles_of_the_vae_overlap_by_whole_latents(study: Study) -> None:
+    # 34 latents of 2 px: a quarter of them is no number of whole ones.
+    with pytest.raises(UserError, match=r"^--vae-tile 68: give a multiple of 8, 0 or auto$"):
+        chosen_study(_checkpoint(study), Choices(changes={"vae_tile": 68}))
+    for tile in (0, 80, "auto"):
+        chosen = chosen_study(_checkpoint(study), Choices(changes={"vae_tile": tile}))
+        assert chosen.study.profile.restore.vae_tile == tile
 
 
 def test_too_few_steps_are_said_by_what_was_typed(study: Study, tmp_path: Path) -> None:
@@ -290,6 +309,15 @@ def test_networks_are_offloaded_one_after_the_other(study: Study) -> None:
     order = list(dict.fromkeys(passed))
     assert order[0] == "LQEncoder" and passed[-1].endswith("AutoencoderKL")
     assert "UNet2DConditionModel" in order and any("CLIP" in name for name in order)
+
+
+def test_the_captioner_is_asked_on_the_gpu_where_networks_are_offloaded(study: Study) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        offloaded = chosen_study(_checkpoint(study), Choices(caption="llava", offload=True))
+    assert offloaded.captioned.profile.device == "cuda"
+    here = chosen_study(_checkpoint(study), Choices(caption="llava"))
+    assert here.captioned == here.study
 
 
 def test_a_pipeline_takes_a_unet_that_was_loaded_another_way(study: Study, tmp_path: Path) -> None:
