@@ -15,6 +15,7 @@ import torch
 
 from faithdiff.config import Restore
 from faithdiff.models.prior import Prior
+from faithdiff.restore.tiling import tiles as cut
 
 SHARE = 0.5  # of the free memory
 VAE_TILES = (2048, 1024, 512, 256)  # pixels; of fewer, the seams begin to show
@@ -66,7 +67,7 @@ class TileChooser:
         self._whole = True  # whether images may be encoded and decoded whole
         self._size_limit: int | None = None
         self._batch_limit = MOST_TILES if config.tile_batch == "auto" else config.tile_batch
-        self._last: tuple[Tiles, int] | None = None
+        self._last: tuple[Tiles, int, int] | None = None  # and the size that they were chosen for
 
     def choose(self, height: int, width: int, images: int, device: torch.device) -> Tiles:
         """The tiles for results of a size in pixels, so many at once."""
@@ -84,7 +85,7 @@ class TileChooser:
         if config.tile_batch == "auto":
             batch = max(1, min(batch, int(room // self._bytes_of_pair(size))))
         tiles = Tiles(vae, size, stride, batch)
-        self._last = tiles, max(height, width)
+        self._last = tiles, height, width
         return tiles
 
     def smaller(self) -> str | None:
@@ -95,14 +96,17 @@ class TileChooser:
         """
         if self._last is None:
             return None
-        last, side = self._last
-        if last.batch > 1:
-            self._batch_limit = last.batch // 2
+        last, height, width = self._last
+        tall, wide = (-(-side // self._prior.factor) for side in (height, width))
+        # As many as there are: a lower limit above that would only restore the same once more.
+        together = min(last.batch, len(cut(tall, wide, last.size, last.stride)))
+        if together > 1:
+            self._batch_limit = together // 2
             return f"tiles in one UNet pass: {self._batch_limit} at most"
-        sides = [each for each in VAE_TILES if each < (last.vae or side)]
-        if self._config.vae_tile == "auto" and sides:
-            self._whole, self._vae_limit = False, sides[0]
-            return f"tiles of {sides[0]} px in the VAE"
+        smaller = [each for each in VAE_TILES if each < (last.vae or max(height, width))]
+        if self._config.vae_tile == "auto" and smaller:
+            self._whole, self._vae_limit = False, smaller[0]
+            return f"tiles of {smaller[0]} px in the VAE"
         if self._config.tile == "auto" and last.size > SMALLEST:
             self._size_limit = last.size // 2
             return f"tiles of {self._size_limit} latent pixels in the UNet"

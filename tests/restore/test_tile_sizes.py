@@ -27,6 +27,7 @@ GB = 10**9
 AUTO: dict[str, Any] = dict.fromkeys(("tile", "tile_stride", "tile_batch", "vae_tile"), "auto")
 FP16 = {"dtype": torch.float16, "device": CPU}
 SDXL: Any = SimpleNamespace(
+    factor=8,
     vae=SimpleNamespace(config=SimpleNamespace(block_out_channels=(128, 256, 512, 512)), **FP16),
     unet=SimpleNamespace(
         config=SimpleNamespace(sample_size=128, block_out_channels=(320, 640, 1280)), **FP16
@@ -74,6 +75,14 @@ def test_where_the_estimate_was_too_high_less_is_taken(study: Study) -> None:
         said.append(less)
     assert tiles == Tiles(256, 32, 16, 1)
     assert said[0] == "tiles of 2048 px in the VAE" and len(said) == 4 + 2
+
+
+def test_no_fewer_tiles_are_tried_than_there_are(study: Study) -> None:
+    chooser = _chooser(study, 60 * GB)
+    assert chooser.choose(1000, 1024, 1, CPU) == Tiles(0, 128, 64, 16)  # one tile is all of it
+    assert chooser.smaller() == "tiles of 512 px in the VAE"
+    chooser.choose(1000, 1500, 1, CPU)
+    assert chooser.smaller() == "tiles in one UNet pass: 1 at most"  # of two
 
 
 def test_free_memory_is_told() -> None:
