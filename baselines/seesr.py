@@ -265,7 +265,8 @@ class Extractor(nn.Module):
 
     def truth(self, captions: list[str]) -> Tensor:
         """Which tags are words of each caption: ``(N, T)`` of 0 and 1."""
-        return torch.tensor([[float(tag in words(c)) for tag in self.tags] for c in captions])
+        said = [words(caption) for caption in captions]
+        return torch.tensor([[float(tag in each) for tag in self.tags] for each in said])
 
 
 class SeeSRDesign(Design):

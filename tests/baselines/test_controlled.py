@@ -221,6 +221,25 @@ def test_tags_are_words_of_the_captions_and_survive_in_the_checkpoint(trained: S
     assert design.extractor.say(torch.cat([high, low])) == [", ".join(tags), ""]
 
 
+def test_words_of_a_caption_are_found_once_for_all_tags(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def found(caption: str) -> set[str]:
+        asked.append(caption)
+        return words(caption)
+
+    monkeypatch.setattr("baselines.seesr.words", found)
+    extractor = untrained(study, "seesr").extractor
+    asked.clear()
+    tags = extractor.tags
+    assert len(tags) > 1
+    truth = extractor.truth([tags[0], f"{tags[1]} and {tags[0]}"])
+    assert asked == [tags[0], f"{tags[1]} and {tags[0]}"]
+    assert truth[:, :2].tolist() == [[1, 0], [1, 1]]
+
+
 def test_seesr_denoises_by_its_tags_and_not_by_captions(trained: Study) -> None:
     lq, restorer = random_images(1, 3, 16, 16), loaded(trained, "seesr")
     one, other = (restorer.restore(lq, [caption], [1]) for caption in ("a hill", "a red house"))
