@@ -145,7 +145,14 @@ class FaithDiffPipeline(DiffusionPipeline):
 
         Raises:
             CheckpointError: A part is missing, corrupted, or does not fit its config.
+            ValueError: `unet` computes in another precision than the networks beside it.
         """
+        if unet is not None and unet.dtype != torch_dtype:
+            # The alignment joins its features to the UNet's, in one convolution.
+            raise ValueError(
+                f"unet computes in {unet.dtype} and the rest in {torch_dtype}; "
+                f"give torch_dtype={unet.dtype}"
+            )
         folder = Path(pretrained_model_name_or_path)
         model = load(folder, torch_dtype, unet)
         prior = load_prior(folder, torch_dtype, model.unet)

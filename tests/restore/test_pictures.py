@@ -344,5 +344,7 @@ def test_a_pipeline_takes_a_unet_that_was_loaded_another_way(study: Study, tmp_p
             ).images
         )
     assert 0 < (images[0] - images[1]).abs().max() < 0.1
+    with pytest.raises(ValueError, match=r"float32 and the rest in .*give torch_dtype=.*float32"):
+        FaithDiffPipeline.from_pretrained(tmp_path, torch.float16, unet=unet)
     with pytest.raises(TypeError, match="quantization_config"):
         FaithDiffPipeline.from_pretrained(tmp_path, quantization_config=object())
