@@ -84,7 +84,8 @@ def files_in(path: Path) -> list[Path]:
         return [path]
     found, seen = list[Path](), {path.resolve(), *path.resolve().parents}
     for place, folders, files in os.walk(path, followlinks=True):
-        inside = [Path(place, name) for name in folders]
+        # In order: of two links to one folder the first is followed, on every disk the same.
+        inside = [Path(place, name) for name in sorted(folders)]
         inside = [f for f in inside if not f.name.startswith(".") and f.name != "__pycache__"]
         # Each folder once, and none around this one: a link may lead back.
         folders[:] = [f.name for f in inside if f.resolve() not in seen]

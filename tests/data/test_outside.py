@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,23 @@ def test_files_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a/far").symlink_to("../far")
     (tmp_path / "a/back").symlink_to("..")
     assert files_in(tmp_path / "a") == [tmp_path / "a/b.py", tmp_path / "a/far/e"]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_folder_behind_two_links_has_one_name_on_every_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turned: bool
+) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/e").touch()
+    for name in ("a/one", "a/two"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "link").symlink_to(tmp_path / "far")
+    walk = os.walk
+
+    def listed(top: Path, followlinks: bool) -> Iterator[tuple[str, list[str], list[str]]]:
+        for place, folders, files in walk(top, followlinks=followlinks):
+            folders.sort(reverse=turned)
+            yield str(place), folders, files
+
+    monkeypatch.setattr(os, "walk", listed)
+    assert files_in(tmp_path / "a") == [tmp_path / "a/one/link/e"]
