@@ -106,7 +106,7 @@ def load_restorer(profile: Profile, prior_folder: Path, folder: Path) -> Restore
 
 
 def _restorer(profile: Profile, model: FaithDiff, prior: Prior) -> Restorer:
-    from faithdiff.restore.restorer import FaithDiffRestorer
+    from faithdiff.restore.faithdiff_restorer import FaithDiffRestorer
 
     return FaithDiffRestorer(model, prior, profile.restore, profile.data.scale)
 

@@ -545,7 +545,7 @@ def test_what_could_not_be_compared_is_not_called_the_same(other: World) -> None
     file.unlink()
     found = other.audit("sharper")
     assert any("no manifest.json" in note for note in found.notes)
-    assert found.why.statement.startswith("Nothing could be compared")
+    assert found.why.statement.startswith("Nothing that could explain it was compared")
     assert "weights (NEW has no manifest.json)" in found.why.statement
 
 

@@ -37,7 +37,7 @@ from faithdiff.models.prior import load_prior
 from faithdiff.models.seen import Seen
 from faithdiff.models.text import Prompt
 from faithdiff.restore.enlarge import enlarge
-from faithdiff.restore.restorer import FaithDiffRestorer
+from faithdiff.restore.faithdiff_restorer import FaithDiffRestorer
 from faithdiff.restore.run import describe, restore_job
 from faithdiff.restore.schedule import clean_latents, prediction_of
 from faithdiff.score.costs import cost_table

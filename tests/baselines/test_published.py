@@ -8,8 +8,7 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -34,6 +33,7 @@ from shared import ROOT
 from shared.pictures import picture
 
 from faithdiff.audit.differences import manifest_differences
+from faithdiff.audit.results import Results
 from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts
 from faithdiff.data.images import read_image, sha256_file, write_png
 from faithdiff.errors import CheckpointError, ConfigError, UserError
@@ -394,10 +394,11 @@ def load(study: Study) -> None:
 
 
 def test_audit_names_the_method_whose_published_weights_differ() -> None:
-    def side(sha: str) -> Any:
+    def side(sha: str) -> Results:
         weights = {NAME: {f"{NAME}-bin": sha}}
         config = {"baselines": {NAME: {"label": sha, "published": sha == "b"}}}
-        return SimpleNamespace(manifest={"published": weights, "config": config}, lock={})
+        manifest = {"published": weights, "config": config}
+        return Results(cast(Any, None), "mini", pd.DataFrame(), manifest, {}, {})
 
     found = manifest_differences(side("a"), side("b"))
     weights = next(d for d in found if d.kind == "weights")

@@ -67,7 +67,7 @@ def test_commands_that_the_documentation_names_exist() -> None:
         re.findall(r"(?m)(?:^|&& )faithdiff ([a-z][a-z-]+)", text)
     )
     assert {"restore", "fetch", "tables", "figures"} <= named <= set(COMMANDS)
-    targets = set(re.findall(r"(?m)^make ([a-z]+)", text))
+    targets = set(re.findall(r"(?m)^make ([a-z-]+)", text))
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert targets
     assert all(re.search(rf"(?m)^{target}:", makefile) for target in targets)

@@ -26,9 +26,9 @@ from faithdiff.models.prior import load_prior
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.restore.choices import Choices, chosen_study
 from faithdiff.restore.enlarge import enlarge
+from faithdiff.restore.faithdiff_restorer import FaithDiffRestorer
 from faithdiff.restore.pictures import BESIDE, restore_pictures
 from faithdiff.restore.pipeline import FaithDiffPipeline
-from faithdiff.restore.restorer import FaithDiffRestorer
 
 # diffusers' Euler scheduler
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

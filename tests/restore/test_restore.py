@@ -41,8 +41,8 @@ from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.restore.choices import Choices
 from faithdiff.restore.colour import adain, fix_colour, low_frequencies, wavelet
 from faithdiff.restore.enlarge import enlarge
+from faithdiff.restore.faithdiff_restorer import FaithDiffRestorer
 from faithdiff.restore.pictures import RECORD, restore_pictures
-from faithdiff.restore.restorer import FaithDiffRestorer
 from faithdiff.restore.schedule import make_scheduler, visited
 from faithdiff.restore.tiling import gaussian, merged, tiles
 from faithdiff.study.checksums import sum_file

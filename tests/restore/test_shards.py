@@ -18,8 +18,8 @@ from faithdiff.errors import RunError, UserError
 from faithdiff.methods.method import Restorer, Study
 from faithdiff.models.faithdiff import load
 from faithdiff.models.prior import load_prior
+from faithdiff.restore.faithdiff_restorer import FaithDiffRestorer
 from faithdiff.restore.memory import restore_in_memory
-from faithdiff.restore.restorer import FaithDiffRestorer
 from faithdiff.restore.shards import Shard
 from faithdiff.study.locks import claimed, forget_killed_runs
 

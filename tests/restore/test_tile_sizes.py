@@ -18,8 +18,8 @@ from faithdiff.methods.registry import find_method
 from faithdiff.models.faithdiff import load
 from faithdiff.models.prior import load_prior
 from faithdiff.restore import run
+from faithdiff.restore.faithdiff_restorer import FaithDiffRestorer
 from faithdiff.restore.memory import restore_in_memory
-from faithdiff.restore.restorer import FaithDiffRestorer
 from faithdiff.restore.tile_sizes import TileChooser, Tiles, free_memory
 
 CPU = torch.device("cpu")
