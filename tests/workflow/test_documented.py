@@ -66,6 +66,9 @@ NOT_RUN = {
     "snakemake --cores all --config profile=mine": "tests/methods/test_add_a_method.py",
     "faithdiff method check mymethod --config config/mine.yaml": "the same",
     "faithdiff method check mymethod": "the same",
+    "faithdiff doctor --config config/paper.yaml": (
+        "says what is missing, and much is: tests/planning/test_doctor.py"
+    ),
     "faithdiff pull --remote shared": "needs a DVC remote: tests/tracking",
     "dvc metrics diff HEAD~1": "needs DVC's files of the suite: tests/tracking",
     "dvc params diff HEAD~1": "the same",

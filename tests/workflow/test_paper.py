@@ -39,6 +39,7 @@ def paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     profile = yaml.safe_load((tmp_path / PAPER).read_text(encoding="utf-8"))
     profile["device"] = "cpu"
     profile["training"] |= SMALL
+    profile["baselines"]["realesrgan"]["settings"]["crop"] = SMALL["crop"]
     profile["data"]["train"] = {"source": "folder", "path": "data/raw/train", "captions": "file"}
     (tmp_path / PAPER).write_text(yaml.safe_dump(profile), encoding="utf-8")
     save_base_model(tmp_path / profile["prior"]["path"])
