@@ -6,14 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import one_machine
 import pytest
 import yaml
 from shared import ROOT
 
-CLUSTER = ROOT / "tests" / "cluster"
-sys.path.insert(0, str(CLUSTER))
-
-import one_machine  # noqa: E402
+SCRIPT = ROOT / "tests/workflow/one_machine.py"
 
 
 @pytest.fixture
@@ -27,9 +25,8 @@ def possible() -> None:
 
 @pytest.mark.slow
 def test_study_through_sbatch_equals_a_local_one(possible: None, tmp_path: Path) -> None:
-    script = CLUSTER / "one_machine.py"
     done = subprocess.run(
-        [sys.executable, script, tmp_path / "slurm"], text=True, capture_output=True
+        [sys.executable, SCRIPT, tmp_path / "slurm"], text=True, capture_output=True
     )
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
