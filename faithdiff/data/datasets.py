@@ -173,13 +173,7 @@ def prepare_dataset(
     for stale in set(images.glob("*.png")) - kept:
         stale.unlink()
     if captioner is not None:
-        looks = {
-            each.row.name: each.described
-            or Described(images / f"{each.row.name}.png", each.row.sha256)
-            for each in written
-            if each.asked == "llava"
-        }
-        _caption(index, looks, captioner)
+        _caption(index, written, images, captioner)
     if isinstance(config, FolderSet | MixtureSet):
         record = json.dumps(with_checksum({"files": before}), indent=1, ensure_ascii=False)
         write_text_atomic(record + "\n", folder / SOURCES)
@@ -187,13 +181,16 @@ def prepare_dataset(
     write_summed(unix_lines(table), folder / "index.csv")
 
 
-def _caption(index: pd.DataFrame, looks: Mapping[str, Described], captioner: Captioner) -> None:
-    """Let a model caption images, in the index itself; captions of the others stay.
-
-    Args:
-        looks: What it looks at, by the names of the images. Crops of one image share a hash, so
-            that image is described once.
-    """
+def _caption(
+    index: pd.DataFrame, written: Iterable[Written], images: Path, captioner: Captioner
+) -> None:
+    """Let a model caption the images that want it, in the index itself; other captions stay."""
+    # Crops of one image share its hash, so that it is described once.
+    looks = {
+        each.row.name: each.described or Described(images / f"{each.row.name}.png", each.row.sha256)
+        for each in written
+        if each.asked == "llava"
+    }
     files = {name: look.file for name, look in looks.items()}
     hashes = {name: look.sha256 for name, look in looks.items()}
     asked = index["name"].isin(looks)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from shared import ROOT
+from shared.loopback import running
 
 from faithdiff.data.artifacts import (
     Artifact,
@@ -88,13 +89,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join(timeout=5)
+    with running(Server()) as server:
+        yield server
 
 
 def artifact(address: str = "http://127.0.0.1:9/weights.pth", **changes: Any) -> Artifact:

@@ -8,7 +8,6 @@ import json
 import shutil
 import stat
 import tarfile
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared import ROOT
+from shared.loopback import running
 from typer.testing import CliRunner
 
 from faithdiff import cli
@@ -43,12 +43,8 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     folder = tmp_path / "served"
     folder.mkdir()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join(timeout=5)
+    with running(server):
+        yield folder, f"http://127.0.0.1:{server.server_address[1]}"
 
 
 def zipped(path: Path, files: dict[str, bytes] = FILES) -> str:

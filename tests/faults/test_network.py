@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared.loopback import running
 
 from faithdiff.data import download
 from faithdiff.data.artifacts import Artifact, state
@@ -87,14 +88,8 @@ def serving(
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         server.scheme = "https"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with running(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=5)
 
 
 def artifact(server: Server, **changes: Any) -> Artifact:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import threading
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -24,6 +23,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from shared.loopback import running
 from shared.official_model import official_state, save_base_model
 from shared.tiny_llava import save_tiny_llava
 from shared.whole import copy_suite, run
@@ -56,12 +56,8 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, st
     _zip(folder / "RealPhoto60.zip", {"RealPhoto60/old.jpg": (40, 36)})
     _zip(folder / "RealDeg.zip", {"RealDeg/film/a.png": (33, 42)})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join(timeout=5)
+    with running(server):
+        yield folder, f"http://127.0.0.1:{server.server_address[1]}"
 
 
 def _publish_models(folder: Path) -> None:
