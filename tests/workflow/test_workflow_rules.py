@@ -63,3 +63,16 @@ def test_a_rule_asks_the_table_for_its_own_digests(rule: Rule) -> None:
     params = loaded()[rule.name]
     asked = {key: params[key] for key in ("code", "config") if key in params}
     assert asked == {key: rule.name for key, there in wanted.items() if there}
+
+
+def test_the_place_where_catalogs_look_has_the_same_study() -> None:
+    """`workflow/Snakefile` plans the whole study by itself, not its first rule alone."""
+    call = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--config", "profile=test"]
+    counts = []
+    for more in ([], ["--snakefile", "workflow/Snakefile"]):
+        done = subprocess.run([*call, *more], cwd=ROOT, text=True, capture_output=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        stats = done.stdout.partition("Job stats:")[2].partition("total")[0].splitlines()[3:]
+        counts.append({line for line in stats if line.split() and line.split()[0] != "all"})
+    assert len(counts[0]) > 10
+    assert counts[0] == {line for line in counts[1] if line.split()[0] != "study"}
