@@ -17,7 +17,7 @@ from faithdiff.methods.external.command import CommandMethod, Task
 from faithdiff.methods.external.environment import Environment
 from faithdiff.methods.external.own import gpu_problem
 from faithdiff.methods.external.process import Call
-from faithdiff.methods.method import Item, Keep, Place, Study
+from faithdiff.methods.method import SetToRestore, Study
 from faithdiff.study.plain import Json
 
 # Weights are looked for where they are put, never fetched by a script in the middle of a run.
@@ -147,14 +147,12 @@ class Official(CommandMethod):
             "packages": self.environment.packages(),
         }
 
-    def restore_folder(
-        self, study: Study, place: Place, items: list[Item], missing: list[Item], keep: Keep
-    ) -> dict[str, str]:
+    def restore_set(self, wanted: SetToRestore) -> dict[str, str]:
         # With something missing the call below says what, before anything is written.
-        if not self.needs(study):
-            self._link(study.profile.score.weights)
+        if not self.needs(wanted.study):
+            self._link(wanted.study.profile.score.weights)
             self.configure(self.checkout.folder)
-        return super().restore_folder(study, place, items, missing, keep)
+        return super().restore_set(wanted)
 
     def record(self) -> dict[str, Json]:
         return {**super().record(), "packages": self.environment.packages()}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from faithdiff.config import Profile, load_profile
+from faithdiff.config import Profile, Unit, load_profile
 from faithdiff.config.yaml_file import check_own_name
 from faithdiff.data.artifacts import Artifact, check_shipped
 from faithdiff.errors import UserError
@@ -165,14 +165,83 @@ class Denoiser:
     unet: UNet2DConditionModel | None = None
 
 
+@dataclass(frozen=True)
+class Item:
+    """One image to restore, and the key of its result."""
+
+    name: str
+    lq: Path
+    lq_sha256: str
+    caption: str
+    seed: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """A test set at a level and repetition, with a folder to work in."""
+
+    dataset: str
+    level: str
+    seed: int  # repetition
+    work: Path
+
+
+Keep = Callable[[Item, "NDArray[np.uint8]"], None]
+
+
+@dataclass(frozen=True)
+class SetToRestore:
+    """A test set at one level, as :meth:`Method.restore_set` is asked for it.
+
+    Attributes:
+        study: At the scale of the test set.
+        place: What is restored.
+        items: All images of the test set.
+        missing: Those without a result in the store.
+        keep: To be called with each result, ``(H, W, 3)`` uint8, as soon as it is there: what was
+            kept survives a kill.
+        in_process: Restores `missing` with what :meth:`Method.load` gives.
+    """
+
+    study: Study
+    place: Place
+    items: list[Item]
+    missing: list[Item]
+    keep: Keep
+    in_process: Callable[[], dict[str, str]]
+
+
 class Method(ABC):
-    """A method before its weights: how it is trained and loaded."""
+    """A method before its weights: how it is trained, and how it restores.
+
+    It restores in one of two ways. :meth:`load` gives a :class:`Restorer`, which the suite asks
+    batch by batch; or :meth:`restore_set` is overridden, and restores a test set in its own way.
+    Whatever else callers must know of a method they ask of the attributes, never of its class.
+    """
 
     #: Whether :meth:`train` must run before :meth:`load`.
     trained: bool = False
 
     #: Whether it denoises latents of the study's prior, so that :meth:`denoiser` gives a model.
     denoises: bool = False
+
+    #: Whether it takes a test set at a time: there is no :meth:`load`, and no job takes a shard.
+    whole_sets: bool = False
+
+    #: Which images decide a result: its own alone, though a call may take several (`folder`), or
+    #: all of its test set (`set`).
+    per: Unit = "image"
+
+    #: Whether `faithdiff baseline prepare` must run before it restores.
+    prepared: bool = False
+
+    #: Whether it refuses to restore while something of :meth:`needs` is missing. Otherwise its
+    #: images fail with that as their reason, and the study goes on.
+    stops_without_needs: bool = False
+
+    #: Whether its results are files that were made elsewhere: it can restore no other images.
+    given: bool = False
 
     def train(self, study: Study, seed: int, folder: Path, state: Path) -> Cost:
         """Train one repetition and write its weights and ``training.csv`` into `folder`.
@@ -182,9 +251,34 @@ class Method(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} is not trained")
 
-    @abstractmethod
     def load(self, study: Study, folder: Path) -> Restorer:
-        """Load the weights that :meth:`train` wrote into `folder`."""
+        """Load the weights that :meth:`train` wrote into `folder`, if it is trained.
+
+        Raises:
+            UserError: It takes whole sets only.
+        """
+        raise UserError(
+            f"{type(self).__name__} restores whole test sets (faithdiff restore-sets), not single "
+            "images"
+        )
+
+    def keyed(self, place: Place, items: list[Item]) -> list[Item]:
+        """Give the items keys over all that decides their results besides :meth:`settings`."""
+        return items
+
+    def restore_set(self, wanted: SetToRestore) -> dict[str, str]:
+        """Restore the images of a test set that are missing; called when there are some.
+
+        By default in this process, with what :meth:`load` gives. Override it for code that runs
+        elsewhere, or takes a whole folder.
+
+        Returns:
+            Why images of `missing` have no result, by name; all others were kept.
+
+        Raises:
+            FaithDiffError: Nothing can come of it: what is wrong, and the way out.
+        """
+        return wanted.in_process()
 
     def denoiser(self, study: Study, folder: Path) -> Denoiser:
         """Load the same weights for the held-out denoising loss."""
@@ -217,6 +311,14 @@ class Method(ABC):
         """Those of its needs that `faithdiff baseline prepare` meets, as the workflow does."""
         return []
 
+    def prepare(self, study: Study) -> dict[str, Json]:
+        """Get what a run needs beside weights: code, environment; returns what was found."""
+        return {}
+
+    def artifacts(self) -> list[Artifact]:
+        """The files from outside that it reads, for `faithdiff fetch --baseline`."""
+        return []
+
     def state(self, study: Study) -> Json:
         """What a workflow compares to decide whether to restore again; cheap, and reads little."""
         return self.settings(study)
@@ -224,70 +326,3 @@ class Method(ABC):
     def record(self) -> dict[str, Json]:
         """What the manifest says of a run besides: parameters, versions, memory, exit codes."""
         return {}
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image to restore, and the key of its result."""
-
-    name: str
-    lq: Path
-    lq_sha256: str
-    caption: str
-    seed: int
-    key: str
-
-
-@dataclass(frozen=True)
-class Place:
-    """A test set at a level and repetition, with a folder to work in."""
-
-    dataset: str
-    level: str
-    seed: int  # repetition
-    work: Path
-
-
-Keep = Callable[[Item, "NDArray[np.uint8]"], None]
-
-
-class ExternalMethod(Method):
-    """A method that works on folders, outside of this process; its images may fail one by one."""
-
-    def keyed(self, place: Place, items: list[Item]) -> list[Item]:
-        """Give the items keys over all that decides their results besides :meth:`settings`."""
-        return items
-
-    @abstractmethod
-    def restore_folder(
-        self, study: Study, place: Place, items: list[Item], missing: list[Item], keep: Keep
-    ) -> dict[str, str]:
-        """Restore the images of a test set that are missing.
-
-        Args:
-            study: At the scale of the test set.
-            place: What is restored.
-            items: All images of the test set.
-            missing: Those without a result in the store.
-            keep: To be called with each result, ``(H, W, 3)`` uint8, as soon as it is there.
-
-        Returns:
-            Why images of `missing` have no result, by name; all others were kept.
-
-        Raises:
-            FaithDiffError: Nothing can come of it: what is wrong, and the way out.
-        """
-
-    def prepare(self, study: Study) -> dict[str, Json]:
-        """Get what a run needs beside weights: code, environment; returns what was found."""
-        return {}
-
-    def artifacts(self) -> list[Artifact]:
-        """The files from outside that it reads."""
-        return []
-
-    def load(self, study: Study, folder: Path) -> Restorer:
-        raise UserError(
-            f"{type(self).__name__} runs outside of this process; it restores test sets "
-            "(faithdiff restore-sets), not single images"
-        )

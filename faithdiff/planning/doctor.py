@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from faithdiff.config import FolderSet, MixtureSet
 from faithdiff.data.fetch import RAW
 from faithdiff.data.hub import Hub
-from faithdiff.methods.method import ExternalMethod, Study
+from faithdiff.methods.method import Study
 from faithdiff.planning.machine import Machine, unreachable
 from faithdiff.planning.missing import absent_from_set
 from faithdiff.planning.resources import Sizes
@@ -161,8 +161,7 @@ def _pieces(study: Study) -> Iterator[Diagnosis]:
         if (method := external_method(study, name)) is not None:
             # The workflow prepares by itself.
             needs = [need for need in method.needs(study) if need not in method.unprepared(study)]
-            # A run goes on without a published system that is restored with here.
-            lacking = stops if isinstance(method, ExternalMethod) else without
+            lacking = stops if method.stops_without_needs else without
             lacking += [f"{name}: {need}" for need in needs]
     note = f"{'; '.join(without)}; until then its rows say `failed`" if without else ""
     yield Diagnosis("baselines", f"{len(profile.baselines)}", problems=(*stops,), note=note)

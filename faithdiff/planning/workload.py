@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 
 from faithdiff.config import Profile
 from faithdiff.errors import UserError
-from faithdiff.methods.method import ExternalMethod, Method, Study
+from faithdiff.methods.method import Method, Study
 from faithdiff.methods.registry import find_method
 from faithdiff.planning.digests import describes
 from faithdiff.study.gpus import shown
 from faithdiff.study.rules import BY_NAME
 
-# Modules of methods whose code, weights or outputs come from elsewhere.
+# Modules of methods whose code, weights or outputs come from elsewhere: a plan asks these what they
+# need, and whether they take whole sets.
 OUTSIDE = ("faithdiff.methods.external.", "baselines.official.", "baselines.realesrgan_published")
 
 
@@ -52,15 +53,14 @@ def external_method(study: Study, name: str) -> Method | None:
 
 def needs_preparation(study: Study, name: str) -> bool:
     """Whether its code or its environment must be there first; given outputs need neither."""
-    if not isinstance(external_method(study, name), ExternalMethod):
-        return False
-    return not hasattr(study.profile.baselines[name], "outputs")
+    method = external_method(study, name)
+    return method is not None and method.prepared
 
 
 def shard_numbers(study: Study, name: str) -> range:
     """Numbers of the jobs that share the images of a method; none where one job does all."""
-    # An external method restores a set at a time, and may look at all of it.
-    whole = isinstance(external_method(study, name), ExternalMethod)
+    method = external_method(study, name)
+    whole = method is not None and method.whole_sets
     several = study.profile.shards if study.profile.shards > 1 and not whole else 0
     return range(1, several + 1)
 

@@ -22,8 +22,7 @@ from PIL import Image
 from faithdiff.config import FolderSet
 from faithdiff.data.images import read_image, write_png
 from faithdiff.errors import FaithDiffError, RunError, UserError
-from faithdiff.methods.external.own import Outputs
-from faithdiff.methods.method import ExternalMethod, Method, Study
+from faithdiff.methods.method import Method, Study
 from faithdiff.methods.registry import find_method
 from faithdiff.restore.run import restore_job
 from faithdiff.study import seeds
@@ -95,7 +94,7 @@ def check_method(study: Study, name: str, seed: int = 0, size: int = 24) -> list
     """
     method = find_method(study, name)
     with tempfile.TemporaryDirectory(prefix="faithdiff-contract-") as folder:
-        if isinstance(method, Outputs):
+        if method.given:
             return _given(study, method, name, seed, Path(folder))
         if problems := method.needs(study):
             raise UserError("\n".join(f"{name}: {problem}" for problem in problems))
@@ -184,7 +183,7 @@ class _Trial:
 
     def _range(self) -> ContractFinding:
         """Before 8 bits hide it: values of the tensor itself."""
-        if isinstance(self.method, ExternalMethod):
+        if self.method.whole_sets:
             return ContractFinding("range", "not checked", "its outputs are files of 8 bits")
         study = self._fresh(NAMES)
         restorer = self.method.load(study, study.layout.checkpoint(self.name, self.seed))
@@ -198,11 +197,10 @@ class _Trial:
         return _finding("range", good, f"{out.dtype} in [{out.min():.3g}, {out.max():.3g}]")
 
     def _alone(self, point: str, good: bool) -> ContractFinding:
-        per = getattr(self.method, "per", "")
-        if per == "set":
+        if self.method.per == "set":
             note = "`per: set` says that results of a set may depend on one another"
             return ContractFinding(point, "not checked", note)
-        way = "; `per: image` gives each a call of its own" if per == "folder" else ""
+        way = "; `per: image` gives each a call of its own" if self.method.per == "folder" else ""
         return _finding(point, good, f"an image depends on those beside it{way}")
 
     def _resumes(self, study: Study, results: dict[str, NDArray[np.uint8]]) -> ContractFinding:
@@ -220,7 +218,7 @@ class _Trial:
         lost = len(missing)
         again, _ = self._restore(study)
         made = _manifest(study, self.name, self.seed, SET, LEVEL)["made"]
-        whole = getattr(self.method, "per", "") == "set"
+        whole = self.method.per == "set"
         note = f"{made} images were made again where {lost} were lost, or with other pixels"
         return _finding("resume", same(results, again) and (whole or made == lost), note)
 
@@ -253,9 +251,7 @@ def same(
     )
 
 
-def _given(
-    study: Study, method: Outputs, name: str, seed: int, root: Path
-) -> list[ContractFinding]:
+def _given(study: Study, method: Method, name: str, seed: int, root: Path) -> list[ContractFinding]:
     """Of given outputs: that every image of the study's own test sets is there and fits."""
     layout = _GivenTo(study.profile.profile, root)
     own = replace(study, layout=layout)

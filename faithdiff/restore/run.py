@@ -13,10 +13,13 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from faithdiff.config import Data, digest
 from faithdiff.data.captions import read_captions
@@ -24,7 +27,7 @@ from faithdiff.data.datasets import read_index
 from faithdiff.data.images import png_is_whole, read_image, sha256_file, write_png
 from faithdiff.data.recorded import check_lq, lq_hashes
 from faithdiff.errors import CheckpointError, RunError, TooLargeError, UserError
-from faithdiff.methods.method import ExternalMethod, Item, Method, Place, Restorer, Study
+from faithdiff.methods.method import Item, Keep, Method, Place, Restorer, SetToRestore, Study
 from faithdiff.models.repeatable import compute_repeatably
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.restore.memory import restore_in_memory
@@ -68,15 +71,13 @@ class _Made:
 def restore_job(study: Study, method: Method, name: str, seed: int) -> None:
     """Restore all test sets and levels with one (method, seed).
 
-    Writes, for each, ``<image>.png`` and then ``manifest.json``. Images that a method outside of
-    this process failed on, or that no memory was enough for, are in the manifest alone, with the
-    reason.
+    Writes, for each, ``<image>.png`` and then ``manifest.json``. Images that failed are in the
+    manifest alone, with the reason.
 
     Raises:
         RunError: The profile has several shards, and one of them is not finished.
     """
-    # An external method takes whole folders: its images cannot be dealt out to several jobs.
-    shards = 1 if isinstance(method, ExternalMethod) else study.profile.shards
+    shards = 1 if method.whole_sets else study.profile.shards
     records = read_records(study.layout, "restore", name, seed, shards)
     # The orphan of a workflow that was killed may still be at the same images.
     with claimed(study.layout.lock("restore", name, seed), f"restore {name} seed{seed}"):
@@ -89,10 +90,10 @@ def restore_shard(study: Study, method: Method, name: str, seed: int, shard: Sha
     """Restore a share of the images of one (method, seed) into the store, and record it.
 
     Raises:
-        UserError: The method runs outside of this process, a folder at a time.
+        UserError: The method takes a test set at a time.
     """
-    if isinstance(method, ExternalMethod):
-        raise UserError(f"{name}: runs outside and takes whole folders; leave out --shard")
+    if method.whole_sets:
+        raise UserError(f"{name}: restores whole test sets; leave out --shard")
     record = study.layout.shard("restore", name, seed, shard.number, shard.of)
     places: dict[str, Spent] = {}
     with claimed(record.with_suffix(".lock"), f"restore {name} seed{seed}"):
@@ -111,11 +112,34 @@ def _made(
     for scale, places in _by_scale(study.profile.data).items():
         scaled = study.at_scale(scale)
         identity = describe(scaled, method, name, folder)
-        if isinstance(method, ExternalMethod):
-            for dataset, level in places:
-                yield _restore_external(scaled, method, identity, seed, dataset, level)
-        else:
-            yield from _restore_inside(scaled, method, identity, seed, folder, places, shard)
+        inside = _InProcess(scaled, method, folder)
+        keep = partial(_keep, scaled)
+        # A study goes on without a published system whose weights are not here.
+        lacking = "" if method.stops_without_needs else "; ".join(method.needs(scaled))
+        if lacking:
+            print(f"restore {name}: {lacking}")
+        for dataset, level in places:
+            place = Place(dataset, level, seed, study.layout.outside(name, seed, dataset, level))
+            items = method.keyed(place, list(_items(scaled, dataset, level, seed, identity)))
+            if shard is not None:
+                items = shard.share(items)
+            missing = [item for item in items if not _is_whole(_stored(scaled, item.key))]
+            title = f"{name} {dataset} {level}"
+            in_process = partial(inside.restore, missing, keep, title)
+            wanted = SetToRestore(scaled, place, items, missing, keep, in_process)
+            loaded, begun = inside.loading, time.perf_counter()
+            failures: dict[str, str] = {}
+            if missing and lacking:
+                failures = {item.name: lacking for item in missing}
+            elif missing:
+                failures = method.restore_set(wanted)
+                for image, why in failures.items():
+                    print(f"restore {title}: {image}: failed: {why}", flush=True)
+            # Without the loading: seconds are compared by the image.
+            seconds = time.perf_counter() - begun - (inside.loading - loaded)
+            about: dict[str, object] = {**identity, **method.record()}
+            made = len(missing) - len(failures)
+            yield _Made(dataset, level, items, about, made, seconds, failures)
 
 
 def _by_scale(data: Data) -> dict[int, list[tuple[str, str]]]:
@@ -126,69 +150,27 @@ def _by_scale(data: Data) -> dict[int, list[tuple[str, str]]]:
     return found
 
 
-def _restore_inside(
-    study: Study,
-    method: Method,
-    identity: Identity,
-    seed: int,
-    folder: Path,
-    places: list[tuple[str, str]],
-    shard: Shard | None,
-) -> Iterator[_Made]:
-    restorer: Restorer | None = None
-    if absent := "; ".join(method.needs(study)):
-        print(f"restore {identity['method']}: {absent}")
-    for dataset, level in places:
-        items = list(_items(study, dataset, level, seed, identity))
-        if shard is not None:
-            items = shard.share(items)
-        missing = [item for item in items if not _is_whole(_stored(study, item.key))]
-        if missing and absent:
-            # A study goes on without a published system whose weights are not here.
-            failures = {item.name: absent for item in missing}
-            yield _Made(dataset, level, items, {**identity, **method.record()}, 0, 0.0, failures)
-            continue
-        if missing and restorer is None:
-            restorer = method.load(study, folder)
-        begun = time.perf_counter()
-        failures = {}
-        if restorer is not None:
-            title = f"{identity['method']} {dataset} {level}"
-            failures = _restore(study, restorer, missing, title)
-        seconds = time.perf_counter() - begun
-        about: dict[str, object] = {**identity, **method.record()}
-        made = len(missing) - len(failures)
-        yield _Made(dataset, level, items, about, made, seconds, failures)
+class _InProcess:
+    """Restores with what :meth:`Method.load` gives, which is kept from one test set to the next."""
 
+    def __init__(self, study: Study, method: Method, folder: Path) -> None:
+        self.study, self.method, self.folder = study, method, folder
+        self.restorer: Restorer | None = None
+        self.loading = 0.0  # seconds
 
-def _restore_external(
-    study: Study,
-    method: ExternalMethod,
-    identity: Identity,
-    seed: int,
-    dataset: str,
-    level: str,
-) -> _Made:
-    """Let a method outside of this process restore what is missing; its failures are recorded."""
-    name = str(identity["method"])
-    place = Place(dataset, level, seed, study.layout.outside(name, seed, dataset, level))
-    items = method.keyed(place, list(_items(study, dataset, level, seed, identity)))
-    missing = [item for item in items if not _is_whole(_stored(study, item.key))]
-    begun = time.perf_counter()
-    failures: dict[str, str] = {}
-    if missing:
-        failures = method.restore_folder(
-            study,
-            place,
-            items,
-            missing,
-            lambda item, image: write_png(image, _stored(study, item.key)),
-        )
-    for image, why in failures.items():
-        print(f"restore {name} {dataset} {level}: {image}: failed: {why}")
-    seconds = time.perf_counter() - begun
-    made = len(missing) - len(failures)
-    return _Made(dataset, level, items, {**identity, **method.record()}, made, seconds, failures)
+    def restore(self, items: list[Item], keep: Keep, title: str) -> dict[str, str]:
+        """Restore and keep images; why there was not enough memory for some, by name."""
+        if self.restorer is None:
+            begun = time.perf_counter()
+            self.restorer = self.method.load(self.study, self.folder)
+            self.loading = time.perf_counter() - begun
+        failures: dict[str, str] = {}
+        bar = ProgressBar(total=len(items), desc=f"restore {title}", unit="image", mininterval=2)
+        for batch in _batches(items, self.restorer.batch_size):
+            failures |= _restore_batch(self.restorer, batch, keep, title)
+            bar.update(len(batch))
+        bar.close()
+        return failures
 
 
 def describe(study: Study, method: Method, name: str, folder: Path) -> Identity:
@@ -260,27 +242,16 @@ def _stored(study: Study, key: str) -> Path:
     return study.layout.stored(key)
 
 
+def _keep(study: Study, item: Item, image: NDArray[np.uint8]) -> None:
+    write_png(image, _stored(study, item.key))
+
+
 def _is_whole(file: Path) -> bool:
     """Whether a stored image is there and whole; otherwise it is made again."""
     return png_is_whole(file)
 
 
-def _restore(study: Study, restorer: Restorer, items: list[Item], title: str) -> dict[str, str]:
-    """Restore images into the store; why there was not enough memory for some, by name."""
-    failures: dict[str, str] = {}
-    bar = ProgressBar(total=len(items), desc=f"restore {title}", unit="image", mininterval=2)
-    for batch in _batches(items, restorer.batch_size):
-        failures |= _restore_batch(study, restorer, batch, title)
-        bar.update(len(batch))
-    bar.close()
-    for name, why in failures.items():
-        print(f"restore {title}: {name}: failed: {why}", flush=True)
-    return failures
-
-
-def _restore_batch(
-    study: Study, restorer: Restorer, batch: list[Item], title: str
-) -> dict[str, str]:
+def _restore_batch(restorer: Restorer, batch: list[Item], keep: Keep, title: str) -> dict[str, str]:
     lq = torch.cat([to_tensor(read_image(item.lq)) for item in batch])
     captions, noise = [item.caption for item in batch], [item.seed for item in batch]
     try:
@@ -288,13 +259,13 @@ def _restore_batch(
     except TooLargeError as error:
         if len(batch) == 1:
             return {batch[0].name: str(error)}
-        alone = [_restore_batch(study, restorer, [item], title) for item in batch]
+        alone = [_restore_batch(restorer, [item], keep, title) for item in batch]
         return {name: why for each in alone for name, why in each.items()}
     for item, image in zip(batch, restored, strict=True):
         # Clamping would hide NaN as some colour: fp16 that overflows must not become a score.
         if not torch.isfinite(image).all():
             raise RunError(f"{title}: {item.name}: the restored image holds NaN or infinity")
-        write_png(to_image(image), _stored(study, item.key))
+        keep(item, to_image(image))
     return {}
 
 

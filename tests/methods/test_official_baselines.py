@@ -400,9 +400,11 @@ def test_a_checkout_of_another_commit_is_not_used(place: Path) -> None:
         restore(study)
 
 
-def test_an_inside_method_needs_nothing(place: Path) -> None:
-    with pytest.raises(UserError, match="runs inside the suite"):
-        cli.baseline_check("bicubic")
+def test_a_method_in_the_process_is_ready_at_once(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.baseline_check("bicubic")
+    assert capsys.readouterr().out == "bicubic: ready\n"
 
 
 # --- Real-ESRGAN in process -----------------------------------------------------------------------

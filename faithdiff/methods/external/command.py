@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from faithdiff.config import Unit, digest
+from faithdiff.config import digest
 from faithdiff.data.captions import write_captions
 from faithdiff.data.images import read_image, scan
 from faithdiff.errors import RunError, UserError
 from faithdiff.methods.external.process import Call, Ended, run
 from faithdiff.methods.external.results import take
-from faithdiff.methods.method import ExternalMethod, Item, Keep, Place, Study
+from faithdiff.methods.method import Item, Keep, Method, Place, SetToRestore
 from faithdiff.study import seeds
 from faithdiff.study.plain import Json
 from faithdiff.study.progress import ProgressBar
@@ -65,11 +65,14 @@ class Task:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-class CommandMethod(ExternalMethod):
+class CommandMethod(Method):
     """A method that is a command; its parts are said by :meth:`call` and :meth:`found`."""
 
+    whole_sets = True
+    prepared = True
+    stops_without_needs = True
+
     name: str
-    per: Unit
 
     def __init__(self) -> None:
         self.calls: list[Ended] = []
@@ -99,9 +102,9 @@ class CommandMethod(ExternalMethod):
             "gpu_gib": max((ended.gpu_gib for ended in self.calls), default=None),
         }
 
-    def restore_folder(
-        self, study: Study, place: Place, items: list[Item], missing: list[Item], keep: Keep
-    ) -> dict[str, str]:
+    def restore_set(self, wanted: SetToRestore) -> dict[str, str]:
+        study, place, items = wanted.study, wanted.place, wanted.items
+        missing, keep = wanted.missing, wanted.keep
         if problems := self.needs(study):
             raise UserError("\n".join(f"{self.name}: {problem}" for problem in problems))
         for item in items:

@@ -18,14 +18,14 @@ from faithdiff.methods.external.environment import Environment, inherited
 from faithdiff.methods.external.named import named_in
 from faithdiff.methods.external.process import Call, gpu_memory
 from faithdiff.methods.external.results import take
-from faithdiff.methods.method import ExternalMethod, Item, Keep, Place, Study
+from faithdiff.methods.method import Item, Method, Place, SetToRestore, Study
 from faithdiff.study.plain import Json
 
 IN_OUTPUTS = ("dataset", "level", "seed")
 IN_COMMAND = ("lq", "out", "seed", "scale", "captions")
 
 
-def build(config: OwnOutputs | OwnCommand, where: str, name: str) -> ExternalMethod:
+def build(config: OwnOutputs | OwnCommand, where: str, name: str) -> Method:
     """Make the method of a section; `where` opens messages, as ``file: baselines.name``.
 
     Raises:
@@ -36,8 +36,12 @@ def build(config: OwnOutputs | OwnCommand, where: str, name: str) -> ExternalMet
     return Command(config, where, name)
 
 
-class Outputs(ExternalMethod):
+class Outputs(Method):
     """Restored images that are there already."""
+
+    whole_sets = True
+    stops_without_needs = True
+    given = True
 
     def __init__(self, config: OwnOutputs, where: str) -> None:
         self.config, self.where = config, where
@@ -59,12 +63,11 @@ class Outputs(ExternalMethod):
             for item in items
         ]
 
-    def restore_folder(
-        self, study: Study, place: Place, items: list[Item], missing: list[Item], keep: Keep
-    ) -> dict[str, str]:
-        found = self._files(place, items)
-        absent = f"no image in {self._folder(place)}"
-        return take(found, missing, study.profile.data.scale, keep, absent)
+    def restore_set(self, wanted: SetToRestore) -> dict[str, str]:
+        found = self._files(wanted.place, wanted.items)
+        absent = f"no image in {self._folder(wanted.place)}"
+        scale = wanted.study.profile.data.scale
+        return take(found, wanted.missing, scale, wanted.keep, absent)
 
     def needs(self, study: Study) -> list[str]:
         folders = self._folders(study)

@@ -1,4 +1,4 @@
-"""What stands between a method outside of this process and its run: made, or named."""
+"""What stands between a method and its run: made, or named."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 from faithdiff.data.artifacts import Artifact
 from faithdiff.errors import UserError
-from faithdiff.methods.method import ExternalMethod, Study
+from faithdiff.methods.method import Study
 from faithdiff.methods.registry import find_method
 from faithdiff.study.files import write_text_atomic
 
@@ -17,7 +17,7 @@ def prepare(study: Study, name: str) -> str:
     Returns:
         What is still missing, for the person who waits.
     """
-    method = _external(study, name)
+    method = find_method(study, name)
     found = method.prepare(study)
     write_text_atomic(json.dumps(found, indent=1) + "\n", study.layout.prepared(name))
     return _report(name, method.needs(study))
@@ -29,24 +29,15 @@ def check(study: Study, name: str) -> str:
     Raises:
         UserError: It cannot; says all that is missing, each with the way to get it.
     """
-    problems = _external(study, name).needs(study)
+    problems = find_method(study, name).needs(study)
     if problems:
         raise UserError(_report(name, problems).rstrip())
     return _report(name, problems)
 
 
 def artifacts_of(study: Study, name: str) -> list[Artifact]:
-    """The weights that a method outside of this process reads."""
-    return _external(study, name).artifacts()
-
-
-def _external(study: Study, name: str) -> ExternalMethod:
-    method = find_method(study, name)
-    if not isinstance(method, ExternalMethod):
-        raise UserError(
-            f"{name}: runs inside the suite and needs no code or environment of its own"
-        )
-    return method
+    """The weights from outside that a method reads."""
+    return find_method(study, name).artifacts()
 
 
 def _report(name: str, problems: list[str]) -> str:
