@@ -51,7 +51,14 @@ class Common(Section):
     fixed_seed: int | None = None  # the same for every image; None: keyed as everywhere else
 
 
-OWN = frozenset(Common.model_fields)
+class KeptCommon(Common):
+    """And of those whose models can stay loaded from one image to the next."""
+
+    # Where `per` is image: one process for all. False: a process for each, with the same results.
+    keep_loaded: bool = True
+
+
+OWN = frozenset(KeptCommon.model_fields)
 
 
 def load_definition(method: str, file: Path | None) -> tuple[Definition, Path]:

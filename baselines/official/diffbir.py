@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from baselines.official.definition import Common
-from baselines.official.runner import Official, Value
+from baselines.official.definition import KeptCommon
+from baselines.official.kept import OfficialKept
+from baselines.official.runner import Value
 from faithdiff.methods.external.command import Task
 
 
-class DiffBIRArguments(Common):
+class DiffBIRArguments(KeptCommon):
     """Arguments of ``inference.py``; restoration guidance does not exist at this commit."""
 
     version: Literal["v1", "v2", "v2.1"]
@@ -29,11 +30,12 @@ class DiffBIRArguments(Common):
     cldm_tiled: bool = False
 
 
-class OfficialDiffBIR(Official):
-    """Seeds once for a whole folder, so a call for each image is the default."""
+class OfficialDiffBIR(OfficialKept):
+    """Seeds once for a whole folder, so it is run anew for each image, with its models kept."""
 
     method = "diffbir"
     schema = DiffBIRArguments
+    loaders = {"BSRInferenceLoop": "args"}  # noqa: RUF012 - the class of `--task sr`
 
     def inputs(self, task: Task) -> dict[str, Value]:
         return {

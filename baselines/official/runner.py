@@ -83,9 +83,13 @@ class Official(CommandMethod):
         return task.seed if fixed is None else fixed
 
     def call(self, task: Task) -> Call:
-        command = ["python", "-u", self.definition.entry, *self.arguments(task)]
+        log = task.folder / "log.txt"
+        return self.python(self.definition.entry, *self.arguments(task), log=log)
+
+    def python(self, *words: str, log: Path) -> Call:
+        """A call of Python in the checkout, in the system's own environment."""
         variables = {**self.environment.variables(), **OFFLINE}
-        return Call(command, self.checkout.folder, variables, task.folder / "log.txt")
+        return Call(["python", "-u", *words], self.checkout.folder, variables, log)
 
     def settings(self, study: Study) -> dict[str, Json]:
         weights = study.profile.score.weights

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from baselines.official.definition import Common
-from baselines.official.runner import Official, Value
+from baselines.official.definition import KeptCommon
+from baselines.official.kept import OfficialKept
+from baselines.official.runner import Value
 from faithdiff.methods.external.command import Task, images_in
 
 
-class SeeSRArguments(Common):
+class SeeSRArguments(KeptCommon):
     """Arguments of ``test_seesr.py``; its own tags are the prompt."""
 
     prompt: str
@@ -29,11 +30,12 @@ class SeeSRArguments(Common):
     mixed_precision: Literal["no", "fp16", "bf16"]
 
 
-class OfficialSeeSR(Official):
-    """Draws all images of a folder from one generator, so a call for each image is the default."""
+class OfficialSeeSR(OfficialKept):
+    """Seeds once for a whole folder, so it is run anew for each image, with its models kept."""
 
     method = "seesr"
     schema = SeeSRArguments
+    loaders = {"load_seesr_pipeline": "", "load_tag_model": ""}  # noqa: RUF012
 
     def inputs(self, task: Task) -> dict[str, Value]:
         return {

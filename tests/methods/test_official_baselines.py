@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
+from baselines.official import driver
 from baselines.official.definition import FOLDER, load_definition
 from baselines.official.realesrgan import ARCHITECTURE
 from baselines.official.runner import Official
@@ -258,6 +260,12 @@ def plan(text: str) -> None:
     write_text_atomic(text, Path("official/checkouts/plan.txt"))
 
 
+def loads() -> int:
+    """How often models were loaded."""
+    file = Path("official/checkouts/loaded.txt")
+    return len(file.read_text(encoding="utf-8").splitlines())
+
+
 def seen() -> list[dict[str, Any]]:
     file = Path("official/checkouts/seen.txt")
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -281,6 +289,7 @@ def test_clone_environment_run_and_outputs_under_our_names(
     assert manifest["memory_gib"] > 0
     assert not list(Path("official/checkouts").glob("*/later.txt"))
     assert len(seen()) == (1 if method == "realesrgan" else 3)
+    assert loads() == (3 if method == "supir" else 1)
     assert restore(study)["made"] == 0
 
 
@@ -297,12 +306,15 @@ def test_supir_finds_its_weights_in_files_that_are_mended_each_time(place: Path)
     assert prompts["one"].startswith("of oneCinematic")
 
 
-@pytest.mark.parametrize("method", ["realesrgan", "diffbir"])
 @pytest.mark.parametrize(
-    ("what", "why"),
+    ("method", "what", "why"),
     [
-        ("skip", "no image, exit code 0: Error CUDA out of memory"),
-        ("size", "size 5x7, not 48x48"),
+        ("realesrgan", "skip", "no image, exit code 0: Error CUDA out of memory"),
+        ("realesrgan", "size", "size 5x7, not 48x48"),
+        ("diffbir", "skip", "no image: Error CUDA out of memory"),
+        ("diffbir", "size", "size 5x7, not 48x48"),
+        ("seesr", "raise", "no image: RuntimeError: CUDA out of memory"),
+        ("seesr", "fail", "no image: RuntimeError: cannot restore this one"),
     ],
 )
 def test_an_image_that_fails_is_a_failed_image(
@@ -358,6 +370,87 @@ def test_a_run_killed_at_an_image_resumes_there_and_leaves_no_orphan(
 def alive(pid: int) -> bool:
     stat = Path(f"/proc/{pid}/stat")
     return stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+# --- One process for all images, its models kept --------------------------------------------------
+
+
+def pixels(study: Study) -> dict[str, bytes]:
+    folder = study.layout.restoration("theirs", 0, "Set", "II")
+    return {name: read_image(folder / f"{name}.png").tobytes() for name in NAMES}
+
+
+def test_kept_models_give_what_a_process_for_each_image_gives(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of each system. A folder at once is another result; so would be noise from the CPU."""
+    for method in ("diffbir", "seesr"):
+        shutil.rmtree("served", ignore_errors=True)
+        shutil.rmtree("official/checkouts", ignore_errors=True)
+        definition = serve(method)
+        kept = study_of(method, definition)
+        write_text_atomic("weights", Path("weights/realesrgan/RealESRGAN_x4plus.pth"))
+        cli.baseline_prepare("theirs", kept.file)
+        found, results = restore(kept), pixels(kept)
+        assert (found["calls"], loads()) == (1, 1)
+        shutil.rmtree("restored")
+        each = study_of(method, definition, keep_loaded=False)
+        reference = restore(each)
+        assert (reference["calls"], loads()) == (3, 4)
+        assert pixels(each) == results
+        assert reference["images"] == found["images"]  # keys, too: the setting decides no result
+    shutil.rmtree("restored")
+    (first,) = {call["seed"] for call in seen() if call["images"] == ["one"]}
+    together = study_of("seesr", definition, per="folder", fixed_seed=first)
+    restore(together)
+    assert {name for name in NAMES if pixels(together)[name] == results[name]} == {"one"}
+    shutil.rmtree("restored")
+    plan("two.dots: cpu\n")
+    before = loads()
+    drawn = restore(study_of("seesr", definition))
+    assert failed(drawn) == {}
+    assert loads() == before + 2  # the kept ones, and one process for the image that told
+    assert (
+        "two.dots and the loading of models both drew from Python's gen" in capsys.readouterr().out
+    )
+    mixed = pixels(kept)
+    shutil.rmtree("restored")
+    restore(each)
+    assert pixels(each) == mixed
+
+
+def test_a_process_that_dies_takes_one_image_along(place: Path) -> None:
+    study = ready("diffbir")
+    plan("three: die\n")
+    assert failed(restore(study)) == {"three": "no image, killed by signal 6: --- three"}
+    assert [call["images"] for call in seen()] == [["one"], ["three"], ["two.dots"]]
+    assert loads() == 2
+
+
+def test_models_that_do_not_load_stop_the_job(place: Path) -> None:
+    study = ready("seesr")
+    plan("load: no\n")
+    with pytest.raises(RunError, match=r"no image came out: .*no memory for the models"):
+        restore(study)
+    assert not Path("official/checkouts/seen.txt").exists()
+
+
+def test_the_driver_sees_which_generator_was_drawn_from() -> None:
+    before = driver.random_states()
+    assert driver.drawn_from(before) == set()
+    with torch.random.fork_rng(devices=[]):
+        torch.rand(1)
+        assert driver.drawn_from(before) == {"torch's generator for the CPU"}
+    state = np.random.get_state()
+    np.random.rand()
+    assert driver.drawn_from(before) == {"NumPy's generator"}
+    np.random.set_state(state)
+
+
+def test_a_script_without_a_main_block_is_another_version(tmp_path: Path) -> None:
+    write_text_atomic("print('runs at once')\n", tmp_path / "script.py")
+    with pytest.raises(SystemExit, match="has no `if __name__"):
+        driver.Script(str(tmp_path / "script.py"), {})
 
 
 def test_what_is_missing_is_said_before_a_run(place: Path) -> None:

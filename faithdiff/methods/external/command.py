@@ -113,7 +113,7 @@ class CommandMethod(Method):
         work = _work(place.work, items)
         scale = study.profile.data.scale
         if self.per == "image":
-            return self._one_by_one(work, missing, scale, keep)
+            return self.one_by_one(work, missing, scale, keep)
         seed = seeds.seed(
             study.profile.seed, "restore", place.dataset, place.level, "folder", place.seed
         )
@@ -130,9 +130,8 @@ class CommandMethod(Method):
         failures = take(found, task.items, task.scale, keep, "")
         return [item for item in task.items if item.name in failures]
 
-    def _one_by_one(
-        self, work: Path, missing: list[Item], scale: int, keep: Keep
-    ) -> dict[str, str]:
+    def one_by_one(self, work: Path, missing: list[Item], scale: int, keep: Keep) -> dict[str, str]:
+        """Restore images that each have a seed of their own, by a call for each."""
         failures: dict[str, str] = {}
         in_a_row = 0
         for item in ProgressBar(missing, desc=f"restore {self.name}", unit="image", mininterval=2):
@@ -162,18 +161,22 @@ class CommandMethod(Method):
         print(f"{self.name}: {len(task.items)} images, log in {call.log}", flush=True)
         ended = run(call)
         self.calls.append(ended)
-        found = self.found(task)
-        failures = take(found, task.items, task.scale, keep, f"no image, {ended}")
-        names = {item.name for item in task.items}
-        if extra := sorted(set(found) - names):
-            raise RunError(
-                f"{self.name}: {found[extra[0]]} belongs to no LQ image of the call "
-                f"({len(extra)} such); outputs are named as their LQ image"
-            )
+        failures = self.take(task, keep, f"no image, {ended}")
         if ended.code and not failures:
             print(f"{self.name}: all images are there, though: {ended}", flush=True)
         if not failures:
             task.clear()
+        return failures
+
+    def take(self, task: Task, keep: Keep, absent: str) -> dict[str, str]:
+        """Keep the outputs of a call; say of every other image why it has none."""
+        found = self.found(task)
+        failures = take(found, task.items, task.scale, keep, absent)
+        if extra := sorted(set(found) - {item.name for item in task.items}):
+            raise RunError(
+                f"{self.name}: {found[extra[0]]} belongs to no LQ image of the call "
+                f"({len(extra)} such); outputs are named as their LQ image"
+            )
         return failures
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from faithdiff.errors import UserError
 from faithdiff.methods.external.results import one_line
 
 _POLL = 0.05  # seconds
-_GPU_POLL = 2.0
+_LOOK = 2.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -46,8 +46,12 @@ class Ended:
         return one_line(f"{how}: {self.last_line}") if self.last_line else how
 
 
-def run(call: Call) -> Ended:
+def run(call: Call, meanwhile: Callable[[], None] | None = None) -> Ended:
     """Run a command; whatever ends this process early ends the command and its children, too.
+
+    Args:
+        call: The command.
+        meanwhile: Called every few seconds while it runs.
 
     Raises:
         UserError: There is no such program.
@@ -74,8 +78,10 @@ def run(call: Call) -> Ended:
             asked = begun
             # Not Popen.wait: only wait4 tells the memory of this child alone.
             while not (waited := os.wait4(process.pid, os.WNOHANG))[0]:
-                if time.monotonic() - asked > _GPU_POLL:
+                if time.monotonic() - asked > _LOOK:
                     asked, gpu = time.monotonic(), max(gpu, _gpu_gib())
+                    if meanwhile is not None:
+                        meanwhile()
                 time.sleep(_POLL)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
