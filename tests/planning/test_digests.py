@@ -11,6 +11,7 @@ from faithdiff.methods.method import Study
 from faithdiff.planning import digests
 from faithdiff.planning.digests import Digests
 from faithdiff.study.layout import Layout
+from faithdiff.study.provenance import closure
 from faithdiff.study.rules import RULES
 
 # What jobs of a rule are about; a rule that is not here has one job.
@@ -108,3 +109,16 @@ def test_the_prior_is_read_once_for_all_jobs(monkeypatch: pytest.MonkeyPatch) ->
         for job in JOBS[rule]:
             of_jobs.settings(rule, job)
     assert asked == [Path("prior/mini")]
+
+
+def test_an_edit_of_external_code_trains_nothing_and_the_reverse() -> None:
+    external = ("faithdiff.methods.external", "baselines.official")
+    for rule in RULES:
+        if rule.methods in ("variants", "trained", "trained baselines", "denoisers"):
+            reads = closure(*rule.modules)
+            assert not [name for name in reads if name.startswith(external)], rule.name
+    for module in ("baselines.official.diffbir", "faithdiff.methods.external.own"):
+        reads = closure(module)
+        assert not [n for n in reads if n.startswith(("faithdiff.train", "faithdiff.restore"))]
+    # The program that runs in the environment of the authors decides results, too.
+    assert "baselines.official.driver" in closure("baselines.official.seesr")
