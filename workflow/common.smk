@@ -66,6 +66,10 @@ onstart:
             f"{study.file}: this machine cannot run it, as said above; mend what is missing, or go on "
             "without sets and baselines: --config allow_missing=true"
         )
+    # Here, so that a plan or a report does not wait for rich.
+    from faithdiff.planning.display import show_progress
+
+    show_progress(workflow, layout)
 
 
 # The last lines of a run, so that nobody takes its tables for those of the whole study.

@@ -1,1 +1,1 @@
-"""What a study will do before it starts: checks, jobs, hours, memory, disk; and benchmarks."""
+"""What a study will do and how far it is: checks, jobs, hours, memory, disk; and benchmarks."""

@@ -52,7 +52,7 @@ def write_manifest(study: Study) -> None:
         name: [run.hardware] for name, (run, _) in checkpoints.items()
     }
     made_by |= {name: made.machines for name, made in restorations.items()}
-    jobs = _jobs(study.layout)
+    jobs = job_costs(study.layout)
     manifest = Manifest(
         profile=study.profile.profile,
         **commit(),
@@ -174,7 +174,7 @@ def _results(layout: Layout) -> dict[str, str]:
     return {name: file_digest(names[name]) for name in kept}
 
 
-def _jobs(layout: Layout) -> dict[str, JobCost]:
+def job_costs(layout: Layout) -> dict[str, JobCost]:
     """Cost of each job that Snakemake ran here, by ``rule/name``; none where it ran none."""
     folder = Path("logs", layout.profile, "benchmarks")
     return {

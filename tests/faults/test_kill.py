@@ -60,12 +60,16 @@ def killed_in(rule: str, after: float, folder: Path) -> bool:
 
     False where the call ended first: the job was quicker, or an earlier call had made it all.
     """
-    log = folder / "run.log"
-    with log.open("w", encoding="utf-8") as file:
+    logs = folder / ".snakemake" / "log"  # names the rules of jobs, which the screen does not
+    earlier, said = {*logs.glob("*.log")}, folder / "run.log"
+    with said.open("w", encoding="utf-8") as file:
         process = start(folder, "--until", rule, stdout=file)
-    while rule not in {started for _, started, _ in EVENT.findall(log.read_text("utf-8"))}:
+    while True:
+        text = "".join(log.read_text("utf-8") for log in {*logs.glob("*.log")} - earlier)
+        if rule in {started for _, started, _ in EVENT.findall(text)}:
+            break
         if process.poll() is not None:
-            assert process.returncode == 0, log.read_text("utf-8")[-3000:]
+            assert process.returncode == 0, said.read_text("utf-8")[-3000:]
             return False
         time.sleep(0.05)
     time.sleep(after)
