@@ -69,7 +69,7 @@ onstart:
     # Here, so that a plan or a report does not wait for rich.
     from faithdiff.planning.display import show_progress
 
-    show_progress(workflow, layout)
+    show_progress(workflow, layout, on_gpus=bool(LOCAL_GPUS))
 
 
 # The last lines of a run, so that nobody takes its tables for those of the whole study.
@@ -83,7 +83,7 @@ LOGS = Path("logs", profile.profile)
 GPU = int(profile.device == "cuda")
 # Jobs on this machine share its GPUs; a queue, whose jobs go to nodes, counts its own.
 LOCAL_GPUS = GPU and workflow.global_resources["_nodes"].value is None
-if LOCAL_GPUS and workflow.global_resources.get("gpu") is None:
+if LOCAL_GPUS and workflow.global_resources.get("gpu").value is None:
     workflow.register_resource("gpu", max(len(visible()), most_gpus(study)))
 SPARE = 10  # minutes that a queue is asked for beyond a time limit
 VERSIONED_CONFIG = [

@@ -53,39 +53,43 @@ PLAIN = "set -euo pipefail; "  # Snakemake's own start of each shell command
 QUIET = PLAIN + "exec >/dev/null; "
 
 
-def show_progress(workflow: Workflow, layout: Layout) -> None:
-    """Show the jobs of a run from now on; a failure costs the display and never the run."""
+def show_progress(workflow: Workflow, layout: Layout, on_gpus: bool = False) -> None:
+    """Show the jobs of a run from now on; a failure costs the display and never the run.
+
+    Args:
+        on_gpus: Whether GPUs, and not cores, decide how many jobs run at once.
+    """
     settings = workflow.output_settings
     handlers = [h for h in logger.handlers if isinstance(h, ColorizingTextHandler)]
     # Who asks for less, for everything or for another logger gets that; a queue has its own words.
     if settings.quiet or settings.verbose or not handlers or not workflow.local_exec:
         return
     try:
-        StudyDisplay(handlers[0], running_study(workflow, layout)).open()
+        study = running_study(workflow, layout, on_gpus)
+        if study.jobs:
+            StudyDisplay(handlers[0], study).open()
     except Exception as error:  # noqa: BLE001 - whatever it is, the study matters more
-        logger.warning(f"Progress cannot be shown: {error}")
+        logger.warning(f"Progress cannot be shown: {error!r}")
 
 
-def running_study(workflow: Workflow, layout: Layout) -> RunningStudy:
+def running_study(workflow: Workflow, layout: Layout, on_gpus: bool) -> RunningStudy:
     """The jobs of a run that is about to start, with their seconds in the last one."""
-    gpu = workflow.global_resources.get("gpu")
-    gpus = 0 if gpu is None else gpu.value
     logs = Path("logs", layout.profile)
+    # Not the rule that only asks for all others.
     wanted = {job: job.jobid for job in workflow.dag.needrun_jobs() if job.rule.shellcmd}
     jobs = {}
     for job, number in wanted.items():
-        log = Path(str(job.log[0]))
-        benchmark = Path(str(job.benchmark)) if job.benchmark else None
+        log = Path(job.log[0])
+        timed = Path(job.benchmark).relative_to(logs / "benchmarks") if job.benchmark else None
         jobs[number] = StudyJob(
             name=log.relative_to(logs).with_suffix("").as_posix(),
-            timed=benchmark.relative_to(logs / "benchmarks").with_suffix("").as_posix()
-            if benchmark
-            else "",
+            timed=timed.with_suffix("").as_posix() if timed else "",
             log=log,
             after=tuple(wanted[each] for each in workflow.dag.dependencies[job] if each in wanted),
-            slots=int(job.resources.get("gpu", 0)) if gpus else job.threads,
+            slots=job.resources.get("gpu", 0) if on_gpus else job.threads,
         )
-    return RunningStudy(jobs, last_seconds(layout), int(gpus or workflow.cores))
+    slots = workflow.global_resources["gpu"].value if on_gpus else workflow.cores
+    return RunningStudy(jobs, last_seconds(layout), slots)
 
 
 class StudyDisplay(logging.Handler):
@@ -121,17 +125,17 @@ class StudyDisplay(logging.Handler):
 
     def open(self) -> None:
         """Take the place of Snakemake's handler."""
+        if self._live:
+            self._live.start()  # first, so that Snakemake's handler stays where it fails
+            # What is passed on appears above the live lines: rich prints for this stream now.
+            self._plain.setStream(sys.stderr)
+        else:
+            threading.Thread(target=self._each_minute, daemon=True).start()
         # The log of a failed job follows its error: nothing of it was on the screen.
         self._plain.setFormatter(DefaultFormatter(show_failed_logs=True))
         shell.prefix(QUIET)
         logger.removeHandler(self._plain)
         logger.addHandler(self)
-        if self._live:
-            self._live.start()
-            # What is passed on appears above the live lines: rich prints for this stream now.
-            self._plain.setStream(sys.stderr)
-        else:
-            threading.Thread(target=self._each_minute, daemon=True).start()
 
     def close(self) -> None:
         """Leave the last line, and the terminal as it was; Snakemake calls this at the end."""
@@ -141,7 +145,7 @@ class StudyDisplay(logging.Handler):
                 self._plain.setStream(self._stream)
                 self._live.stop()
             else:
-                self._say(self._study.summary())
+                self._say(self._study.summary(over=True))
         super().close()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -185,8 +189,8 @@ class StudyDisplay(logging.Handler):
                 jobs.add_column()
                 jobs.add_column(no_wrap=True)
                 jobs.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-                running = [] if self._over.is_set() else list(self._study.running)
-                for number in running:
+                over = self._over.is_set()
+                for number in [] if over else self._study.running:
                     job, estimate = self._study.jobs[number], self._study.estimate(number)
                     bar = ProgressBar(
                         estimate, self._study.elapsed(number), width=16, pulse=not estimate

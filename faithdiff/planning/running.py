@@ -174,17 +174,23 @@ class RunningStudy:
 
     # --- What a person reads ----------------------------------------------------------------
 
-    def summary(self) -> str:
-        """One line: jobs done, running, failed; job-seconds left; when the study ends."""
+    def summary(self, over: bool = False) -> str:
+        """One line: jobs done, running, failed; job-seconds left; when the study ends.
+
+        Args:
+            over: Whether the run has ended, perhaps before its last job.
+        """
         parts = [f"{len(self._ended)} of {len(self.jobs)} jobs done"]
-        if self.running:
+        if self.running and not over:
             parts.append(f"{len(self.running)} running")
         if self.failed:
             parts.append(f"{len(self.failed)} failed")
         left = {number: self._left(number) for number in self._open()}
         if lost := len(self.jobs) - len(self._ended) - len(self.failed) - len(left):
             parts.append(f"{lost} cannot run")
-        if not left:
+        if over and left:
+            parts.append(f"{len(left)} not finished")
+        if over or not left:
             return " · ".join([*parts, f"took {span(self._clock() - self._begun)}"])
         known = [seconds for seconds in left.values() if seconds is not None]
         timed = sum(bool(self.jobs[number].timed) for number in left)

@@ -66,6 +66,13 @@ def test_a_run_is_followed_to_its_end(clock: Clock) -> None:
     assert study.summary() == "5 of 5 jobs done · took 10 min"
 
 
+def test_a_run_that_is_stopped_says_what_is_not_finished(clock: Clock) -> None:
+    study = RunningStudy(JOBS, SECONDS, 2, clock)
+    study.start(1)
+    clock.now += 30
+    assert study.summary(over=True) == "0 of 5 jobs done · 5 not finished · took 30 s"
+
+
 def test_an_end_on_another_day_has_its_date(clock: Clock) -> None:
     study = RunningStudy({1: StudyJob("train/a", "train/a")}, {"train/a": 86400.0}, 1, clock)
     assert study.summary().endswith("ends about Tue 03 Mar 12:00")

@@ -8,6 +8,7 @@ checked out.
 from __future__ import annotations
 
 import inspect
+import logging
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,13 @@ from dvc.repo import Repo
 from dvc.scm import SCM, SCMError
 from dvc.stage import PipelineStage
 from dvc.stage.exceptions import StageNotFound
+from snakemake.logging import ColorizingTextHandler, LogEvent, LoggerManager
 from snakemake.persistence.file import FilePersistence
+from snakemake.scheduling import job_scheduler
+from snakemake.settings.types import OutputSettings
+from snakemake.shell import shell
 
+from faithdiff.planning.display import HIDDEN, PLAIN, SELECTING
 from faithdiff.tracking.jobs import METADATA, _output
 
 
@@ -51,3 +57,14 @@ def test_snakemake_names_its_records_as_they_are_read(tmp_path: Path, output: st
     persistence = FilePersistence(path=tmp_path / ".snakemake")
     file = Path(persistence._record_path(str(tmp_path / METADATA), output))
     assert _output(file.relative_to(tmp_path / METADATA)) == Path(output)
+
+
+def test_snakemake_prints_by_what_the_display_of_a_run_replaces() -> None:
+    own = logging.getLogger("test_internals")
+    LoggerManager(own, OutputSettings())
+    (plain,) = own.handlers
+    assert isinstance(plain, ColorizingTextHandler) and hasattr(plain, "nocolor")
+    assert shell._get_process_prefix("/bin/bash") == PLAIN or shell._process_prefix is not None
+    assert {event.value for event in HIDDEN} <= {event.value for event in LogEvent}
+    scheduler = inspect.getsource(job_scheduler)
+    assert SELECTING in scheduler and "job_id=" in scheduler

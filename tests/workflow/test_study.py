@@ -62,6 +62,12 @@ def test_snakemakes_own_report_builds(finished: Path) -> None:
     assert "train_variant" in text and len(text) > 100_000
 
 
+def test_logs_hold_lines_and_no_drawings_of_bars(finished: Path) -> None:
+    logs = [*finished.glob("logs/test/**/*.log"), *finished.glob(".snakemake/log/*.log")]
+    assert len(logs) > 40
+    assert [log for log in logs if b"\r" in log.read_bytes() or b"\x1b" in log.read_bytes()] == []
+
+
 def test_second_run_does_nothing(finished: Path) -> None:
     assert "Nothing to be done" in run(finished)
 

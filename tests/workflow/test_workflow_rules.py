@@ -26,22 +26,23 @@ def table_name(value):
 with SnakemakeApi() as api:
     loaded = api.workflow(
         resource_settings=ResourceSettings(cores=1),
-        config_settings=ConfigSettings(config={"profile": "test"}),
+        config_settings=ConfigSettings(config=json.loads(sys.argv[1])),
         snakefile=Path("Snakefile"),
     )
     rules = {
         rule.name: {key: table_name(value) for key, value in rule.params.items()}
         for rule in loaded._workflow.rules
     }
-json.dump(rules, sys.stdout)
+    gpus = loaded._workflow.global_resources.get("gpu").value
+json.dump([rules, gpus], sys.stdout)
 """
 
 
 @functools.cache
-def loaded() -> dict[str, dict[str, str | None]]:
-    """Rules that Snakemake knows: params, with the name by which one asks the table."""
+def loaded(**config: str) -> tuple[dict[str, dict[str, str | None]], int | None]:
+    """Rules that Snakemake knows: params, with the name by which one asks the table; and GPUs."""
     done = subprocess.run(
-        [sys.executable, "-c", LOAD],
+        [sys.executable, "-c", LOAD, json.dumps({"profile": "test", **config})],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         text=True,
@@ -49,20 +50,25 @@ def loaded() -> dict[str, dict[str, str | None]]:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, dict[str, str | None]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    rules, gpus = json.loads(done.stdout.splitlines()[-1])
+    return rules, gpus
 
 
 def test_the_rules_of_the_workflow_are_those_of_the_table() -> None:
-    assert {*loaded()} - {"all"} == {rule.name for rule in RULES}
+    assert {*loaded()[0]} - {"all"} == {rule.name for rule in RULES}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_a_rule_asks_the_table_for_its_own_digests(rule: Rule) -> None:
     wanted = {"code": bool(rule.modules), "config": bool(rule.settings(on_prior=True))}
-    params = loaded()[rule.name]
+    params = loaded()[0][rule.name]
     asked = {key: params[key] for key in ("code", "config") if key in params}
     assert asked == {key: rule.name for key, there in wanted.items() if there}
+
+
+def test_jobs_on_gpus_are_as_many_at_once_as_there_are_gpus() -> None:
+    assert loaded()[1] is None
+    assert (loaded(device="cuda", name="on-gpus")[1] or 0) >= 1
 
 
 def test_the_place_where_catalogs_look_has_the_same_study() -> None:
