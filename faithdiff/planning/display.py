@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import threading
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -197,10 +198,8 @@ class StudyDisplay(logging.Handler):
                     )
                     said = Text(last_line(job.log), style="dim")
                     jobs.add_row(job.name, bar, self._study.time_of(number), said)
-                summary = Text(
-                    self._study.summary(), style="bold", no_wrap=True, overflow="ellipsis"
-                )
-                return Group(jobs, summary)
+                summary = self._study.summary(over)
+                return Group(jobs, Text(summary, "bold", no_wrap=True, overflow="ellipsis"))
         except Exception as error:  # noqa: BLE001 - here it would end rich's thread; `emit` says it
             self._error = error
             return ""
@@ -235,7 +234,8 @@ class StudyDisplay(logging.Handler):
         if self._live:
             self._plain.setStream(self._stream)
             self._live.stop()
-        self._say(f"Progress is no longer shown: {error!r}. Snakemake's own lines follow.")
+        with suppress(OSError):  # perhaps it was this that failed: a full disk
+            self._say(f"Progress is no longer shown: {error!r}. Snakemake's own lines follow.")
 
 
 def hidden(record: logging.LogRecord) -> bool:

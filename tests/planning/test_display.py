@@ -53,7 +53,8 @@ class Run:
         logger.log(level, message, extra=extra)
 
     def starts(self, number: int) -> None:
-        self.says("Rule: train", event=LogEvent.JOB_INFO, jobid=number)
+        about = {"jobid": number, "rule_msg": "train", "reason": "missing output"}
+        self.says("Rule: train", event=LogEvent.JOB_INFO, **about)
         self.says("Shell command: faithdiff train", event=LogEvent.SHELLCMD)
 
     def fails(self, number: int) -> None:
@@ -146,14 +147,43 @@ def test_on_a_terminal_each_running_job_has_a_line_and_the_study_one(run: Run) -
     assert "Touching output file x." in said and "faithdiff train" not in said
     run.shown.close()
     assert run.stream.getvalue().rstrip().endswith("\x1b[?25h")  # the cursor is back
-    assert "0 of 2 jobs done" in ESCAPES.sub("", run.stream.getvalue()).splitlines()[-1]
+    last = ESCAPES.sub("", run.stream.getvalue()).splitlines()[-1]
+    assert last.strip() == "0 of 2 jobs done · 2 not finished · took 0 s"
+
+
+@pytest.mark.parametrize("run", [Terminal], indirect=True)
+def test_on_a_narrow_terminal_a_line_stays_a_line(run: Run) -> None:
+    run.log.write_text("a long line " * 20, "utf-8")
+    run.starts(1)
+    live = run.shown._live
+    assert live is not None
+    live.console.width = 40
+    run.stream.truncate(run.stream.seek(0))
+    run.says("a command that is not cut " * 4)  # printed above: live lines are drawn with it
+    live.refresh()
+    lines = re.split(r"[\r\n]+", ESCAPES.sub("", run.stream.getvalue()))
+    assert "a command that is not cut " * 4 in lines
+    drawn = [line for line in lines if "train/a" in line or "jobs done" in line]
+    assert len(drawn) >= 2 and max(map(len, drawn)) <= 40
+
+
+def test_a_full_disk_under_the_output_ends_no_study(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    monkeypatch.setattr(run.stream, "write", full)
+    run.starts(1)
+    run.says("Finished jobid: 1", event=LogEvent.JOB_FINISHED, job_id=1)
 
 
 @pytest.mark.parametrize("run", [Terminal], indirect=True)
 def test_on_a_terminal_a_display_that_fails_leaves_it_clean(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run.study, "summary", lambda: 1 / 0)
+    monkeypatch.setattr(run.study, "summary", lambda *_: 1 / 0)
     assert run.shown._live is not None
     run.shown._live.refresh()  # in a thread of rich: the next event finds out
     run.starts(1)
@@ -304,7 +334,7 @@ def test_a_failed_job_is_told_in_full_on_a_terminal(tmp_path: Path) -> None:
     assert code == 1
     assert "log: logs/small/write/a.log (check log file(s) for error details)" in text
     assert "noise 1 of a\r\nnoise 2 of a\r\nnoise 3 of a\r\nnoise 4 of a\r\n" in text
-    assert "1 of 2 jobs done · 1 failed · took" in text.splitlines()[-1]
+    assert "1 of 2 jobs done · 1 failed · took" in text.rstrip().splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -312,4 +342,4 @@ def test_ctrl_c_leaves_the_terminal_clean(tmp_path: Path) -> None:
     code, said = on_a_terminal(tmp_path, "touch {output}", interrupt="2 running")
     assert code != 0
     assert said.rfind("\x1b[?25h") > said.rfind("\x1b[?25l") > 0
-    assert "0 of 2 jobs done" in ESCAPES.sub("", said).splitlines()[-1]
+    assert "0 of 2 jobs done" in ESCAPES.sub("", said).rstrip().splitlines()[-1]
