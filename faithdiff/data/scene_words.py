@@ -10,7 +10,6 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -172,6 +171,8 @@ def _mask(word: str, font: str, points: int, tilt: float) -> Bytes:
 
 def font_files() -> dict[str, Path]:
     """The fonts that words are drawn with, by name."""
+    import matplotlib  # here: most jobs that read a dataset draw no words
+
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     return {name: folder / f"{name}.ttf" for name in _FONTS}
 
