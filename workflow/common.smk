@@ -14,6 +14,7 @@ from faithdiff.study.checkpoints import RUN
 from faithdiff.config import REAL, digest
 from faithdiff.data.datasets import source_hashes
 from faithdiff.errors import FaithDiffError
+from faithdiff.study import warm
 from faithdiff.study.gpus import visible
 from faithdiff.study.locks import forget_killed_runs
 from faithdiff.data.outside import contents, files_in
@@ -58,6 +59,8 @@ onstart:
     if LOCAL_GPUS and (lack := lack_of_gpus(study, visible())):
         raise WorkflowError(f"{study.file}: device: cuda: {lack}")
     request.write()
+    if ON_THIS_MACHINE and not GPU:
+        warm.start()
     if (
         LOCAL_GPUS
         and subprocess.run(["faithdiff", "doctor", "--config", study.file]).returncode
@@ -82,7 +85,8 @@ profile, layout = study.profile, study.layout
 LOGS = Path("logs", profile.profile)
 GPU = int(profile.device == "cuda")
 # Jobs on this machine share its GPUs; a queue, whose jobs go to nodes, counts its own.
-LOCAL_GPUS = GPU and workflow.global_resources["_nodes"].value is None
+ON_THIS_MACHINE = workflow.global_resources["_nodes"].value is None
+LOCAL_GPUS = GPU and ON_THIS_MACHINE
 if LOCAL_GPUS and workflow.global_resources.get("gpu").value is None:
     workflow.register_resource("gpu", max(len(visible()), most_gpus(study)))
 SPARE = 10  # minutes that a queue is asked for beyond a time limit
@@ -106,9 +110,13 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-def verb(arguments):
-    """Shell line of a rule: a command that a person can paste; its output is kept and shown."""
-    return f"set -o pipefail; faithdiff {arguments} --config {study.file} 2>&1 | tee {{log}}"
+def verb(arguments, measured=True):
+    """Shell line of a rule: a command that a person can paste; its output is kept and shown.
+
+    Where a rule has a benchmark file, its jobs measure themselves, too, beside their logs.
+    """
+    measure = f"{warm.LOG}={{log}} " if measured else ""
+    return f"set -o pipefail; {measure}faithdiff {arguments} --config {study.file} 2>&1 | tee {{log}}"
 
 
 def needs(what, job):

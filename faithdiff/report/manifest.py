@@ -32,12 +32,12 @@ from faithdiff.study.manifest import (
     RestoredHashes,
     TotalCost,
 )
+from faithdiff.study.measured import job_cost
 from faithdiff.study.provenance import commit, file_digest, folder_digest, packages
 from faithdiff.study.records import Hardware, RunRecord
 from faithdiff.study.restored import RestoredSet
 
 MANIFEST = "manifest.json"
-COSTS = {"seconds": "s", "cpu_seconds": "cpu_time", "peak_memory_mb": "max_rss"}
 
 
 def write_manifest(study: Study) -> None:
@@ -178,24 +178,9 @@ def job_costs(layout: Layout) -> dict[str, JobCost]:
     """Cost of each job that Snakemake ran here, by ``rule/name``; none where it ran none."""
     folder = Path("logs", layout.profile, "benchmarks")
     return {
-        file.relative_to(folder).with_suffix("").as_posix(): _cost(file)
+        file.relative_to(folder).with_suffix("").as_posix(): job_cost(file)
         for file in sorted(folder.rglob("*.tsv"))
     }
-
-
-def _cost(file: Path) -> JobCost:
-    """Seconds, CPU seconds and MB of a benchmark file; None for what Snakemake could not see."""
-    with file.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
-    row = rows[-1] if rows else {}
-    return JobCost(**{name: _number(row.get(column)) for name, column in COSTS.items()})
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return round(float(text or ""), 2)
-    except ValueError:  # "NA" or "-": the job was over before it was looked at
-        return None
 
 
 def _total(jobs: Iterable[JobCost]) -> TotalCost:
@@ -205,6 +190,7 @@ def _total(jobs: Iterable[JobCost]) -> TotalCost:
         jobs=len(costs),
         seconds=round(sum(c.seconds for c in costs if c.seconds is not None), 2),
         cpu_seconds=round(sum(c.cpu_seconds for c in costs if c.cpu_seconds is not None), 2),
+        start_up_seconds=round(sum(c.start_up_seconds or 0 for c in costs), 2),
         peak_memory_mb=max(peaks, default=None),
     )
 

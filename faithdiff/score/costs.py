@@ -6,7 +6,6 @@ benchmark files of Snakemake, which a step run by hand does not write.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from faithdiff.config import Profile, Variant
 from faithdiff.errors import RunError
 from faithdiff.study.checkpoints import RUN
 from faithdiff.study.layout import Layout
+from faithdiff.study.measured import job_cost
 from faithdiff.study.records import Cost, RunRecord, Seconds
 from faithdiff.study.restored import RestoredSet
 
@@ -134,12 +134,5 @@ def _cost(folder: Path) -> Cost:
 
 
 def _peak(file: Path) -> float | None:
-    """MB of a benchmark file; None where there is none, or the job was over too soon."""
-    if not file.is_file():
-        return None
-    with file.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
-    try:
-        return float(rows[-1]["max_rss"])
-    except (IndexError, KeyError, ValueError):
-        return None
+    """MB of a job; None where there is no benchmark file, or the job was over too soon."""
+    return job_cost(file).peak_memory_mb if file.is_file() else None

@@ -28,14 +28,16 @@ class TotalCost(Record):
     jobs: int
     seconds: Seconds
     cpu_seconds: Seconds
+    start_up_seconds: Seconds | None = None
     peak_memory_mb: float | None
 
 
 class JobCost(Record):
-    """What Snakemake measured of one job; None for what it could not see."""
+    """What one job used (:mod:`faithdiff.study.measured`); None for what was not measured."""
 
     seconds: float | None = None
     cpu_seconds: float | None = None
+    start_up_seconds: float | None = None
     peak_memory_mb: float | None = None
 
 

@@ -15,4 +15,4 @@ rule prepare_baseline:
         mem_mb=needs("mem_mb", "prepare_baseline"),
         runtime=needs("runtime", "prepare_baseline"),
     shell:
-        verb("baseline prepare {wildcards.method}")
+        verb("baseline prepare {wildcards.method}", measured=False)

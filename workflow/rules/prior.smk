@@ -6,7 +6,7 @@ rule train_prior:
         folder=directory(layout.trained_prior),
         run=layout.trained_prior / RUN,
     log:
-        LOGS / "train_prior.log",
+        LOGS / "train_prior" / "prior.log",
     benchmark:
         LOGS / "benchmarks" / "train_prior" / "prior.tsv"
     params:
@@ -29,7 +29,7 @@ rule cache_latents:
     output:
         cache=layout.train_cache,
     log:
-        LOGS / "cache_latents.log",
+        LOGS / "cache_latents" / "train.log",
     benchmark:
         LOGS / "benchmarks" / "cache_latents" / "train.tsv"
     params:

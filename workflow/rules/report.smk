@@ -16,7 +16,7 @@ rule tables:
             category="Tables",
         ),
     log:
-        LOGS / "tables.log",
+        LOGS / "tables" / "study.log",
     benchmark:
         LOGS / "benchmarks" / "tables" / "study.tsv"
     params:
@@ -43,7 +43,7 @@ rule figures:
             category="Figures",
         ),
     log:
-        LOGS / "figures.log",
+        LOGS / "figures" / "study.log",
     benchmark:
         LOGS / "benchmarks" / "figures" / "study.tsv"
     params:
@@ -66,7 +66,7 @@ rule claims:
     output:
         claims=multiext(str(layout.results / "claims"), ".json", ".md"),
     log:
-        LOGS / "claims.log",
+        LOGS / "claims" / "study.log",
     benchmark:
         LOGS / "benchmarks" / "claims" / "study.tsv"
     localrule: True  # seconds, as `collect`
@@ -101,7 +101,7 @@ rule manifest:
         mem_mb=needs("mem_mb", "manifest"),
         runtime=needs("runtime", "manifest"),
     shell:
-        verb("manifest")
+        verb("manifest", measured=False)
 
 
 # The page that shows it all; pictures are its own small copies.
@@ -115,7 +115,7 @@ rule report:
         folder=directory(layout.results / "report"),
         page=layout.results / "report" / PAGE,
     log:
-        LOGS / "report.log",
+        LOGS / "report" / "study.log",
     benchmark:
         LOGS / "benchmarks" / "report" / "study.tsv"
     params:

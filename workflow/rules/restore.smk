@@ -57,7 +57,7 @@ rule restore_shard:
     output:
         record=layout.shard("restore", "{method}", "{seed}", "{shard}", profile.shards),
     log:
-        LOGS / "restore" / "{method}-seed{seed}-{shard}.log",
+        LOGS / "restore_shard" / "{method}-seed{seed}-{shard}.log",
     benchmark:
         LOGS / "benchmarks" / "restore_shard" / "{method}-seed{seed}-{shard}.tsv"
     wildcard_constraints:

@@ -33,7 +33,7 @@ rule score_shard:
     output:
         record=layout.shard("score", "{method}", "{seed}", "{shard}", profile.shards),
     log:
-        LOGS / "score" / "{method}-seed{seed}-{shard}.log",
+        LOGS / "score_shard" / "{method}-seed{seed}-{shard}.log",
     benchmark:
         LOGS / "benchmarks" / "score_shard" / "{method}-seed{seed}-{shard}.tsv"
     params:
@@ -68,7 +68,7 @@ rule collect:
         training=layout.results / "training.csv",
         cost=layout.results / "cost.csv",
     log:
-        LOGS / "collect.log",
+        LOGS / "collect" / "study.log",
     benchmark:
         LOGS / "benchmarks" / "collect" / "study.tsv"
     localrule: True  # seconds: less than its way through a queue

@@ -1,0 +1,179 @@
+"""Jobs forked from a warm process behave as processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from faithdiff.study import warm
+from tests.shared.whole import ROOT
+
+# A warm process whose children do what their first argument says, and a command that asks it.
+SERVER = """
+import sys, time
+from pathlib import Path
+from faithdiff.study import warm
+child = warm.serve(Path(sys.argv[1]))
+child.do(lambda: exec(sys.argv[1]))
+"""
+COMMAND = """
+import sys
+from faithdiff.study import warm
+code = warm.ask()
+sys.exit("by itself" if code is None else code)
+"""
+# Of one phase of a test: what both processes have is the environment of neither.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    address = tmp_path / "warm" / "socket"
+    address.parent.mkdir()
+    command = [sys.executable, "-c", SERVER, str(address)]
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT), warm.VARIABLE: str(address)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:
+        _wait_for(address.exists)
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(timeout=30) == 0
+    assert not address.parent.exists()
+
+
+@pytest.fixture
+def start(server: "subprocess.Popen[bytes]", tmp_path: Path) -> Iterator[Start]:
+    started = []
+
+    def run(work: str, **more: str) -> "subprocess.Popen[str]":
+        known = {"PYTHONPATH": str(ROOT), warm.VARIABLE: str(tmp_path / "warm" / "socket")}
+        command = [sys.executable, "-c", COMMAND, work]
+        process = subprocess.Popen(
+            command,
+            env={**ENVIRONMENT, **known, **more},
+            cwd=tmp_path,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def _wait_for(true: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "out", "err"),
+    [
+        ("print('done')", 0, "done\n", ""),
+        ("sys.exit(75)", 75, "", ""),
+        ("sys.exit()", 0, "", ""),
+        ("1 / 0", 1, "", "ZeroDivisionError"),
+        ("print(sys.stdin.read())", 0, "typed\n", ""),
+        ("print(Path.cwd().name)", 0, "test_", ""),
+        ("import atexit; atexit.register(print, 'last')", 0, "last\n", ""),
+        ("import os; os.kill(os.getpid(), 9)", warm.KILLED, "", "was killed"),
+    ],
+)
+def test_a_child_ends_as_a_process_of_its_own(
+    start: Start, work: str, code: int, out: str, err: str
+) -> None:
+    process = start(work)
+    printed, errors = process.communicate("typed", timeout=60)
+    assert process.returncode == code, errors
+    assert printed.startswith(out)
+    assert err in errors
+
+
+def test_a_child_has_the_environment_of_its_command(start: Start) -> None:
+    work = f"import os; print(os.environ[{warm.LOG!r}])"
+    printed, _ = start(work, **{warm.LOG: "logs/a.log"}).communicate(timeout=60)
+    assert printed == "logs/a.log\n"
+
+
+def test_another_environment_is_refused(start: Start) -> None:
+    # Modules may have read the variable while they were imported.
+    process = start("print('done')", HF_HOME="elsewhere")
+    printed, errors = process.communicate(timeout=60)
+    assert (printed, errors) == ("", "by itself\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_reach_the_child(start: Start, number: signal.Signals) -> None:
+    work = (
+        "import signal; signal.signal({0}, lambda *_: sys.exit(7)); print('up', flush=True); "
+        "time.sleep(60)"
+    )
+    process = start(work.format(int(number)))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(number)
+    assert process.wait(timeout=30) == 7
+
+
+def test_a_child_dies_with_its_command(start: Start, tmp_path: Path) -> None:
+    process = start("import os; print(os.getpid(), flush=True); time.sleep(60)")
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    process.kill()
+    _wait_for(lambda: not Path("/proc", str(child), "cmdline").exists())
+
+
+def test_without_a_warm_process_a_command_runs_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(warm.VARIABLE, str(tmp_path / "gone"))
+    assert warm.ask() is None
+    monkeypatch.delenv(warm.VARIABLE)
+    assert warm.ask() is None
+
+
+def test_an_edited_module_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    states: dict[str, tuple[int, int]] = {}
+    monkeypatch.setattr(warm, "_states", states)
+    assert warm._unchanged()
+    assert warm._unchanged()
+    states[warm.__file__] = (0, 0)
+    assert not warm._unchanged()
+
+
+def test_the_command_line_answers_alike_when_it_is_forked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    command = [sys.executable, "-m", "faithdiff", "collect", "--config", "config/none.yaml"]
+    alone = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    monkeypatch.setattr(warm, "_held", held := [])
+    monkeypatch.setenv(warm.VARIABLE, "")
+    warm.start()
+    address = Path(os.environ[warm.VARIABLE])
+    _wait_for(address.exists)
+    try:
+        forked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    finally:
+        held[0].stdin.close()
+        held[0].wait()
+    assert alone.returncode == 2
+    assert (alone.returncode, alone.stdout, alone.stderr) == (
+        forked.returncode,
+        forked.stdout,
+        forked.stderr,
+    )
