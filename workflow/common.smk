@@ -116,7 +116,9 @@ def verb(arguments, measured=True):
     Where a rule has a benchmark file, its jobs measure themselves, too, beside their logs.
     """
     measure = f"{warm.LOG}={{log}} " if measured else ""
-    return f"set -o pipefail; {measure}faithdiff {arguments} --config {study.file} 2>&1 | tee {{log}}"
+    return (
+        f"set -o pipefail; {measure}faithdiff {arguments} --config {study.file} 2>&1 | tee {{log}}"
+    )
 
 
 def needs(what, job):
