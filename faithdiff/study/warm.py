@@ -176,8 +176,7 @@ class Child(NamedTuple):
 
 def serve(address: Path) -> Child:
     """Fork a child for each request, until standard input ends; returns in a child alone."""
-    # As it is now: modules may set variables while they are imported.
-    begun, ours = _Request.of_this_process(), os.getpid()
+    ours = os.getpid()
     # Ctrl-C reaches the whole group: the commands pass it on, and this ends with its input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
@@ -193,7 +192,7 @@ def serve(address: Path) -> Child:
                 if listener not in ready:
                     sys.exit(0)
                 connection, _ = listener.accept()
-                if (asked := _fork(connection, begun)) is not None:
+                if (asked := _fork(connection)) is not None:
                     listener.close()
                     return Child(asked.process, connection)
                 connection.close()
@@ -202,12 +201,12 @@ def serve(address: Path) -> Child:
             shutil.rmtree(address.parent, ignore_errors=True)
 
 
-def _fork(connection: socket.socket, begun: _Request) -> _Request | None:
+def _fork(connection: socket.socket) -> _Request | None:
     """Answer a request; the request itself in the child that is to do it."""
     files: list[int] = []
     try:
         request, files = _receive(connection)
-        if request.imports_as(begun) and _unchanged():
+        if _suits(request):
             _import_for(request.arguments)
             if os.fork() == 0:
                 _become(request, files, connection)
@@ -220,6 +219,21 @@ def _fork(connection: socket.socket, begun: _Request) -> _Request | None:
         for file in files:
             os.close(file)
     return None
+
+
+_first: list[_Request] = []
+
+
+def _suits(request: _Request) -> bool:
+    """Whether a child may do it: the modules here are those that it would import itself."""
+    if not _first:
+        if request.python != sys.prefix:
+            return False
+        # Snakemake gives jobs more variables than it has itself; nothing is imported yet.
+        os.environ.clear()
+        os.environ.update(request.environment)
+        _first.append(request)
+    return request.imports_as(_first[0]) and _unchanged()
 
 
 def _import_for(arguments: list[str]) -> None:

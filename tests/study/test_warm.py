@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from shared import ROOT
 
 from faithdiff.study import warm
-from tests.shared.whole import ROOT
 
 # A warm process whose children do what their first argument says, and a command that asks it.
 SERVER = """
@@ -109,7 +109,8 @@ def test_a_child_has_the_environment_of_its_command(start: Start) -> None:
 
 
 def test_another_environment_is_refused(start: Start) -> None:
-    # Modules may have read the variable while they were imported.
+    # Modules may have read the variable while they were imported for the first command.
+    assert start("print('done')").communicate(timeout=60) == ("done\n", "")
     process = start("print('done')", HF_HOME="elsewhere")
     printed, errors = process.communicate(timeout=60)
     assert (printed, errors) == ("", "by itself\n")
