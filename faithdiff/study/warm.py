@@ -46,8 +46,9 @@ _SIZE = struct.Struct("!I")
 # What the jobs of a verb import: these modules, and those of the suite that they reach by imports.
 _METHODS = ("faithdiff.train.variants", "baselines.design")
 _IMPORTS = {
-    "prepare": ("faithdiff.data.datasets",),
+    "prepare": ("faithdiff.data.datasets", "faithdiff.models.captioning"),
     "degrade": ("faithdiff.degrade.dataset",),
+    "train-prior": ("faithdiff.train.prior",),
     "cache": ("faithdiff.train.encode",),
     "pretrain": ("faithdiff.train.run", *_METHODS),
     "train": ("faithdiff.train.run", *_METHODS),
