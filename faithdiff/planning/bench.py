@@ -31,6 +31,7 @@ from faithdiff.degrade.levels import load_choices
 from faithdiff.methods.method import Restorer, Study
 from faithdiff.methods.registry import find_method
 from faithdiff.models.prior import load_prior
+from faithdiff.planning import bench_states
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.score.metrics import prepare_all
 from faithdiff.score.protocols import definitions_of
@@ -80,7 +81,7 @@ def run(study: Study) -> None:
     with TemporaryDirectory(prefix="faithdiff-bench-") as folder:
         scratch = _shortened(study, Path(folder))
         rows: list[Row] = []
-        for stage in (_data, _training, _restoration, _scoring, _startup):
+        for stage in (_data, _training, _states, _restoration, _scoring, _startup):
             print(f"bench: {stage.__name__.strip('_')} ...", file=sys.stderr, flush=True)
             rows += stage(scratch, Path(folder))
     machine = hardware()
@@ -167,6 +168,12 @@ def _training(study: Study, folder: Path) -> Iterator[Row]:
         with _quiet():
             find_method(study, name).train(study, 0, folder / name, folder / "state" / name)
         yield from _updates("train", folder / name)
+
+
+def _states(study: Study, folder: Path) -> Iterator[Row]:
+    """Saving a training of two processes, whatever the profile."""
+    for what, rate, unit in bench_states.rates():
+        yield "save", what, rate, unit
 
 
 def _updates(stage: str, folder: Path) -> Iterator[Row]:

@@ -5,6 +5,7 @@ The passes may run in bf16 or fp16; weights, gradients and the optimiser's momen
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -41,40 +42,37 @@ class AdamWSettings(TypedDict):
     fused: bool
 
 
-class EngineState(TypedDict):
-    """What :class:`Engine` adds to a resumable state."""
-
-    optimiser: StateDict
-    scaler: StateDict
-
-
 class Engine:
     """Turns the losses of an update into a step of AdamW.
 
     Attributes:
+        parameters: All that are trained.
         overflowed: fp16 gradients were infinite until the loss scale was used up.
     """
 
     def __init__(
         self,
+        model: nn.Module,
         groups: list[Trained],
         config: Optimiser,
         precision: str,
         processes: Processes,
         shard: bool,
     ) -> None:
-        self._parameters: list[nn.Parameter] = [p for group in groups for p in group.parameters]
+        self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+        self.parameters: list[nn.Parameter] = [p for group in groups for p in group.parameters]
         self._rates = [group.learning_rate for group in groups]
         self._config = config
         self._precision = precision
         self._processes = processes
-        self.device = self._parameters[0].device
+        self.device = self.parameters[0].device
+        self._fused = self.device.type == "cuda"
         settings: AdamWSettings = {
             "betas": config.betas,
             "eps": config.eps,
             "weight_decay": config.weight_decay,
             # One kernel for all parameters: no second copy of them while it runs.
-            "fused": self.device.type == "cuda",
+            "fused": self._fused,
         }
         plain = [{"params": group.parameters, "lr": group.learning_rate} for group in groups]
         self.optimiser: torch.optim.Optimizer
@@ -117,10 +115,10 @@ class Engine:
         # Summed first, then clipped: the norm is that of the whole batch, whatever the processes.
         # In fp16 they are summed as they are scaled, so that an overflow in one is infinite in all,
         # and all leave out the same update.
-        self._processes.add_gradients(self._parameters)
+        self._processes.add_gradients(self.parameters)
         # Without this the norm would be of the scaled gradients, and clip every one of them.
         self._scaler.unscale_(self.optimiser)
-        nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm)
+        nn.utils.clip_grad_norm_(self.parameters, self._config.max_grad_norm)
         self._scaler.step(self.optimiser)  # leaves the weights alone after an overflow
         self._scaler.update()
         # To None, not to zero: a parameter that has no gradient in the next update must not be
@@ -128,15 +126,37 @@ class Engine:
         self.optimiser.zero_grad(set_to_none=True)
         return float(self.optimiser.param_groups[-1]["lr"])
 
-    def gather(self) -> None:
-        """Bring the moments to the first process, for :meth:`state_dict` there."""
-        # Asked for what it can do: the class exists only where torch was built with distributed.
-        if hasattr(self.optimiser, "consolidate_state_dict"):
-            self.optimiser.consolidate_state_dict(to=0)
+    def moments(self) -> dict[str, Tensor]:
+        """The optimiser's tensors that this process keeps, as ``<parameter>.<field>``."""
+        return {
+            f"{self._names[parameter]}.{field}": tensor
+            for parameter, fields in self._own.state.items()
+            for field, tensor in fields.items()
+        }
 
-    def state_dict(self) -> EngineState:
-        return {"optimiser": self.optimiser.state_dict(), "scaler": self._scaler.state_dict()}
+    def blank_moments(self, saved: Container[str]) -> dict[str, Tensor]:
+        """Make room for those of the saved tensors that this process keeps, to be filled.
 
-    def load_state_dict(self, state: EngineState) -> None:
-        self.optimiser.load_state_dict(state["optimiser"])
-        self._scaler.load_state_dict(state["scaler"])
+        Args:
+            saved: Names as in :meth:`moments`. A parameter that never had a gradient has none.
+        """
+        for parameter in (p for group in self._own.param_groups for p in group["params"]):
+            step = torch.zeros((), device=self.device if self._fused else "cpu")
+            blank = {"step": step, "exp_avg": parameter, "exp_avg_sq": parameter}
+            fields = [f for f in blank if f"{self._names[parameter]}.{f}" in saved]
+            if fields:
+                self._own.state[parameter] = {f: torch.zeros_like(blank[f]) for f in fields}
+        return self.moments()
+
+    @property
+    def _own(self) -> torch.optim.Optimizer:
+        """The optimiser of the parameters that this process steps."""
+        own: torch.optim.Optimizer = getattr(self.optimiser, "optim", self.optimiser)
+        return own
+
+    def scale(self) -> StateDict:
+        """The state of fp16's loss scale."""
+        return self._scaler.state_dict()
+
+    def set_scale(self, state: StateDict) -> None:
+        self._scaler.load_state_dict(state)

@@ -25,7 +25,7 @@ from faithdiff.train import pause
 from faithdiff.train.engine import Engine, Trained
 from faithdiff.train.log import LogRow
 from faithdiff.train.processes import ALONE, Processes
-from faithdiff.train.state import State
+from faithdiff.train.state import Contents, State
 
 
 @dataclass
@@ -86,9 +86,12 @@ def train(job: Job) -> nn.Module | None:
     # Every process built the model from the same seed; on unlike machines that is no guarantee of
     # the same bits, and processes that differ by one drift apart.
     job.processes.share(job.model)
-    engine = Engine(job.groups, job.optimiser, job.precision, job.processes, job.shard_optimiser)
+    engine = Engine(
+        job.model, job.groups, job.optimiser, job.precision, job.processes, job.shard_optimiser
+    )
     average = _average(job)
-    state = State(job, engine, average)
+    contents = Contents(job.model, average, engine, job.log, job.losses)
+    state = State(job.state, job.identity, contents, job.processes)
     first = state.resume()
     clock = _Clock(job)
     bar = ProgressBar(

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,6 +23,8 @@ from faithdiff.errors import ConfigError
 
 BUCKET = 2**26  # numbers that one message holds: 256 MiB of float32
 PATIENCE = timedelta(minutes=30)  # for another process: rank 0 may be writing a large state
+
+Said = TypeVar("Said")  # anything that pickle can send
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,14 @@ class Processes:
                 gradients, flat.split([g.numel() for g in gradients]), strict=True
             ):
                 gradient.copy_(summed.view_as(gradient))
+
+    def all_say(self, own: Said) -> list[Said]:
+        """What each process says, in all of them, by rank."""
+        if self.count == 1:
+            return [own]
+        said: list[Said] = [own] * self.count
+        dist.all_gather_object(said, own)
+        return said
 
     def wait(self) -> None:
         """Wait until every process is here."""

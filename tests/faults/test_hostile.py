@@ -216,7 +216,7 @@ def test_a_training_state_that_would_run_code_is_not_run(whole: Study) -> None:
     before = tree(whole.layout.checkpoint("faithdiff", 0) / "unet")
     state = whole.layout.work("faithdiff-seed0") / "phase1.pt"
     state.parent.mkdir(parents=True)
-    torch.save({"format": 2, "identity": "x", "model": Evil()}, state)
+    torch.save({"format": 3, "identity": "x", "tensors": Evil()}, state)
     assert call("train", *CONFIG, "--method", "faithdiff") == ""
     assert not Path("evil").exists()
     assert tree(whole.layout.checkpoint("faithdiff", 0) / "unet") == before

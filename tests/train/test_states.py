@@ -1,0 +1,213 @@
+"""States of several processes: each its part, killed while it saves, damaged, another count."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from shared.gloo import together
+from torch import Tensor, nn
+from torch.distributed.checkpoint import filesystem
+
+from faithdiff.config import Optimiser
+from faithdiff.errors import CorruptedError, RunError
+from faithdiff.study import seeds
+from faithdiff.study.provenance import file_digest
+from faithdiff.train import state as states
+from faithdiff.train.engine import Trained
+from faithdiff.train.loop import Job, train
+from faithdiff.train.parts import INDEX
+from faithdiff.train.processes import Processes
+
+OPTIMISER = Optimiser(
+    betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, max_grad_norm=0.5, warmup=2, hold=0.5
+)
+Weights = dict[str, Tensor]
+Outcome = tuple[Weights, Weights, list[float], list[int]]  # raw, averaged, losses, updates done
+
+
+class Killed(Exception):  # noqa: N818 - no error
+    """Stands for a signal that nobody catches."""
+
+
+def toy_loss(model: nn.Module, step: int, micro: int) -> Tensor:
+    inputs = torch.randn(4, 3, generator=seeds.torch_generator(0, "toy", step, micro))
+    return (model(inputs) - inputs.sum(1, keepdim=True)).square().mean()
+
+
+def toy(processes: Processes, state: Path | None, kill: int = -1) -> Outcome:
+    """Nine updates of a small network, with a state after each third."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 40), nn.SiLU(), nn.Linear(40, 40), nn.Linear(40, 1))
+    model[2].requires_grad_(False)
+    done: list[int] = []
+
+    def loss(step: int, micro: int) -> Tensor:
+        if step == kill:
+            raise Killed
+        done.append(step)
+        return toy_loss(model, step, micro)
+
+    trained = [p for p in model.parameters() if p.requires_grad]
+    job = Job(
+        name="toy", model=model, groups=[Trained(trained, 0.01)], loss=loss, steps=9,
+        optimiser=OPTIMISER, micro_batches=4, ema_decay=0.9, processes=processes,
+        shard_optimiser=True, state=state, identity="toy", log_every=1, checkpoint_every=3,
+    )  # fmt: skip
+    averaged = train(job)
+    assert averaged is not None
+    losses = [row["loss"] for row in job.log]
+    return model.state_dict(), averaged.state_dict(), losses, sorted(set(done))
+
+
+@cache
+def uninterrupted(count: int) -> Outcome:
+    return together(count, toy, None)[0]
+
+
+def same(one: Weights, other: Weights) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def close(one: Weights, other: Weights) -> bool:
+    return all(torch.allclose(one[k], other[k], rtol=1e-4, atol=1e-6) for k in one)
+
+
+def killed(state: Path, update: int = 5, count: int = 2) -> None:
+    with pytest.raises(Killed):
+        together(count, toy, state, update)
+
+
+def test_each_process_writes_its_part_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    state = tmp_path / "toy.pt"
+    killed(state)
+    first, second = (tmp_path / "toy.000003.parts" / f"__{rank}_0.distcp" for rank in (0, 1))
+    sizes = [first.stat().st_size, second.stat().st_size]
+    assert 0.5 < sizes[0] / sizes[1] < 2
+    assert torch.load(state, weights_only=True)["tensors"] is None
+    raw, averaged, losses, done = together(2, toy, state)[0]
+    whole = uninterrupted(2)
+    assert done == [3, 4, 5, 6, 7, 8]
+    assert same(raw, whole[0]) and same(averaged, whole[1]) and losses == whole[2]
+    # The parts of the state before are gone, and its own are there.
+    assert [folder.name for folder in tmp_path.glob("*.parts")] == ["toy.000009.parts"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 3)])
+def test_another_number_of_processes_reads_the_parts(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    state = tmp_path / "toy.pt"
+    killed(state, count=before)
+    raw, averaged, losses, done = together(after, toy, state)[0]
+    whole = uninterrupted(2)
+    assert done[0] == 3 and losses == pytest.approx(whole[2], rel=1e-5)
+    assert close(raw, whole[0]) and close(averaged, whole[1])
+    assert len(list(tmp_path.glob("*.parts"))) == (after > 1)
+
+
+def dies_in_parts(processes: Processes, state: Path) -> Outcome:
+    """Train, and die as by SIGKILL when the first tensor of the second state is written."""
+    plain = filesystem._write_item
+
+    def write(transforms: object, stream: object, *rest: object) -> object:
+        written = plain(transforms, stream, *rest)  # type: ignore[arg-type]
+        if "000006" in str(stream):
+            os._exit(9)
+        return written
+
+    filesystem._write_item = write  # type: ignore[assignment]
+    return toy(processes, state)
+
+
+def dies_before_the_end(processes: Processes, state: Path) -> Outcome:
+    """Die when all parts of the second state are written, and nothing names them yet."""
+    plain = states.write_bytes_atomic
+    written: list[Path] = []
+
+    def write(content: bytes, path: Path) -> None:
+        if written:
+            os._exit(9)
+        plain(content, path)
+        written.append(path)
+
+    states.write_bytes_atomic = write
+    return toy(processes, state)
+
+
+@pytest.mark.parametrize("work", [dies_in_parts, dies_before_the_end])
+def test_killed_while_it_saves_the_state_before_is_whole(
+    tmp_path: Path, work: Callable[[Processes, Path], Outcome]
+) -> None:
+    state = tmp_path / "toy.pt"
+    with pytest.raises(BrokenProcessPool):
+        together(2, work, state)
+    assert (tmp_path / "toy.000006.parts").is_dir()
+    raw, _, losses, done = together(2, toy, state)[0]
+    whole = uninterrupted(2)
+    assert done[0] == 3 and same(raw, whole[0]) and losses == whole[2]
+    assert [folder.name for folder in tmp_path.glob("*.parts")] == ["toy.000009.parts"]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_damaged_part_is_named_with_the_way_out(tmp_path: Path, damage: str, count: int) -> None:
+    state = tmp_path / "toy.pt"
+    killed(state)
+    part = tmp_path / "toy.000003.parts" / "__1_0.distcp"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "missing":
+        part.unlink()
+    else:
+        part.write_bytes(content)
+    what = "is missing" if damage == "missing" else "checksum differs"
+    with pytest.raises(CorruptedError, match=rf"{part}: .*{what}.*delete the state"):
+        together(count, toy, state)
+    assert state.is_file()  # nothing was overwritten
+    state.unlink()
+    assert together(count, toy, state)[0][3][0] == 0
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+        return open, ("evil", "w")
+
+
+def test_an_index_that_would_run_code_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    state = tmp_path / "toy.pt"
+    killed(state)
+    saved = torch.load(state, weights_only=True)
+    index = tmp_path / saved["parts"]["folder"] / INDEX
+    index.write_bytes(pickle.dumps(Evil()))
+    saved["parts"]["sums"][INDEX] = file_digest(index)
+    torch.save(saved, state)
+    with pytest.raises(CorruptedError, match=r"io\.open has no place in the index"):
+        together(1, toy, state)
+    assert not Path("evil").exists()
+
+
+def cannot_write(processes: Processes, state: Path) -> Outcome:
+    def full(*_: object) -> object:
+        raise OSError(28, "No space left on device")
+
+    if processes.rank == 1:
+        filesystem._write_item = full  # type: ignore[assignment]
+    return toy(processes, state)
+
+
+def test_a_part_that_cannot_be_written_stops_all_and_says_why(tmp_path: Path) -> None:
+    state = tmp_path / "toy.pt"
+    with pytest.raises(RunError, match=r"toy\.pt: the training state .* process 1: .*No space"):
+        together(2, cannot_write, state)
+    assert [file.name for file in tmp_path.iterdir()] == ["toy.csv"]
