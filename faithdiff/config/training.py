@@ -34,6 +34,7 @@ class HeldOut(Section):
 
 OPERATIONAL = {  # settings of `training` that change where and how fast it runs, not its result
     "processes",
+    "shard_model",
     "shard_optimiser",
     "launcher",
     "prefetch",
@@ -61,6 +62,8 @@ class Training(Section):
     gradient_checkpointing: bool
     processes: Positive  # one for each device; the micro-batches of an update are dealt to them
     shard_optimiser: bool  # each process keeps the moments of its share of the parameters (ZeRO-1)
+    # Each keeps its share of weights, gradients, moments and average as well (FSDP2).
+    shard_model: bool = False
     launcher: list[str]  # arguments for `accelerate launch`, beside the number of processes
     prefetch: Natural  # batches drawn ahead by a thread
     heldout: HeldOut
@@ -86,6 +89,11 @@ class Training(Section):
         if self.weights == "ema" and self.ema_decay == 1:
             raise ValueError(
                 "ema_decay: 1 keeps the weights of the start; give less, or weights: raw"
+            )
+        if self.shard_model and self.validation_every:
+            raise ValueError(
+                "shard_model: true leaves no process the whole model that validation_every draws "
+                "pictures with; set validation_every: 0"
             )
         if self.micro_batches % self.processes:
             raise ValueError(

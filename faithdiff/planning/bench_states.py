@@ -51,7 +51,7 @@ def _process(rank: int, folder: Path, megabytes: int) -> None:
     layers = max(1, round(megabytes * 1e6 / (3 * 4 * width**2)))
     model = nn.Sequential(*(nn.Linear(width, width, bias=False) for _ in range(layers)))
     groups = [Trained.whole(model, 1e-3)]
-    engine = Engine(model, groups, OPTIMISER, "fp32", processes, shard=True)
+    engine = Engine(model, groups, OPTIMISER, "fp32", processes, shard_optimiser=True)
     for parameter in model.parameters():  # the moments exist from the first update on
         parameter.grad = torch.ones_like(parameter)
     engine.update(1.0)

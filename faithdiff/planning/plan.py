@@ -23,13 +23,14 @@ from faithdiff.methods.method import Study
 from faithdiff.planning.captions import captions_lines
 from faithdiff.planning.checks import check_study
 from faithdiff.planning.disk import download, encoded_set, images_in
+from faithdiff.planning.memory import GIB, memory, memory_lines
 from faithdiff.planning.resources import Sizes
 from faithdiff.planning.workload import PlannedJob, counts, critical_path, jobs_of, wall_hours
 from faithdiff.score.protocols import files_needed
 from faithdiff.study.rules import BY_NAME
 from faithdiff.train.cost import Costs, PhaseCost
 
-GIB, GB = 2**30, 1e9
+GB = 1e9
 # The card that the paper names, for a profile on GPUs where none is here: its data sheet's dense
 # products in float32 and in 16 bits.
 ABSENT = "A800, as published (this machine has no GPU)"
@@ -185,49 +186,20 @@ class Plan:
     def _memory(self) -> Iterator[str]:
         training = self.profile.training
         # The largest training decides which card the study needs.
-        run = max(self.runs, key=lambda run: sum(self.memory(run.cost).values()), default=None)
+        run = max(self.runs, key=lambda run: sum(memory(run.cost, training).values()), default=None)
         if run is None:
             return
-        parts = self.memory(run.cost)
-        total = sum(parts.values())
-        yield f"\n## Memory per process, of the largest training ({run.name})\n"
-        yield "| part | GiB |\n|---|--:|"
-        for name, size in parts.items():
-            yield f"| {name} | {size / GIB:.3g} |"
-        yield f"| **together** | **{total / GIB:.3g}** |"
-        if training.processes > 1:
-            shared = zero2(run.cost, training.processes) + parts[ACTIVATIONS]
-            yield (
-                "\nFor comparison, the released code's ZeRO-2 over as many processes: 2 B x "
-                "parameters + (2 + 4 + 8) B x trained / processes + activations = "
-                f"{shared / GIB:.3g} GiB."
-            )
+        total = sum(memory(run.cost, training).values())
+        yield from memory_lines(run.name, run.cost, training)
         if torch.cuda.is_available() and self.profile.device == "cuda":
             size = torch.cuda.get_device_properties(0).total_memory
             if total > size:
                 yield (
                     f"\nThe GPU has {size / GIB:.3g} GiB: too little. gradient_checkpointing: true "
-                    "and precision: bf16 lower the activations; so does a smaller micro_batch, "
+                    "and precision: bf16 lower the activations, and shard_model: true over "
+                    "several GPUs all else; so does a smaller micro_batch, "
                     "which `attention: released` makes a setting of the method."
                 )
-
-    def memory(self, cost: PhaseCost) -> dict[str, float]:
-        """Bytes on the device of one process, part by part."""
-        training = self.profile.training
-        shares = training.processes if training.shard_optimiser else 1
-        of = f" / {shares} processes" if shares > 1 else ""
-        parts = {
-            "weights, 4 B x parameters": 4.0 * cost.parameters,
-            "gradients, 4 B x trained": 4.0 * cost.trained,
-            f"AdamW, 8 B x trained{of}": 8.0 * cost.trained / shares,
-        }
-        if training.weights == "ema":
-            parts["averaged weights, 4 B x parameters"] = 4.0 * cost.parameters
-        # The float32 weights stay beside them: AdamW's small updates would be lost in 16 bits.
-        if training.precision != "fp32":
-            parts[f"weights in {training.precision}, 2 B x parameters"] = 2.0 * cost.parameters
-        parts[ACTIVATIONS] = cost.activations
-        return parts
 
     def _disk(self) -> Iterator[str]:
         profile = self.profile
@@ -349,14 +321,6 @@ class Plan:
                 f"\n{sum(found == 'ok' for _, found in states)} of {len(states)} files come with "
                 f"installed packages{f'; the study {lacks}' if lacks else ''}"
             )
-
-
-ACTIVATIONS = "activations of a micro-batch, estimated"
-
-
-def zero2(cost: PhaseCost, processes: int) -> float:
-    """Bytes of weights, gradients and optimiser where DeepSpeed shards the last two (ZeRO-2)."""
-    return 2.0 * cost.parameters + 14.0 * cost.trained / processes
 
 
 def _installed(artifact: Artifact, root: Path) -> str:

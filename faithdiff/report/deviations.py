@@ -22,6 +22,7 @@ OURS = (
     "training.precision",
     "training.gradient_checkpointing",
     "training.processes",
+    "training.shard_model",
     "training.shard_optimiser",
     "training.launcher",
     "training.prefetch",

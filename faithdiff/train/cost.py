@@ -33,6 +33,7 @@ from faithdiff.models.prior import Prior, build_unet
 from faithdiff.models.text import Prompt
 from faithdiff.models.vae import PatchAutoencoderKL
 from faithdiff.train.processes import total_bytes
+from faithdiff.train.sharding import gathered
 from faithdiff.train.spent import parameters
 
 compat.patch()
@@ -67,6 +68,7 @@ class PhaseCost:
         flops: Of one image, forward and backward, recomputation left out.
         recomputed: Operations that gradient checkpointing adds for one image.
         activations: Estimated bytes for one micro-batch.
+        gathered: Parameters that a process holds whole at once where the model is sharded.
     """
 
     trained: int
@@ -74,6 +76,7 @@ class PhaseCost:
     flops: float
     recomputed: float
     activations: float
+    gathered: int
 
 
 class Costs:
@@ -132,6 +135,7 @@ class Costs:
             activations=sum(p.checkpointed if checkpointing else p.kept for p in graph)
             * narrow
             / 4,
+            gathered=max(gathered(part) for part in model.children()),
         )
 
     def images(self) -> Tensor:

@@ -45,6 +45,10 @@ class AdamWSettings(TypedDict):
 class Engine:
     """Turns the losses of an update into a step of AdamW.
 
+    Args:
+        shard_optimiser: Each process keeps the moments of its share of the parameters.
+        sharded: The parameters are shards themselves (:mod:`faithdiff.train.sharding`).
+
     Attributes:
         parameters: All that are trained.
         overflowed: fp16 gradients were infinite until the loss scale was used up.
@@ -57,7 +61,8 @@ class Engine:
         config: Optimiser,
         precision: str,
         processes: Processes,
-        shard: bool,
+        shard_optimiser: bool,
+        sharded: bool = False,
     ) -> None:
         self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         self.parameters: list[nn.Parameter] = [p for group in groups for p in group.parameters]
@@ -65,6 +70,7 @@ class Engine:
         self._config = config
         self._precision = precision
         self._processes = processes
+        self._sharded = sharded
         self.device = self.parameters[0].device
         self._fused = self.device.type == "cuda"
         settings: AdamWSettings = {
@@ -76,7 +82,7 @@ class Engine:
         }
         plain = [{"params": group.parameters, "lr": group.learning_rate} for group in groups]
         self.optimiser: torch.optim.Optimizer
-        if shard and processes.count > 1:
+        if shard_optimiser and processes.count > 1 and not sharded:
             from torch.distributed.optim import ZeroRedundancyOptimizer
 
             # Every process steps its share of the parameters and sends it to the others.
@@ -94,7 +100,9 @@ class Engine:
         # Autocast, where the released code casts the weights themselves to fp16 and leaves float32
         # copies to DeepSpeed: the same products in 16 bits, but norms and losses stay in float32.
         low = self._precision != "fp32"
-        return torch.autocast(self.device.type, DTYPES[self._precision] if low else None, low)
+        dtype = DTYPES[self._precision] if low else None
+        # Its cache would keep the whole model in 16 bits until the end of the pass.
+        return torch.autocast(self.device.type, dtype, low, cache_enabled=not self._sharded)
 
     def backward(self, loss: Tensor) -> None:
         self._scaler.scale(loss).backward()
@@ -115,7 +123,8 @@ class Engine:
         # Summed first, then clipped: the norm is that of the whole batch, whatever the processes.
         # In fp16 they are summed as they are scaled, so that an overflow in one is infinite in all,
         # and all leave out the same update.
-        self._processes.add_gradients(self.parameters)
+        if not self._sharded:  # else each backward pass has summed and sharded its own
+            self._processes.add_gradients(self.parameters)
         # Without this the norm would be of the scaled gradients, and clip every one of them.
         self._scaler.unscale_(self.optimiser)
         nn.utils.clip_grad_norm_(self.parameters, self._config.max_grad_norm)

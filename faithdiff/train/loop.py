@@ -7,6 +7,7 @@ bit on CPU.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -19,9 +20,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from faithdiff.config import Optimiser
-from faithdiff.errors import Paused, RunError
+from faithdiff.errors import ConfigError, Paused, RunError
 from faithdiff.study.progress import ProgressBar
-from faithdiff.train import pause
+from faithdiff.train import pause, sharding
 from faithdiff.train.engine import Engine, Trained
 from faithdiff.train.log import LogRow
 from faithdiff.train.processes import ALONE, Processes
@@ -34,7 +35,8 @@ class Job:
 
     Attributes:
         name: Shown in the progress bar and written as `phase` into ``training.csv``.
-        model: Holds every trained module; saved whole in resumable states.
+        model: Holds every trained module; saved whole in resumable states. Where it is sharded,
+            another one takes its place at the end, whole and on the CPU.
         groups: What is trained, and at which learning rate.
         loss: Maps the number of the update to the loss whose gradient is taken.
         steps: Number of updates.
@@ -44,6 +46,8 @@ class Job:
         precision: Of the passes; weights, their sums and the loss stay float32.
         processes: Those that share the micro-batches; each runs this same job.
         shard_optimiser: Each of them keeps the optimiser's moments of a share of the parameters.
+        sharded: Names of the modules in `model` whose weights several processes keep in shards;
+            `loss` calls each by itself. Empty: each process keeps all weights.
         state: Where the resumable state is kept; None keeps none.
         identity: What the job is made from: a state of another identity is not resumed.
         validate: Called every `validation_every` updates with the number of updates done, the
@@ -62,6 +66,7 @@ class Job:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     processes: Processes = ALONE
     shard_optimiser: bool = False
+    sharded: tuple[str, ...] = ()
     state: Path | None = None
     identity: str = ""
     log_every: int = 10
@@ -86,10 +91,12 @@ def train(job: Job) -> nn.Module | None:
     # Every process built the model from the same seed; on unlike machines that is no guarantee of
     # the same bits, and processes that differ by one drift apart.
     job.processes.share(job.model)
-    engine = Engine(
-        job.model, job.groups, job.optimiser, job.precision, job.processes, job.shard_optimiser
-    )
     average = _average(job)
+    frame = _shard(job, average)
+    engine = Engine(
+        job.model, job.groups, job.optimiser, job.precision, job.processes, job.shard_optimiser,
+        sharded=frame is not None,
+    )  # fmt: skip
     contents = Contents(job.model, average, engine, job.log, job.losses)
     state = State(job.state, job.identity, contents, job.processes)
     first = state.resume()
@@ -132,6 +139,8 @@ def train(job: Job) -> nn.Module | None:
                 job.state,
             )
     clock.summary(first)
+    if frame is not None:
+        return _gather(job, average, frame)
     return average.module if average is not None else None
 
 
@@ -173,6 +182,35 @@ def _average(job: Job) -> AveragedModel | None:
     # After every update. The released code averages at each 100th with a decay that warms up: more
     # than half of its average is then still the model before training, even after 40,000 updates.
     return AveragedModel(job.model, multi_avg_fn=get_ema_multi_avg_fn(job.ema_decay))
+
+
+def _shard(job: Job, average: AveragedModel | None) -> nn.Module | None:
+    """Shard the model and its average where that is asked for; returns the model's skeleton."""
+    processes = job.processes
+    if not job.sharded or processes.count == 1:
+        return None
+    if job.micro_batches % processes.count:
+        raise ConfigError(
+            f"{job.name}: {processes.count} processes do not divide the {job.micro_batches} "
+            "micro-batches of an update, and with training.shard_model all compute each pass "
+            "together; start as many processes as divide batch_size / micro_batch"
+        )
+    frame = sharding.skeleton(job.model)
+    names: dict[Tensor, str] = {p: name for name, p in job.model.named_parameters()}
+    device = next(job.model.parameters()).device
+    for model in [job.model] if average is None else [job.model, average.module]:
+        sharding.shard([model.get_submodule(name) for name in job.sharded], processes, device)
+    job.groups = sharding.regroup(job.groups, names, job.model)
+    return frame
+
+
+def _gather(job: Job, average: AveragedModel | None, frame: nn.Module) -> nn.Module | None:
+    """Make the model of a job whole again; returns its averaged one, which is whole, too."""
+    averaged = None
+    if average is not None:
+        averaged = sharding.whole(copy.deepcopy(frame), average.module)
+    job.model = sharding.whole(frame, job.model)
+    return averaged
 
 
 def _validate(job: Job, done: int, average: AveragedModel | None) -> None:

@@ -28,6 +28,7 @@ from faithdiff.study.progress import ProgressBar
 from faithdiff.train.engine import Engine
 from faithdiff.train.log import LogRow, write_log
 from faithdiff.train.processes import Processes, total_bytes
+from faithdiff.train.sharding import fill
 
 FORMAT = 3  # of the state; an older one starts afresh
 MOMENTS = "optimiser."  # how the names of its tensors begin
@@ -180,7 +181,7 @@ class State:
             whole: Saved = torch.load(self._file, weights_only=True, map_location="cpu", mmap=True)
             tensors = whole["tensors"] or {}
             for name, tensor in contents.blank(tensors).items():
-                tensor.copy_(tensors[name])
+                fill(tensor, tensors[name])
         else:
             self._read_parts(self._file, saved["parts"])
         contents.engine.set_scale(saved["scale"])

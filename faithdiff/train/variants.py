@@ -8,7 +8,7 @@ thing: what stage 2 trains, which features enter, how they are aligned, or wheth
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -70,7 +70,8 @@ class VariantMethod(Method):
         for number, phase in enumerate(self._variant.phases):
             job = _phase(training, phase, updates[number], seen, self._name, self._variant.rates)
             job.state = state / f"phase{number + 1}.pt"
-            _run(job, training.model, tuple(phase.train), training.config.weights)
+            model = _run(job, training.model, tuple(phase.train), training.config.weights)
+            training = replace(training, model=model)
             log += job.log
             seen += updates[number]
         # The raw or averaged weights, by `training.weights`. The released model is the raw ones.
@@ -120,6 +121,7 @@ class _Training:
     model: FaithDiff
     cache: Cache
     processes: Processes
+    device: torch.device
     batch: Callable[[int, int], Batch]  # of an update and micro-batch
 
     @property
@@ -137,12 +139,11 @@ def pretrain(study: Study, recipe: str, seed: int, folder: Path, state: Path) ->
     job = _job(training, ("alignment",), f"stage 1 {recipe}", updates)
     job.groups = [Trained.whole(training.model.alignment, training.config.stage1_learning_rate)]
     job.state = state / "stage1.pt"
-    _run(job, training.model, ("alignment",), training.config.weights)
+    model = _run(job, training.model, ("alignment",), training.config.weights)
     if training.processes.first:
-        training.model.alignment.save_pretrained(folder / "alignment")
+        model.alignment.save_pretrained(folder / "alignment")
         write_log(job.log, folder / "training.csv")
-    parts = {"alignment": training.model.alignment}
-    return measure(parts, _networks(training.model, study), job.log)
+    return measure({"alignment": model.alignment}, _networks(model, study), job.log)
 
 
 def _import(study: Study, weights: Path, folder: Path) -> FaithDiff:
@@ -194,7 +195,7 @@ def _start(study: Study, recipe: str, seed: int, hq: bool = False) -> _Training:
         with torch.no_grad():
             norm.fit(model.lq_encoder(cache.lq_sample(16).to(device)))
     batch = _batches(cache, profile, seed, processes, device)
-    return _Training(study, seed, model, cache, processes, batch)
+    return _Training(study, seed, model, cache, processes, device, batch)
 
 
 def _batches(
@@ -248,7 +249,8 @@ def _job(
     seen: int = 0,
     factor: float = 1.0,
 ) -> Job:
-    config, model, cache = training.config, training.model, training.cache
+    config, cache = training.config, training.cache
+    model = training.model.to(training.device)  # where a sharded phase has left it on the CPU
     profile = training.study.profile
     rates = config.learning_rates.model_dump()
 
@@ -273,6 +275,8 @@ def _job(
         precision=config.precision,
         processes=training.processes,
         shard_optimiser=config.shard_optimiser,
+        # Not the model itself: it is called whole, but its encoder is also called before it.
+        sharded=GROUPS if config.shard_model else (),
         # All that decides the weights, and nothing else: a state survives another number of
         # processes, and never another setting. The weights at the start stand for stage 1 and for
         # the prior.
@@ -348,8 +352,12 @@ def _feature_matching(training: _Training, seen: int) -> Callable[[int, int], Te
     return loss
 
 
-def _run(job: Job, model: FaithDiff, groups: tuple[Group, ...], weights: str) -> None:
-    """Train the named groups only, and prove that the others did not change by one bit."""
+def _run(job: Job, model: FaithDiff, groups: tuple[Group, ...], weights: str) -> FaithDiff:
+    """Train the named groups only, and prove that the others did not change by one bit.
+
+    Returns:
+        The trained model; another one than `model` where it was trained in shards.
+    """
     frozen = [name for name in GROUPS if name not in groups]
     for name in GROUPS:
         model.group(name).requires_grad_(name in groups)
@@ -359,14 +367,16 @@ def _run(job: Job, model: FaithDiff, groups: tuple[Group, ...], weights: str) ->
     # table calls frozen, and the claim of the ablation hangs on it.
     before = {name: module_digest(model.group(name)) for name in frozen}
     model.train()  # `attention: released` mixes the images of a micro-batch in this mode only
-    averaged = train(job)
+    averaged, trained = train(job), job.model
+    assert isinstance(trained, FaithDiff)
     if weights == "ema":
         assert isinstance(averaged, FaithDiff)
         for name in groups:  # only these: averaging turns a frozen -0.0 into 0.0
-            model.group(name).load_state_dict(averaged.group(name).state_dict())
+            trained.group(name).load_state_dict(averaged.group(name).state_dict())
     for name in frozen:
-        if module_digest(model.group(name)) != before[name]:
+        if module_digest(trained.group(name)) != before[name]:
             raise RunError(f"{job.name}: the frozen group {name} changed during training")
+    return trained
 
 
 def _announce(job: Job, model: FaithDiff, groups: tuple[Group, ...]) -> None:

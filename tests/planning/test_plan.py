@@ -16,7 +16,8 @@ from faithdiff.methods.method import Study
 from faithdiff.models.faithdiff import build
 from faithdiff.models.prior import load_prior
 from faithdiff.planning.disk import download, encoded_set
-from faithdiff.planning.plan import Plan, write_plan, zero2
+from faithdiff.planning.memory import memory, memory_lines, zero2
+from faithdiff.planning.plan import Plan, write_plan
 from faithdiff.train import variants
 from faithdiff.train.cache import Cache
 from faithdiff.train.cost import Costs, meta_prior
@@ -118,14 +119,31 @@ def test_hours_follow_from_what_is_printed() -> None:
     assert two.hours(two.runs[-1]) == pytest.approx(one.hours(run) / 2, rel=0.05)
 
 
-def test_memory_is_the_sum_of_its_formula() -> None:
-    plan = _plan(load_profile(Path("config/paper.yaml")), "config/paper.yaml")
-    run = next(run for run in plan.runs if run.name == "faithdiff")
-    parts = plan.memory(run.cost)
-    fixed = sum(parts.values()) - run.cost.activations
+def test_memory_is_the_sum_of_its_formula(paper: Costs) -> None:
+    training = paper.profile.training
+    cost = paper.phase(paper.profile.recipes["released"], ["lq_encoder", "alignment", "unet"])
+    fixed = {way: sum(memory(cost, training, way).values()) - cost.activations
+             for way in ("copies", "shard_optimiser", "shard_model")}  # fmt: skip
     # AdamW over two processes; raw weights, so no average is kept
-    assert fixed == (4 + 4 + 8 / 2 + 2) * 2_612_197_892
-    assert zero2(run.cost, 2) == (2 + 14 / 2) * 2_612_197_892
+    assert fixed["copies"] == (4 + 4 + 8 + 2) * 2_612_197_892
+    assert fixed["shard_optimiser"] == (4 + 4 + 8 / 2 + 2) * 2_612_197_892
+    assert fixed["shard_model"] == (4 + 4 + 8) / 2 * 2_612_197_892 + (8 + 2) * cost.gathered
+    # Two blocks of the UNet, and what belongs to none: far from all of it.
+    assert 2**26 < cost.gathered < 2**28
+    assert zero2(cost, 2) == (2 + 14 / 2) * 2_612_197_892
+
+
+def test_the_plan_shows_each_way_to_share_the_memory_out(paper: Costs) -> None:
+    training = paper.profile.training
+    cost = paper.phase(paper.profile.recipes["released"], ["lq_encoder", "alignment", "unet"])
+    average = training.model_copy(update={"weights": "ema", "processes": 8})
+    page = "\n".join(memory_lines("faithdiff", cost, average))
+    assert "| part, GiB | copies | shard_optimiser (this profile) | shard_model |" in page
+    assert "| weights, 4 B x parameters | 9.73 | 9.73 | 1.22 |" in page
+    assert "| averaged weights, 4 B x parameters | 9.73 | 9.73 | 1.22 |" in page
+    assert "| AdamW, 8 B x trained | 19.5 | 2.43 | 2.43 |" in page
+    alone = training.model_copy(update={"processes": 1})
+    assert "| part | GiB |" in "\n".join(memory_lines("faithdiff", cost, alone))
 
 
 def test_a_plan_starts_nothing(

@@ -70,12 +70,14 @@ def losses() -> list[float]:
     return list(pd.read_csv(CHECKPOINT / "training.csv")["loss"])
 
 
-@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("sharded", [None, "shard_optimiser", "shard_model"])
 @pytest.mark.slow
-def test_two_processes_equal_one_with_twice_the_accumulation(study: Study, sharded: bool) -> None:
+def test_two_processes_equal_one_with_twice_the_accumulation(
+    study: Study, sharded: str | None
+) -> None:
     train(profile(1))
     alone, curve = weights(), losses()
-    output = train(profile(2, shard_optimiser=sharded))
+    output = train(profile(2, **({sharded: True} if sharded else {})))
     assert output.count("faithdiff lq_encoder+alignment+unet: 4 updates\n") == 1  # one speaks
     assert losses() == pytest.approx(curve, rel=1e-5)
     together = weights()
