@@ -235,9 +235,7 @@ class ControlledMethod(Method, Generic[AnyDesign]):
         return Denoiser(torch.no_grad()(design.see), design)
 
     def settings(self, study: Study) -> dict[str, Json]:
-        # Both change how fast an image is made, and not the image.
-        fast = {"batch_size", "tile_batch"}
-        restore = study.profile.restore.model_dump(mode="json", exclude=fast)
+        restore = study.profile.restore.decisive()
         own = self.config.model_dump(mode="json")
         return {"restore": restore, "own": own, "prior": folder_digest(study.prior_folder)}
 

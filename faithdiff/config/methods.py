@@ -128,6 +128,9 @@ AnyBaseline = Annotated[
 ]
 
 
+RESTORE_OPERATIONAL = {"batch_size", "tile_batch", "channels_last"}  # no result depends on them
+
+
 class Restore(Section):
     scheduler: Literal["ddim", "euler"]
     # Of the whole schedule from the last training timestep; it has 1000.
@@ -146,8 +149,15 @@ class Restore(Section):
     tile_batch: PositiveOrAuto  # tiles of each of them in one UNet pass
     vae_tile: NaturalOrAuto  # pixels; 0 encodes and decodes whole images
     precision: Literal["fp32", "bf16", "fp16"]
+    channels_last: bool = (
+        False  # on a GPU, weights of convolutions in NHWC order; equal to rounding
+    )
     compile: bool  # torch.compile the UNet: faster on a GPU after a minute, equal up to rounding
     as_released: bool  # do what the released code does by accident, see docs/as-released.md
+
+    def decisive(self) -> JsonObject:
+        """The settings that decide the images: without those of how fast they are made."""
+        return self.model_dump(mode="json", exclude=RESTORE_OPERATIONAL)
 
     @model_validator(mode="after")
     def _tiles_overlap(self) -> Restore:

@@ -34,6 +34,7 @@ class HeldOut(Section):
 
 OPERATIONAL = {  # settings of `training` that change where and how fast it runs, not its result
     "processes",
+    "channels_last",
     "shard_model",
     "shard_optimiser",
     "launcher",
@@ -59,6 +60,9 @@ class Training(Section):
     weights: Literal["raw", "ema"]  # which of the two is the trained model
     precision: Literal["fp32", "bf16", "fp16"]  # of the passes; weights and their sums are float32
     tf32: bool = False  # float32 products on a GPU with 10 bits of mantissa
+    channels_last: bool = (
+        False  # on a GPU, weights of convolutions in NHWC order; equal to rounding
+    )
     gradient_checkpointing: bool
     processes: Positive  # one for each device; the micro-batches of an update are dealt to them
     shard_optimiser: bool  # each process keeps the moments of its share of the parameters (ZeRO-1)
@@ -94,6 +98,11 @@ class Training(Section):
             raise ValueError(
                 "shard_model: true leaves no process the whole model that validation_every draws "
                 "pictures with; set validation_every: 0"
+            )
+        if self.shard_model and self.channels_last:
+            raise ValueError(
+                "channels_last: true reorders weights, and shard_model: true (FSDP2) takes them in "
+                "their own order only; set one of them to false"
             )
         if self.micro_batches % self.processes:
             raise ValueError(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 
 import torch
+from torch import nn
 
 from faithdiff.config import Profile
+
+NHWC_DEVICE = "cuda"  # whose convolutions have kernels for channels that lie side by side
 
 
 def compute_repeatably(profile: Profile) -> None:
@@ -32,3 +35,19 @@ def allow_tf32(profile: Profile) -> None:
     if profile.device == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = profile.training.tf32
         torch.backends.cudnn.allow_tf32 = profile.training.tf32
+
+
+def channels_last(*modules: nn.Module) -> None:
+    """Order the weights of convolutions as NHWC, in place, where they are on a GPU.
+
+    Feature maps follow them. A CPU's results would change in their last bits, so nothing is done
+    there.
+    """
+    for module in modules:
+        if next(module.parameters()).device.type == NHWC_DEVICE:
+            module.to(memory_format=torch.channels_last)
+
+
+def channels_first(module: nn.Module) -> None:
+    """Undo :func:`channels_last`: safetensors writes no other order."""
+    module.to(memory_format=torch.contiguous_format)

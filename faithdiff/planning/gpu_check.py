@@ -27,6 +27,7 @@ from faithdiff.errors import FaithDiffError
 from faithdiff.models.faithdiff import FaithDiff, build
 from faithdiff.models.objective import distance, prediction_target
 from faithdiff.models.prior import Prior, build_prior
+from faithdiff.models.repeatable import channels_first, channels_last
 from faithdiff.models.text import Prompt, build_tokenizer
 from faithdiff.models.weights import DTYPES
 from faithdiff.planning import bench_sampler
@@ -37,6 +38,7 @@ from faithdiff.train.engine import Trained
 from faithdiff.train.loop import Job, train
 
 SCALE = 4
+NHWC = ", channels_last"  # how a row with `channels_last: true` is named
 STEPS = 20  # of an image; two and six are run, which gives the time of a step and of the rest
 OPTIMISER = Optimiser(
     betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, max_grad_norm=1.0, warmup=1, hold=1.0
@@ -153,6 +155,11 @@ class Check:
                     what = f"{batch} tiles"
                     self._image(pipeline, precision, side, sizes.tile, batch, what, exact, loop)
             if precision == sizes.precisions[0]:
+                side = sizes.sides[0]
+                channels_last(pipeline.unet)
+                what, loop = f"loop{NHWC}", loops[side]
+                self._image(pipeline, precision, side, sizes.tile, 1, what, exact, loop)
+                channels_first(pipeline.unet)
                 for tile in sizes.tiles[:-1]:
                     self._image(pipeline, precision, sizes.sides[-1], tile, 4, f"tile {tile}", {})
             pipeline.unet.compile(backend=sizes.backend)
@@ -205,9 +212,11 @@ class Check:
         model.unet.enable_gradient_checkpointing()
         model.lq_encoder.enable_gradient_checkpointing()
         ten = sizes.micro_batches[len(sizes.micro_batches) // 2]
-        for micro in (ten, *(each for each in sizes.micro_batches if each != ten)):
+        orders = [(ten, ""), (ten, NHWC), *((m, "") for m in sizes.micro_batches if m != ten)]
+        for micro, order in orders:
             updates = 10 if micro == ten else 3
-            what = f"stage 2, {sizes.crop} px, {sizes.training}, micro-batch {micro}"
+            what = f"stage 2, {sizes.crop} px, {sizes.training}, micro-batch {micro}{order}"
+            channels_last(model) if order else channels_first(model)
             self._row("training", what, lambda: self._updates(prior, model, what, micro, updates))  # noqa: B023
 
     def _lab(self) -> None:

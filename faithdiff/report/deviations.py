@@ -20,6 +20,7 @@ COMPARED = ("data.train_level", "prior.prediction_type", "alignment", "training"
 # Ours alone, and without effect on a result.
 OURS = (
     "training.precision",
+    "training.channels_last",
     "training.gradient_checkpointing",
     "training.processes",
     "training.shard_model",
@@ -32,6 +33,7 @@ OURS = (
     "training.validation_every",
     "restore.batch_size",
     "restore.tile_batch",
+    "restore.channels_last",
     "restore.compile",
 )
 

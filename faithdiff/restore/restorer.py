@@ -10,6 +10,7 @@ from torch import Tensor
 from faithdiff.config import Restore, Sampling
 from faithdiff.methods.method import Denoiser, Restorer
 from faithdiff.models.prior import Prior
+from faithdiff.models.repeatable import channels_last
 from faithdiff.models.vae import tile_vae
 from faithdiff.restore.sampler import Hooks, Sampler, SamplerSettings, caption_encoder
 from faithdiff.restore.schedule import make_scheduler
@@ -38,6 +39,8 @@ class DiffusionRestorer(Restorer):
         sampling: Sampling | None = None,
         tile_encoders: Callable[[int], None] = lambda size: None,
     ) -> None:
+        if config.channels_last:
+            channels_last(prior.unet, prior.vae)
         if config.compile:
             # In place, so that hooks stay: FaithDiff's alignment and SUPIR's connectors are hooks.
             # The VAE runs once per image and would not win back the minute that compiling takes.

@@ -55,7 +55,7 @@ class SampledVariant(Method):
     def settings(self, study: Study) -> dict[str, Json]:
         restore = self._sampling.changed(study.profile.restore)
         return {
-            "restore": restore.model_dump(mode="json", exclude={"batch_size", "tile_batch"}),
+            "restore": restore.decisive(),
             "captions": self._sampling.captions,
             "prior": folder_digest(study.prior_folder),
         }

@@ -25,7 +25,12 @@ from faithdiff.models.lq_encoder import LQEncoder
 from faithdiff.models.objective import distance, prediction_target
 from faithdiff.models.official import import_official
 from faithdiff.models.prior import Prior, load_prior
-from faithdiff.models.repeatable import allow_tf32, compute_repeatably
+from faithdiff.models.repeatable import (
+    allow_tf32,
+    channels_first,
+    channels_last,
+    compute_repeatably,
+)
 from faithdiff.models.weights import DTYPES, load_part, module_digest
 from faithdiff.study import seeds
 from faithdiff.study.checkpoints import check_checkpoint
@@ -41,6 +46,7 @@ from faithdiff.train.processes import Processes, join
 from faithdiff.train.spent import measure, parameters
 from faithdiff.train.validation import check_sources, draw_grid, evaluating
 
+PLAIN = {"vae_tile": 0, "compile": False, "channels_last": False}
 GROUPS: tuple[Group, ...] = ("lq_encoder", "alignment", "unet")
 
 
@@ -70,7 +76,7 @@ class VariantMethod(Method):
         for number, phase in enumerate(self._variant.phases):
             job = _phase(training, phase, updates[number], seen, self._name, self._variant.rates)
             job.state = state / f"phase{number + 1}.pt"
-            model = _run(job, training.model, tuple(phase.train), training.config.weights)
+            model = _run(job, training, tuple(phase.train))
             training = replace(training, model=model)
             log += job.log
             seen += updates[number]
@@ -91,9 +97,7 @@ class VariantMethod(Method):
 
     def settings(self, study: Study) -> dict[str, Json]:
         return {
-            "restore": self._profile.restore.model_dump(
-                mode="json", exclude={"batch_size", "tile_batch"}
-            ),
+            "restore": self._profile.restore.decisive(),
             "prior": folder_digest(study.prior_folder),
         }
 
@@ -139,7 +143,7 @@ def pretrain(study: Study, recipe: str, seed: int, folder: Path, state: Path) ->
     job = _job(training, ("alignment",), f"stage 1 {recipe}", updates)
     job.groups = [Trained.whole(training.model.alignment, training.config.stage1_learning_rate)]
     job.state = state / "stage1.pt"
-    model = _run(job, training.model, ("alignment",), training.config.weights)
+    model = _run(job, training, ("alignment",))
     if training.processes.first:
         model.alignment.save_pretrained(folder / "alignment")
         write_log(job.log, folder / "training.csv")
@@ -313,8 +317,8 @@ def _validation(training: _Training, name: str) -> Callable[[int, nn.Module | No
         for module in resident:
             module.to(device)
         file = folder / f"{name.replace(' ', '-')}-{update:06d}.png"
-        # Tiles and compiled networks would stay with the model that goes on to be trained.
-        plain = study.profile.restore.model_copy(update={"vae_tile": 0, "compile": False})
+        # These would stay with the model that goes on to be trained.
+        plain = study.profile.restore.model_copy(update=PLAIN)
         profile = study.profile.model_copy(update={"restore": plain})
         restorer = _restorer(profile, model, prior)
         evaluating(model, lambda: draw_grid(study, restorer, update, file))
@@ -352,12 +356,13 @@ def _feature_matching(training: _Training, seen: int) -> Callable[[int, int], Te
     return loss
 
 
-def _run(job: Job, model: FaithDiff, groups: tuple[Group, ...], weights: str) -> FaithDiff:
+def _run(job: Job, training: _Training, groups: tuple[Group, ...]) -> FaithDiff:
     """Train the named groups only, and prove that the others did not change by one bit.
 
     Returns:
-        The trained model; another one than `model` where it was trained in shards.
+        The trained model; another one than before where it was trained in shards.
     """
+    model = training.model
     frozen = [name for name in GROUPS if name not in groups]
     for name in GROUPS:
         model.group(name).requires_grad_(name in groups)
@@ -367,9 +372,12 @@ def _run(job: Job, model: FaithDiff, groups: tuple[Group, ...], weights: str) ->
     # table calls frozen, and the claim of the ablation hangs on it.
     before = {name: module_digest(model.group(name)) for name in frozen}
     model.train()  # `attention: released` mixes the images of a micro-batch in this mode only
+    if training.config.channels_last:
+        channels_last(model)
     averaged, trained = train(job), job.model
     assert isinstance(trained, FaithDiff)
-    if weights == "ema":
+    channels_first(trained)
+    if training.config.weights == "ema":
         assert isinstance(averaged, FaithDiff)
         for name in groups:  # only these: averaging turns a frozen -0.0 into 0.0
             trained.group(name).load_state_dict(averaged.group(name).state_dict())

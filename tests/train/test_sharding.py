@@ -97,5 +97,9 @@ def test_the_setting_is_off_decides_nothing_and_excludes_pictures() -> None:
     assert not training.shard_model
     on = training.model_copy(update={"shard_model": True})
     assert on.decisive() == training.decisive()
-    with pytest.raises(ValidationError, match="shard_model: true leaves no process the whole"):
-        type(training).model_validate({**on.model_dump(), "validation_every": 5})
+    for changes, message in [
+        ({"validation_every": 5}, "shard_model: true leaves no process the whole"),
+        ({"channels_last": True}, "set one of them to false"),
+    ]:
+        with pytest.raises(ValidationError, match=message):
+            type(training).model_validate({**on.model_dump(), **changes})
