@@ -45,9 +45,9 @@ def channels_last(*modules: nn.Module) -> None:
     """
     for module in modules:
         if next(module.parameters()).device.type == NHWC_DEVICE:
-            module.to(memory_format=torch.channels_last)
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def channels_first(module: nn.Module) -> None:
     """Undo :func:`channels_last`: safetensors writes no other order."""
-    module.to(memory_format=torch.contiguous_format)
+    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
