@@ -39,7 +39,8 @@ def shard(entries: Iterable[nn.Module], processes: Processes, device: torch.devi
     for entry in entries:
         # Blocks first: what is sharded already stays out of the rest, which the entry gathers.
         for module in (*blocks(entry), entry):
-            sharded = fully_shard(module, mesh=mesh)
+            # After a forward pass, too: a frozen encoder has no backward pass that would do it.
+            sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True)
             # Summed and not averaged: the loss is divided by the micro-batches of all processes.
             sharded.set_gradient_divide_factor(1.0)
             sharded.set_force_sum_reduction_for_comms(True)  # gloo cannot scale as it sums
@@ -49,8 +50,12 @@ def blocks(module: nn.Module) -> Iterator[nn.Module]:
     """The largest parts of a module that are small enough to be gathered whole."""
     for part in module.children():
         size = numbers(part)
+        if isinstance(part, nn.MultiheadAttention):
+            # It reads the weights of its last layer without calling it. So it stays whole.
+            if size * SMALL >= BLOCK:
+                yield part
         # A list of modules is never called, so nothing would gather it.
-        if size > BLOCK or isinstance(part, (nn.ModuleList, nn.ModuleDict)):
+        elif size > BLOCK or isinstance(part, (nn.ModuleList, nn.ModuleDict)):
             yield from blocks(part)
         elif size * SMALL >= BLOCK:
             yield part

@@ -13,14 +13,18 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
+from shared import ROOT
 from shared.gloo import together
 from shared.toy_training import Killed, close, same, toy, uninterrupted
 from torch import nn
 
 from faithdiff.config import load_profile
 from faithdiff.errors import ConfigError
+from faithdiff.planning.bench_sampler import random_model
+from faithdiff.planning.gpu_check import OPTIMISER, _batch
 from faithdiff.train import sharding
-from faithdiff.train.loop import Job, _shard
+from faithdiff.train.engine import Trained
+from faithdiff.train.loop import Job, _shard, train
 from faithdiff.train.processes import Processes
 
 
@@ -34,6 +38,36 @@ def test_in_shards_it_learns_the_same(precision: str) -> None:
         assert close(sharded[0], replicated[0]) and close(sharded[1], replicated[1])
     frozen = [name for name in sharded[0] if name.startswith("2.")]
     assert frozen and all(torch.equal(sharded[0][n], replicated[0][n]) for n in frozen)
+
+
+def networks(processes: Processes, sharded: bool) -> list[float]:
+    """Three updates of FaithDiff with checkpointing, its parts in many blocks."""
+    sharding.BLOCK = 2**16
+    prior, model = random_model(ROOT / "prior" / "mini", "cpu")
+    model.unet.enable_gradient_checkpointing()
+    model.lq_encoder.enable_gradient_checkpointing()
+    model.lq_encoder.requires_grad_(False)
+    if sharded:
+        assert len(list(sharding.blocks(model.unet))) > 10
+    entries = ("lq_encoder", "alignment", "unet")
+    batches = [_batch(prior, model, 64, 1, "cpu"), _batch(prior, model, 32, 1, "cpu")]
+    job = Job(
+        "networks", model, [Trained.whole(model.group(name), 1e-3) for name in entries[1:]],
+        lambda step, micro: batches[micro](step), 3, OPTIMISER, 2, ema_decay=0.9, log_every=1,
+        processes=processes, sharded=entries if sharded else (),
+    )  # fmt: skip
+    model.train()
+    averaged = train(job)
+    assert averaged is not None and isinstance(job.model, type(model))
+    weight = [float(part.unet.conv_in.weight.double().sum()) for part in (job.model, averaged)]
+    return [*(row["loss"] for row in job.log), *weight]
+
+
+@pytest.mark.slow
+def test_networks_in_many_blocks_learn_the_same() -> None:
+    found = together(2, networks, True)
+    assert found[0] == found[1]
+    assert found[0] == pytest.approx(together(2, networks, False)[0], rel=1e-5)
 
 
 def test_killed_in_shards_it_resumes_bit_for_bit(tmp_path: Path) -> None:
