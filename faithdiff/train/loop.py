@@ -93,10 +93,7 @@ def train(job: Job) -> nn.Module | None:
     job.processes.share(job.model)
     average = _average(job)
     frame = _shard(job, average)
-    engine = Engine(
-        job.model, job.groups, job.optimiser, job.precision, job.processes, job.shard_optimiser,
-        sharded=frame is not None,
-    )  # fmt: skip
+    engine = _engine(job, sharded=frame is not None)
     contents = Contents(job.model, average, engine, job.log, job.losses)
     state = State(job.state, job.identity, contents, job.processes)
     first = state.resume()
@@ -133,11 +130,7 @@ def train(job: Job) -> nn.Module | None:
         if done % job.checkpoint_every == 0 or done == job.steps or stop:
             state.save(done)
         if stop and done < job.steps and job.state is not None:
-            raise Paused(
-                f"{job.name}: paused after update {done} of {job.steps} ({stop}); "
-                "the same command goes on from there",
-                job.state,
-            )
+            raise Paused(_paused(job, done, stop), job.state)
     clock.summary(first)
     if frame is not None:
         return _gather(job, average, frame)
@@ -182,6 +175,18 @@ def _average(job: Job) -> AveragedModel | None:
     # After every update. The released code averages at each 100th with a decay that warms up: more
     # than half of its average is then still the model before training, even after 40,000 updates.
     return AveragedModel(job.model, multi_avg_fn=get_ema_multi_avg_fn(job.ema_decay))
+
+
+def _engine(job: Job, sharded: bool) -> Engine:
+    return Engine(
+        job.model,
+        job.groups,
+        job.optimiser,
+        job.precision,
+        job.processes,
+        job.shard_optimiser,
+        sharded,
+    )
 
 
 def _shard(job: Job, average: AveragedModel | None) -> nn.Module | None:
@@ -272,6 +277,13 @@ def _row(job: Job, step: int, learning_rate: float, seconds: float) -> LogRow:
         "learning_rate": learning_rate,
         "seconds": round(seconds, 3),
     }
+
+
+def _paused(job: Job, done: int, why: str) -> str:
+    return (
+        f"{job.name}: paused after update {done} of {job.steps} ({why}); "
+        "the same command goes on from there"
+    )
 
 
 def _diverged(job: Job, step: int, what: str) -> str:
