@@ -151,6 +151,7 @@ class SUPIRDesign(Design):
         connectors = Connectors(prior.unet, head_dim, identity_start)
         self.control = nn.ModuleDict({"control_encoder": encoder, "connectors": connectors})
         self._features: tuple[list[Tensor], Tensor] | None = None  # of the pass under way
+        self._restored: tuple[Tensor, Tensor] | None = None  # a latent that was seen, and its image
         self._attach()
 
     @property
@@ -169,7 +170,10 @@ class SUPIRDesign(Design):
         return Seen(mode(self.prior, self.robust_encoder, lq))
 
     def restored(self, seen: Seen) -> Tensor:
-        return self.prior.decode(seen.map)
+        # Start, pull and colours ask for the same image: it is decoded once for all three.
+        if self._restored is None or self._restored[0] is not seen.map:
+            self._restored = seen.map, self.prior.decode(seen.map)
+        return self._restored[1]
 
     def guidance(self, seen: Seen) -> Guide:
         """``z - ratio^τ (z - z_c)`` with τ = `strength`: the smaller, the stronger the pull.

@@ -155,6 +155,8 @@ class Denoiser:
         guidance: What restoration guidance does for the images that were seen.
         unet: The UNet that predicts, for what needs the prior, too: at the size of SDXL a card of
             24 GB does not hold another one beside it. None: the prior's own may be loaded.
+        sees_pairs_once: Whether `predict` takes what was seen for one half of a guidance pair
+            alone, where the two halves of its noisy latents are equal.
     """
 
     see: Callable[[Tensor], Seen]
@@ -163,6 +165,7 @@ class Denoiser:
     restored: Callable[[Seen], Tensor] = _restores_nothing
     guidance: Callable[[Seen], Guide] = _guides_nowhere
     unet: UNet2DConditionModel | None = None
+    sees_pairs_once: bool = False
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,8 @@ class Alignment(ModelMixin, ConfigMixin):
 
         Args:
             x: ``(B, width, h, w)``, output of ``unet.conv_in``.
-            features: ``(B, feature_channels, h, w)`` of the LQ encoder.
+            features: ``(B, feature_channels, h, w)`` of the LQ encoder; ``(B / k, ...)`` where `x`
+                is k equal copies, one after the other.
 
         Returns:
             ``(B, width, h, w)``; equal to `x` at initialisation.
@@ -176,6 +177,11 @@ class Alignment(ModelMixin, ConfigMixin):
         # No timestep, no gate and no scale of the condition: the released module has none. x is
         # added after the Linear, as in the released code and the project page's figure; added
         # before it, as some accounts of the paper have it, 2 x 320 channels would meet 320.
-        joined = torch.cat([x, self.condition(features)], dim=1)
+        rows, copies = len(features), len(x) // len(features)
+        # The convolutions still see all copies: torch chooses their kernels by the number of rows,
+        # and another one rounds otherwise.
+        condition = self.condition(torch.cat([features] * copies) if copies > 1 else features)
+        joined = torch.cat([x[:rows], condition[:rows]], dim=1)
         tokens = self.transformer(joined.flatten(2).transpose(1, 2))
-        return x + self.project(tokens).transpose(1, 2).unflatten(2, x.shape[2:])
+        added = self.project(tokens).transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + (torch.cat([added] * copies) if copies > 1 else added)

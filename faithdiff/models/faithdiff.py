@@ -63,7 +63,9 @@ class FaithDiff(nn.Module):
         Args:
             noisy: ``(B, C, h, w)`` noisy latents z_t.
             timesteps: ``(B,)`` integers in [0, 1000).
-            features: ``(B, F, h, w)`` of the LQ encoder.
+            features: ``(B, F, h, w)`` of the LQ encoder. Fewer rows, ``(B / k, F, h, w)``, say that
+                `noisy` is k equal copies, one after the other, as guidance has it: the alignment,
+                which sees no text, then runs for one of them.
             prompt: Encoded captions of B rows.
             time_ids: ``(B, 6)``: original size, crop corner, target size.
 

@@ -27,7 +27,7 @@ class FaithDiffRestorer(DiffusionRestorer):
         see = functools.partial(model.see, always_tile=config.as_released)
         super().__init__(
             replace(prior, unet=model.unet),
-            Denoiser(see, model.predict),
+            Denoiser(see, model.predict, sees_pairs_once=True),
             config,
             scale,
             tile_encoders=lambda size: model.lq_encoder.enable_tiling(size or None),

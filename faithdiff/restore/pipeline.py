@@ -202,7 +202,7 @@ class FaithDiffPipeline(DiffusionPipeline):
         sources = [*generator] if isinstance(generator, Sequence) else [generator]
         generators = _one_for_each("generator", sources, len(lq))
         see = functools.partial(self._model.see, always_tile=chosen.as_released)
-        denoiser = Denoiser(see, self._model.predict)
+        denoiser = Denoiser(see, self._model.predict, sees_pairs_once=True)
         # Built for each call, as `pipeline.scheduler` may be replaced between two.
         sampler = Sampler(self._prior, denoiser, self.scheduler, self._encode)
         view = sampler.view(lq, upscale, self._execution_device)

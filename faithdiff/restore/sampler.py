@@ -270,10 +270,11 @@ class Sampler:
         cut = torch.cat([tile.cut(noisy) for tile in chunk] * copies)
         ids = [self._time_ids(tile, view, settings).expand(images, -1) for tile in chunk] * copies
         rows = torch.arange(len(prompt.hidden)).view(copies, 1, images)
+        seen = _seen_by(view.seen, chunk, 1 if self.denoiser.sees_pairs_once else copies, dtype)
         prediction = self.denoiser.predict(
             cut.to(dtype),
             timestep.expand(len(cut)).to(cut.device),
-            _seen_by(view.seen, chunk, copies, dtype),
+            seen,
             prompt[rows.expand(copies, len(chunk), images).flatten()],
             torch.cat(ids).to(cut.device, dtype),
         ).float()

@@ -93,7 +93,7 @@ class VariantMethod(Method):
 
     def denoiser(self, study: Study, folder: Path) -> Denoiser:
         model = load(folder, DTYPES[self._profile.restore.precision]).to(self._profile.device)
-        return Denoiser(model.see, model.predict, unet=model.unet)
+        return Denoiser(model.see, model.predict, unet=model.unet, sees_pairs_once=True)
 
     def settings(self, study: Study) -> dict[str, Json]:
         return {

@@ -168,6 +168,20 @@ def test_spatial_attention_mixes_positions_and_no_images(training: bool) -> None
 # --- FaithDiff ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("attention", ["released", "spatial"])
+@pytest.mark.parametrize("channels", [32, 8])
+def test_a_guidance_pair_is_aligned_once_to_the_same_bits(attention: str, channels: int) -> None:
+    alignment = Alignment(channels, 16, attention=attention, heads=4).eval().requires_grad_(False)
+    torch.nn.init.normal_(alignment.project.weight)
+    x = torch.cat([_random(2, 16, 8, 8)] * 2).to(memory_format=torch.channels_last)
+    features, seen = _random(2, channels, 8, 8, seed=1), []
+    alignment.transformer.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    pair, once = alignment(x, torch.cat([features] * 2)), alignment(x, features)
+    assert seen == [4, 2]
+    assert torch.equal(once, pair)
+    assert once.stride() == pair.stride()  # the UNet's convolutions choose their kernels by it
+
+
 @pytest.mark.parametrize("features", ["penultimate", "moments"])
 @pytest.mark.parametrize(
     ("alignment", "attention"),
