@@ -20,7 +20,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 # A process for each core, up to a memory of some 8 GB; the tests of a file share what they build.
 IN_PARALLEL := --numprocesses=logical --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: help .venv install reproduce test test-slow lint bench gpu-check pull prior clean
+.PHONY: help .venv install reproduce test test-slow lint bench bench-peers gpu-check pull prior clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z.-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -71,6 +71,10 @@ lint: .venv ## Check style and types
 
 bench: .venv ## Measure images and steps per second of every stage, as a table
 	@$(WITH_VENV) $(ONE_THREAD) faithdiff bench $(ARGS)
+
+# torchmetrics: pip install .[peers]; asv: ARGS='--asv COMMAND', from an environment of its own.
+bench-peers: .venv ## Time the suite beside other packages, and its hot loops beside other ways
+	@$(WITH_VENV) $(ONE_THREAD) python -m faithdiff.planning.peers --page docs/benchmark.md $(ARGS)
 
 gpu-check: ## Measure parity, speed and memory on this GPU in ten minutes (SMALL=1: rehearse on the CPU)
 	@PYTHONPATH="$(CURDIR)" $(if $(wildcard $(VENV)/stamp),"$(VENV)/bin/python",python3) \

@@ -197,6 +197,18 @@ def test_images_of_bad_quality_are_targets_with_their_words(study: Study) -> Non
     assert with_negatives(prior, batch, ~chosen & chosen, bad) is batch
 
 
+def test_supir_decodes_what_it_restored_once_per_image(study: Study) -> None:
+    design = untrained(study, "supir")
+    images = random_images(2, 3, 16, 16) * 2 - 1
+    seen, other = design.see(images[:1]), design.see(images[1:])
+    decoded: list[Tensor] = []
+    design.prior.vae.decoder.register_forward_hook(lambda *args: decoded.append(args[2]))
+    image = design.restored(seen)
+    design.guidance(seen)  # asks for the same image
+    assert torch.equal(design.restored(seen), image) and len(decoded) == 1
+    assert not torch.equal(design.restored(other), image) and len(decoded) == 2
+
+
 def test_restoration_guidance_of_supir_pulls_most_at_the_first_step(study: Study) -> None:
     design = untrained(study, "supir")
     seen = design.see(random_images(1, 3, 16, 16) * 2 - 1)

@@ -35,6 +35,7 @@ TARGETS = [
     "test-slow",
     "lint",
     "bench",
+    "bench-peers",
     "gpu-check",
     "prior",
     "pull",
@@ -93,8 +94,9 @@ def test_lock_lines_are_exact_normalised_sorted_and_unique() -> None:
     assert names == sorted(set(names))
 
 
-# Of a GPU alone, and brings a CUDA of its own: nothing of it is installed by `make`.
-NOT_LOCKED = {"quantised"}
+# Not installed by `make`: what is timed beside ours and never used, and what is of a GPU alone, and
+# brings a CUDA of its own.
+NOT_LOCKED = {"peers", "quantised"}
 
 
 @pytest.mark.parametrize("group", ["dependencies", *sorted(EXTRAS.keys() - NOT_LOCKED)])
