@@ -7,6 +7,7 @@ text, and of two equal keys the last one counts. Here plain values follow the co
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 from collections.abc import Hashable, Iterator
@@ -94,10 +95,17 @@ def read_yaml(text: str, where: str) -> JsonValue:
         ConfigError: Says what is wrong, with line and column.
     """
     try:
-        content: JsonValue = yaml.load(text, _Loader)
+        content = copy.deepcopy(_parsed(text))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         kind = "" if isinstance(error, yaml.constructor.ConstructorError) else "is not valid YAML: "
         raise ConfigError(f"{where}: {kind}{_first_problem(error)}") from None
+    return content
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str) -> JsonValue:
+    # A plan reads the same few files some thirty times.
+    content: JsonValue = yaml.load(text, _Loader)
     return content
 
 
