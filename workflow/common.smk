@@ -136,7 +136,7 @@ def needs(what, job):
 
 
 def preparation(wildcards):
-    """The rule whose size a data set's preparation has: a captioner decides it where there is one."""
+    """The rule whose size a dataset's preparation has: a captioner decides it where there is one."""
     return "caption" if describes(study, wildcards.dataset) else "prepare_dataset"
 
 
@@ -175,7 +175,7 @@ def read_outside(*paths):
 
 
 def sources_of(dataset):
-    """What a data set is made from: a person's folder, or files of packages; and the captioner."""
+    """What a dataset is made from: a person's folder, or files of packages; and the captioner."""
     asked = captioner_files(clean=False) if describes(study, dataset) else None
     return digest(source_hashes(DATASETS[dataset]), asked)
 

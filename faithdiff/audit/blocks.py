@@ -11,7 +11,7 @@ from faithdiff.audit.match import CELL
 from faithdiff.report.scores import PICTURE
 from faithdiff.report.statistics import Floats
 
-ALL = "all"  # data set and level of a cell over every test set and level
+ALL = "all"  # dataset and level of a cell over every test set and level
 Name = tuple[str, str, str]  # method, metric, protocol
 
 

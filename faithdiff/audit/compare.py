@@ -71,7 +71,7 @@ class Change:
 
     @property
     def place(self) -> str:
-        """Data set and level, in words."""
+        """Dataset and level, in words."""
         return "all sets and levels" if self.dataset == ALL else f"{self.dataset}, {self.level}"
 
 

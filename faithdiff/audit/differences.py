@@ -111,7 +111,7 @@ def _datasets(old: Results, new: Results) -> Iterator[tuple[str, JsonObject, Jso
 
 
 def _readers(old: Results, new: Results, dataset: str) -> frozenset[str] | None:
-    """Methods that a data set can touch: a training set reaches the trained ones alone."""
+    """Methods that a dataset can touch: a training set reaches the trained ones alone."""
     # A test set reaches all: each of them restores it.
     if dataset != "train":
         return None

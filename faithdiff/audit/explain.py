@@ -53,7 +53,7 @@ def explain(
 
     Args:
         table: Name of the table.
-        words: Method and metric by name or label, then level, data set or name of the block, in
+        words: Method and metric by name or label, then level, dataset or name of the block, in
             any order and case.
         profile: Whose results.
         revision: A revision of git, a folder, or ``.`` for the working tree.

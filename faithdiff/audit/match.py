@@ -1,6 +1,6 @@
 """Rows of two revisions, matched; and which cells of a table can be compared at all.
 
-Rows are matched by method, variant, seed, data set, level, image, metric and protocol. A cell
+Rows are matched by method, variant, seed, dataset, level, image, metric and protocol. A cell
 whose images, data, degradation or protocol differ is not compared: its two means answer
 different questions.
 """
@@ -177,7 +177,7 @@ def _reasons(rows: pd.DataFrame) -> dict[tuple[str, ...], str]:
 
 
 def data_differences(old: Manifest, new: Manifest) -> dict[tuple[str, str], list[str]]:
-    """What differs in the inputs of each (data set, level), by the two manifests."""
+    """What differs in the inputs of each (dataset, level), by the two manifests."""
     # What only one side recorded is not called different: older manifests lack parts of it.
     found: dict[tuple[str, str], list[str]] = {}
     for dataset in old.data.keys() & new.data.keys():

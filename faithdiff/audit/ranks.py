@@ -47,7 +47,7 @@ class Overtaking:
 
     @property
     def place(self) -> str:
-        """Data set and level, in words."""
+        """Dataset and level, in words."""
         return "all sets and levels" if self.dataset == ALL else f"{self.dataset}, {self.level}"
 
 

@@ -147,7 +147,7 @@ def caption(
 
 @app.command(epilog="Example: faithdiff train-prior --config config/mini.yaml")
 def train_prior(config: Config = MINI, time_limit: TimeLimit = None) -> None:
-    """Train the small prior from its prepared data set (`faithdiff prepare --dataset prior`)."""
+    """Train the small prior from its prepared dataset (`faithdiff prepare --dataset prior`)."""
     from faithdiff.train import prior
     from faithdiff.train.run import run_job
 

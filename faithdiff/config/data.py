@@ -159,7 +159,7 @@ class Data(Section):
         return [(name, level) for name in self.test for level in self.levels_of(name)]
 
     def scale_of(self, dataset: str) -> int:
-        """HQ side / LQ side of a data set."""
+        """HQ side / LQ side of a dataset."""
         found = self.test.get(dataset)
         own = found.scale if isinstance(found, FolderSet) else None
         return own or self.scale

@@ -146,7 +146,7 @@ def _walk(schema: _Schema, location: Location) -> tuple[Location, list[str]]:
     """Follow a location through the JSON schema.
 
     Returns:
-        The location as a reader of the file knows it (pydantic adds the tag of a data set's
+        The location as a reader of the file knows it (pydantic adds the tag of a dataset's
         `source`, and ``[key]`` for a key), and the keys allowed beside its last part.
     """
     path: list[str | int] = []

@@ -82,7 +82,7 @@ class _Own(Section):
 class OwnOutputs(_Own):
     """A method of the user's own, given as restored images; see docs/add-a-method.md."""
 
-    # Folder with <data set>/<level>/<image>.png, or a path with {dataset} and {level}.
+    # Folder with <dataset>/<level>/<image>.png, or a path with {dataset} and {level}.
     outputs: Annotated[str, Field(min_length=1)]
 
     @property

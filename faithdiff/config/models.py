@@ -105,7 +105,7 @@ CAPTIONER_OPERATIONAL = {  # settings of `captioner` that change how fast it ans
 
 
 class Captioner(Section):
-    """LLaVA, asked for the captions of data sets that say ``captions: llava``."""
+    """LLaVA, asked for the captions of datasets that say ``captions: llava``."""
 
     path: Path = Path("weights/llava-1.5-13b-hf")  # a folder of transformers
     question: str = "Describe this image and its style in a very detailed manner."

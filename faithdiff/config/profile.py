@@ -68,12 +68,12 @@ class Profile(Section):
 
     @property
     def datasets(self) -> dict[str, Dataset]:
-        """Every data set by name: the test sets, `train` and `prior`."""
+        """Every dataset by name: the test sets, `train` and `prior`."""
         return {**self.data.test, "train": self.data.train, "prior": self.prior.training.data}
 
     @property
     def used_datasets(self) -> dict[str, Dataset]:
-        """The data sets that jobs read: `train` and `prior` only where something is trained."""
+        """The datasets that jobs read: `train` and `prior` only where something is trained."""
         trains = {"train": self.learns, "prior": self.prior.source == "train"}
         return {name: each for name, each in self.datasets.items() if trains.get(name, True)}
 

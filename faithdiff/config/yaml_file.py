@@ -241,7 +241,7 @@ def _read(file: Path, above: tuple[Path, ...]) -> Iterator[Layer]:
 
 
 def merge(base: Any, over: Any, keep_nulls: bool = False) -> Any:
-    """Lay one content over another; a data set of another source is replaced, not mixed.
+    """Lay one content over another; a dataset of another source is replaced, not mixed.
 
     Args:
         keep_nulls: What null removes may be in a third content, over which this one is laid next.

@@ -1,1 +1,1 @@
-"""Data sets: photographs, procedural scenes, folders; captions; files from outside."""
+"""Datasets: photographs, procedural scenes, folders; captions; files from outside."""

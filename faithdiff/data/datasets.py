@@ -1,6 +1,6 @@
-"""Prepares a data set: its images and ``index.csv`` with hash, caption, source and licence of each.
+"""Prepares a dataset: its images and ``index.csv`` with hash, caption, source and licence of each.
 
-Scenes are drawn from seeds keyed by data set and name, so a set is the same bytes whatever the
+Scenes are drawn from seeds keyed by dataset and name, so a set is the same bytes whatever the
 number of workers, and the sets of a study never share a picture.
 """
 
@@ -238,7 +238,7 @@ def changed_sources(config: Dataset, folder: Path) -> list[str]:
 
 
 def read_index(folder: Path) -> pd.DataFrame:
-    """Read ``index.csv`` of a prepared data set, one row per image, sorted by name.
+    """Read ``index.csv`` of a prepared dataset, one row per image, sorted by name.
 
     Raises:
         UserError: It is missing.

@@ -1,6 +1,6 @@
-"""Images of a person's folder as a data set: chosen by scores, resized, cut into crops.
+"""Images of a person's folder as a dataset: chosen by scores, resized, cut into crops.
 
-Everything is drawn by seeds keyed by data set and name, so that neither the order of the files nor
+Everything is drawn by seeds keyed by dataset and name, so that neither the order of the files nor
 the number of workers changes a byte.
 """
 

@@ -1,4 +1,4 @@
-"""What was recorded of the images of a data set when they were written, and whether it holds.
+"""What was recorded of the images of a dataset when they were written, and whether it holds.
 
 ``index.csv`` has the hash of each HQ image, ``degradation.jsonl`` of each LQ image. Whoever reads
 an image to train, restore or score holds it against these first.
@@ -19,7 +19,7 @@ def hq_hashes(folder: Path) -> dict[str, str]:
     """sha256 of the HQ images by name; empty where the index has none.
 
     Args:
-        folder: Of the data set.
+        folder: Of the dataset.
     """
     index = read_index(folder)
     return {} if "sha256" not in index else dict(zip(index["name"], index["sha256"], strict=True))
@@ -29,7 +29,7 @@ def pictures(folder: Path) -> dict[str, str]:
     """The picture that each image was cut from, by the image's name; itself where none is named.
 
     Args:
-        folder: Of the data set.
+        folder: Of the dataset.
     """
     index = read_index(folder)
     found = index["picture"] if "picture" in index else index["name"]
@@ -57,7 +57,7 @@ def lq_hashes(folder: Path) -> dict[str, str]:
 
 
 def check_hq(file: Path, hashes: dict[str, str]) -> None:
-    """Hold ``<data set>/hq/<name>.png`` against :func:`hq_hashes`.
+    """Hold ``<dataset>/hq/<name>.png`` against :func:`hq_hashes`.
 
     Raises:
         CorruptedError: It is missing or corrupted.
@@ -66,7 +66,7 @@ def check_hq(file: Path, hashes: dict[str, str]) -> None:
 
 
 def check_lq(file: Path, hashes: dict[str, str]) -> None:
-    """Hold ``<data set>/lq/<level>/<name>.png`` against :func:`lq_hashes`.
+    """Hold ``<dataset>/lq/<level>/<name>.png`` against :func:`lq_hashes`.
 
     Raises:
         CorruptedError: It is missing or corrupted.

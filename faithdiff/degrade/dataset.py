@@ -1,4 +1,4 @@
-"""Degrade a whole data set at one level, and log every parameter that was drawn.
+"""Degrade a whole dataset at one level, and log every parameter that was drawn.
 
 One line of ``degradation.jsonl`` suffices to remake its image on its own:
 ``apply(read_image(hq), json.loads(line)["parameters"])`` gives the bytes that were written.
@@ -40,7 +40,7 @@ def degrade_dataset(
 ) -> None:
     """Write ``out_dir/<name>.png`` for each row of `index`, then ``degradation.jsonl``, last.
 
-    Every image is seeded by (data set, level, name), so order, subset and sharding change no byte.
+    Every image is seeded by (dataset, level, name), so order, subset and sharding change no byte.
     A killed run starts over: an image costs milliseconds, and without the log nothing counts.
 
     Args:
@@ -50,7 +50,7 @@ def degrade_dataset(
         level: What may be drawn; of a mixture each image draws one member.
         scale: HQ side / LQ side.
         master_seed: The ``seed`` of the profile.
-        dataset: Name of the data set; part of the seed.
+        dataset: Name of the dataset; part of the seed.
         out_dir: Created where missing.
         progress: Show a bar with images per second on stderr.
 
@@ -121,7 +121,7 @@ def _degrade(source: Path, target: Path, level: Level, seed: int, scale: int) ->
         # Restored, its LQ image would be larger than itself, and every score of it would fail.
         raise ImageError(
             f"{source}: of {width} x {height} px, not multiples of the scale {scale}: it was "
-            "prepared for another scale; run `faithdiff prepare` for this data set again"
+            "prepared for another scale; run `faithdiff prepare` for this dataset again"
         )
     try:
         parameters = draw(level, seed, (height, width), scale)

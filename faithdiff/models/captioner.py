@@ -94,7 +94,7 @@ class Llava:
         """What makes the likeliest word a drawn one; nothing at temperature 0."""
         if not self._config.temperature:
             return LogitsProcessorList()
-        # By the bytes of the image, not by its name or place: an image that two data sets share has
+        # By the bytes of the image, not by its name or place: an image that two datasets share has
         # one caption, and 26 GB of model need not look at it twice.
         keys = [seeds.seed(self._seed, "caption", sha256_file(file)) for file in files]
         return LogitsProcessorList(

@@ -1,4 +1,4 @@
-"""Captions of whole data sets: what is asked of the captioner, and where its answers are kept."""
+"""Captions of whole datasets: what is asked of the captioner, and where its answers are kept."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from faithdiff.audit.results import Results, columns_of
 
 DIGITS, FEWER = 6, 4  # of an embedded value
 MOST = 400_000  # bytes of per-image values
-Place = tuple[str, str, str]  # data set, level, image
+Place = tuple[str, str, str]  # dataset, level, image
 
 
 class EmbeddedValues(TypedDict):

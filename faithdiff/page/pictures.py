@@ -31,7 +31,7 @@ CAPTIONS = {  # by how the name of the file begins
     "training": "Loss during training.",
     "perception-distortion": "PSNR against perceptual quality of each method, at each level.",
 }
-Place = tuple[str, str, str]  # data set, level, image
+Place = tuple[str, str, str]  # dataset, level, image
 Box = tuple[int, int, int, int]  # top, left, bottom, right as thousandths of the sides
 
 
@@ -46,7 +46,7 @@ class ShownFigure(TypedDict):
 
 
 class Explorer(TypedDict):
-    """Images that can be looked at: ``images[data set|level|image][method]`` is a file.
+    """Images that can be looked at: ``images[dataset|level|image][method]`` is a file.
 
     `missing` says why others are not there.
     """

@@ -63,7 +63,7 @@ Row = tuple[str, str, float, str]  # stage, what, rate, unit
 
 @dataclass(frozen=True)
 class Elsewhere(Layout):
-    """A profile's layout with its data sets in another folder."""
+    """A profile's layout with its datasets in another folder."""
 
     root: Path
 
@@ -125,7 +125,7 @@ def _few_updates(baseline: Baseline) -> Baseline:
 
 
 def _data(study: Study, folder: Path) -> Iterator[Row]:
-    """Scenes and degradation at training and test size; leaves both data sets for later stages."""
+    """Scenes and degradation at training and test size; leaves both datasets for later stages."""
     profile, layout = study.profile, study.layout
     test = next(iter(profile.data.test.values()))
     sizes = {"train": (profile.data.train, [profile.data.train_level])}

@@ -9,7 +9,7 @@ from faithdiff.planning.disk import images_in
 
 
 def captions_asked(profile: Profile) -> dict[str, int | None]:
-    """Captions by data set; None for a set that cannot be counted before it is here.
+    """Captions by dataset; None for a set that cannot be counted before it is here.
 
     Images to learn from are described once, or crop by crop; test images at each level.
     """

@@ -27,7 +27,7 @@ _code_digest = functools.cache(code_digest)
 
 
 def describes(study: Study, dataset: str) -> bool:
-    """Whether a model captions the HQ images of a data set while it is prepared.
+    """Whether a model captions the HQ images of a dataset while it is prepared.
 
     Test images are captioned by what a user would have, the LQ image: a rule of its own.
     """

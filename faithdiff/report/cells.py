@@ -149,7 +149,7 @@ class Table:
     """A table ready to be printed.
 
     Attributes:
-        images: Names behind the cells: ``{protocol/metric: {data set/level: [image, ...]}}``.
+        images: Names behind the cells: ``{protocol/metric: {dataset/level: [image, ...]}}``.
         differences: Print each cell's comparison beside its mean.
         source: The file in ``results/<profile>`` that the table is a function of.
         unmeasured: Which metrics have no column because nothing of them was measured, and how

@@ -84,7 +84,7 @@ def write_manifest(study: Study) -> None:
 
 
 def _data(study: Study) -> dict[str, DataHashes]:
-    """Hashes of every data set's index, and of its degradation log at each level."""
+    """Hashes of every dataset's index, and of its degradation log at each level."""
     data = study.profile.data
     levels = {name: data.levels_of(name) for name in data.test}
     if study.profile.learns:

@@ -17,7 +17,7 @@ def published_for(
 ) -> dict[str, dict[str, float]]:
     """Look up the published values of one block of the main table: ``{method: {metric: value}}``.
 
-    Empty unless data set, level and protocol carry the very names of the published rows: a
+    Empty unless dataset, level and protocol carry the very names of the published rows: a
     number of other images or of another metric definition is not comparable.
 
     Raises:

@@ -123,7 +123,7 @@ def to_cells(table: Table) -> str:
     """JSON: ``cells`` maps ``<block>|<method>|<metric>`` to its statistics and to its rows.
 
     The rows behind a cell are those of ``scores.csv`` with the cell's method, metric, protocol,
-    seeds, data sets and levels, for the images under ``images[<protocol>/<metric>]``.
+    seeds, datasets and levels, for the images under ``images[<protocol>/<metric>]``.
     """
     cells = {key: asdict(each) for key, each in _entries(table) if each.status != "published"}
     head: dict[str, Json] = {

@@ -156,7 +156,7 @@ def difference(sample: Sample, other: Sample) -> NDArray[np.float64]:
 
 
 class ScoreBook:
-    """Samples of a score file by (method, metric, protocol, data sets, levels)."""
+    """Samples of a score file by (method, metric, protocol, datasets, levels)."""
 
     def __init__(self, scores: pd.DataFrame, by: Literal["picture", "image"] = "picture") -> None:
         """Args are the rows, and what counts as one: `image` as a published mean counts them."""

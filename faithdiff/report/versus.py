@@ -1,7 +1,7 @@
 """Published, ours and their difference side by side: ``faithdiff table --published``.
 
 Rows stand in the paper's order. A difference is printed only where both numbers exist, which needs
-the published data set, level and protocol; it is ours less the published one.
+the published dataset, level and protocol; it is ours less the published one.
 """
 
 from __future__ import annotations

@@ -270,7 +270,7 @@ def _given(study: Study, method: Method, name: str, seed: int, root: Path) -> li
 
 
 class _GivenTo(_Scratch):
-    """Restorations below `root`; data sets are the study's own."""
+    """Restorations below `root`; datasets are the study's own."""
 
     def dataset(self, dataset: str) -> Path:
         return Layout(self.profile).dataset(dataset)

@@ -97,12 +97,12 @@ def score_files(profile: Profile, layout: Layout) -> list[Path]:
     return files
 
 
-# Means by method, data set, level and ``metric@protocol``.
+# Means by method, dataset, level and ``metric@protocol``.
 Summary = dict[str, dict[str, dict[str, dict[str, float]]]]
 
 
 def summarise(table: pd.DataFrame) -> Summary:
-    """Means of each method, data set and level; only where every image has a value.
+    """Means of each method, dataset and level; only where every image has a value.
 
     A mean over the images that did not fail would compare methods on different images.
     """

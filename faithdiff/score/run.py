@@ -46,7 +46,7 @@ class RestoredFiles:
     failures: dict[str, str]
 
 
-Folders = dict[tuple[str, str], RestoredFiles]  # by (data set, level)
+Folders = dict[tuple[str, str], RestoredFiles]  # by (dataset, level)
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def score_job(
     same bits in every run.
 
     Raises:
-        RunError: A manifest is missing, or does not match the images or the data set's index; or
+        RunError: A manifest is missing, or does not match the images or the dataset's index; or
             one of several shards is not finished.
         ConfigError: A protocol or a metric is not defined.
         UserError: The profile's device is not here.

@@ -24,7 +24,7 @@ class Layout:
         return Path("results", self.profile)
 
     def dataset(self, dataset: str) -> Path:
-        """``hq/``, ``lq/<level>/`` and ``index.csv`` of a data set; `train` is one of them."""
+        """``hq/``, ``lq/<level>/`` and ``index.csv`` of a dataset; `train` is one of them."""
         return Path("data", self.profile, dataset)
 
     def lq(self, dataset: str, level: str) -> Path:

@@ -42,7 +42,7 @@ class JobCost(Record):
 
 
 class DataHashes(Record):
-    """A data set: hash of its index, number of images, hash of each level's degradation log."""
+    """A dataset: hash of its index, number of images, hash of each level's degradation log."""
 
     index: str | None = Field(None, alias="index.csv")
     images: int | None = None

@@ -22,7 +22,7 @@ class Rule:
     """One rule of the workflow.
 
     Settings are dotted paths into a profile: a section stands for all below it, and ``*`` for the
-    one that a job is about (its method, recipe or data set).
+    one that a job is about (its method, recipe or dataset).
 
     Attributes:
         purpose: What its jobs do, in a sentence.

@@ -20,7 +20,7 @@ def seed(master: int, *key: str | int) -> int:
 
     Args:
         master: The ``seed`` of the profile.
-        key: What the draw depends on: purpose, data set, level, image name, repetition.
+        key: What the draw depends on: purpose, dataset, level, image name, repetition.
 
     Returns:
         An integer in ``[0, 2**63)``: valid for numpy, torch and :mod:`random` alike.

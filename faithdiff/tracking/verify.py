@@ -148,7 +148,7 @@ def _dataset(folder: Path, report: Report) -> None:
 
 
 def _sources(study: Study, folder: Path, report: Report) -> None:
-    """The user's own files that a data set was made from, where they are here."""
+    """The user's own files that a dataset was made from, where they are here."""
     config, record = study.profile.datasets.get(folder.name), folder / SOURCES
     if config is None or not record.is_file():
         return

@@ -186,7 +186,7 @@ def _encode(prior: Prior, images: Tensor) -> Tensor:
 
 
 def train_prior_job(study: Study, folder: Path, state: Path) -> None:
-    """Train the prior of a profile from its prepared data set into a folder."""
+    """Train the prior of a profile from its prepared dataset into a folder."""
     compute_repeatably(study.profile)
     data = study.layout.dataset("prior")
     index = read_index(data)

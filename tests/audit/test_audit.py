@@ -81,7 +81,7 @@ stages:
     metrics:
       - results/${item.profile}/summary.json: {cache: false}
 """
-Shift = Callable[[str, str, str, str, int], float]  # method, metric, data set, level, image
+Shift = Callable[[str, str, str, str, int], float]  # method, metric, dataset, level, image
 
 
 def nothing(*_: object) -> float:

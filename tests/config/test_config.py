@@ -68,7 +68,7 @@ def test_every_yaml_with_a_profile_is_tested() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        # unknown keys: at the top, nested, in a list, in a data set of a named source, in a dict
+        # unknown keys: at the top, nested, in a list, in a dataset of a named source, in a dict
         ("trainning", 1, "trainning: unknown key; did you mean 'training'? (allowed: profile, "),
         (
             "training/batchsize",

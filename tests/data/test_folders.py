@@ -1,4 +1,4 @@
-"""Image folders as data sets: crops, scores, sizes, mixtures; always the same bytes."""
+"""Image folders as datasets: crops, scores, sizes, mixtures; always the same bytes."""
 
 from __future__ import annotations
 

@@ -360,7 +360,7 @@ def test_images_that_do_not_fit_are_refused() -> None:
         apply(np.zeros((64, 64, 3)), parameters)
 
 
-# --- data sets ------------------------------------------------------------------------------
+# --- datasets ------------------------------------------------------------------------------
 
 
 def write_dataset(folder: Path, names: list[str]) -> tuple[Path, Path]:

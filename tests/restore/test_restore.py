@@ -326,7 +326,7 @@ def test_progress_counts_every_pass(study: Study) -> None:
 
 
 def _job(study: Study, method: str = "faithdiff") -> dict[str, dict[str, Any]]:
-    """Run the job; its manifests by data set."""
+    """Run the job; its manifests by dataset."""
     run.restore_job(study, find_method(study, method), method, 0)
     return {
         dataset: json.loads(
