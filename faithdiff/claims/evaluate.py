@@ -17,7 +17,7 @@ from faithdiff.claims.verdict import (
     YES,
     Verdict,
     agree,
-    by_proxy,
+    by_surrogate,
     combine,
     judge_direction,
     judge_order,
@@ -48,7 +48,7 @@ class JudgedClaim:
         settle: What would settle an inconclusive one; empty for the others.
         measured: Metrics that decide first, then the second verdict's, then those shown beside.
         outcomes: The verdict of each contrast.
-        second: The verdict of the proxies that the claim names besides; None where none was
+        second: The verdict of the surrogates that the claim names besides; None where none was
             measured. It never enters `verdict`.
     """
 
@@ -200,7 +200,7 @@ def _judge(found: JudgedClaim, claims: Claims, tests: int) -> JudgedClaim:
     if not found.measured:
         return found
     claim = found.claim
-    measured = tuple(_decided(m, claims.proxies) for m in found.measured)
+    measured = tuple(_decided(m, claims.surrogate_metrics) for m in found.measured)
     made = list(dict.fromkeys(m.contrast.text for m in measured))
     outcomes = [
         Outcome(own[0].contrast, _of_contrast(claim, own))
@@ -235,7 +235,7 @@ def _judge(found: JudgedClaim, claims: Claims, tests: int) -> JudgedClaim:
 def _second(
     measured: Sequence[Measured], outcomes: Sequence[Outcome], need: Need
 ) -> Verdict | None:
-    """The verdict of the proxies named besides; None where none was measured."""
+    """The verdict of the surrogates named besides; None where none was measured."""
     found = [m for m in measured if m.role == "second"]
     if not found:
         return None
@@ -256,7 +256,7 @@ def _of_contrast(claim: Claim, own: Sequence[Measured]) -> Verdict:
     return combine(verdicts)
 
 
-def _decided(m: Measured, proxies: set[str]) -> Measured:
+def _decided(m: Measured, surrogates: set[str]) -> Measured:
     if not m.measured:
         return m
     # Shown for context; a metric that was not named beforehand must not become a verdict.
@@ -273,7 +273,7 @@ def _decided(m: Measured, proxies: set[str]) -> Measured:
         for e in m.singly.values()
     ):
         verdict = VARIES
-    return replace(m, verdict=by_proxy(verdict) if m.column.metric in proxies else verdict)
+    return replace(m, verdict=by_surrogate(verdict) if m.column.metric in surrogates else verdict)
 
 
 def _because(

@@ -239,7 +239,7 @@ def published_text(found: JudgedClaim) -> list[str]:
 
 
 def second_text(found: JudgedClaim) -> str:
-    """Write the second verdict with the proxies that it rests on."""
+    """Write the second verdict with the surrogates that it rests on."""
     labels = dict.fromkeys(m.column.label for m in found.measured if m.role == "second")
     return f"by {', '.join(labels)}: {found.second}"
 

@@ -126,7 +126,7 @@ class Claim(Section):
     data: Scope = Scope()
     test: Test
     expect: Annotated[list[Expect], Field(min_length=1)]
-    second: tuple[Expect, ...] = ()  # proxies with a verdict of their own, printed separately
+    second: tuple[Expect, ...] = ()  # surrogates with a verdict of their own, printed separately
     beside: tuple[str, ...] = ()
     # Where it is not what the file says for all claims.
     matters: dict[str, Rate] = Field(default_factory=dict)
@@ -185,7 +185,7 @@ class Claims(Section):
         return () if claim.kind == "published" else self.surrogates.get(metric, ())
 
     @property
-    def proxies(self) -> set[str]:
+    def surrogate_metrics(self) -> set[str]:
         """Metrics that speak for others: what they decide is no reproduction."""
         second = {each.metric for claim in self.claims for each in claim.second}
         return {HELD_OUT.metric} | second | {n for names in self.surrogates.values() for n in names}

@@ -7,28 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from faithdiff.claims.schema import Need
 from faithdiff.report.statistics import ALPHA
 
 Verdict = Literal[
-    "reproduced", "not reproduced", "supported by a proxy", "not supported by a proxy", "mixed",
-    "no effect that matters", "inconclusive", "inconclusive: varies between trainings",
+    "reproduced", "not reproduced", "supported by a surrogate", "not supported by a surrogate",
+    "mixed", "no effect that matters", "inconclusive", "inconclusive: varies between trainings",
     "not comparable", "not run",
 ]  # fmt: skip
-VERDICTS: tuple[Verdict, ...] = (
-    "reproduced", "not reproduced", "supported by a proxy", "not supported by a proxy", "mixed",
-    "no effect that matters", "inconclusive", "inconclusive: varies between trainings",
-    "not comparable", "not run",
-)  # fmt: skip
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 VARIES: Verdict = "inconclusive: varies between trainings"
-YES: tuple[Verdict, ...] = ("reproduced", "supported by a proxy")
-NO: tuple[Verdict, ...] = ("not reproduced", "not supported by a proxy")
+YES: tuple[Verdict, ...] = ("reproduced", "supported by a surrogate")
+NO: tuple[Verdict, ...] = ("not reproduced", "not supported by a surrogate")
 # Of several things that a claim says, the first of these that one of them got decides.
 _WORST: tuple[Verdict, ...] = (
-    "not reproduced", "not supported by a proxy", "not comparable", "not run", "mixed", VARIES,
-    "inconclusive", "no effect that matters", "supported by a proxy", "reproduced",
+    "not reproduced", "not supported by a surrogate", "not comparable", "not run", "mixed", VARIES,
+    "inconclusive", "no effect that matters", "supported by a surrogate", "reproduced",
 )  # fmt: skip
 Window = tuple[float, float]
 
@@ -90,11 +86,11 @@ def judge_value(value: float, low: float, high: float, window: Window) -> Verdic
     return "inconclusive"
 
 
-def by_proxy(verdict: Verdict) -> Verdict:
-    """Say the same of a metric that speaks for another."""
+def by_surrogate(verdict: Verdict) -> Verdict:
+    """Weaken the verdict of a metric that speaks for another."""
     if verdict == "reproduced":
-        return "supported by a proxy"
-    return "not supported by a proxy" if verdict == "not reproduced" else verdict
+        return "supported by a surrogate"
+    return "not supported by a surrogate" if verdict == "not reproduced" else verdict
 
 
 def agree(surrogates: Sequence[Verdict]) -> Verdict:

@@ -31,7 +31,7 @@ MARKER = ".unpacked.json"  # in the folder: the archive's hash, and how much cam
 _MAX_FILES = 1_000_000
 _BLOCK = 1 << 20  # bytes
 # What the standard library raises for a corrupted file, by format.
-_DAMAGE = (
+_CORRUPTED = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
     *(EOFError, ValueError, NotImplementedError, struct.error),
 )
@@ -62,7 +62,7 @@ def unpack(archive: Path, folder: Path, sha256: str, limit_mb: float) -> None:
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)
-    except _DAMAGE as error:
+    except _CORRUPTED as error:
         raise RunError(f"{archive}: is corrupted ({error}); delete it and fetch it again") from None
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None

@@ -201,7 +201,7 @@ class SetToRestore:
         study: At the scale of the test set.
         place: What is restored.
         items: All images of the test set.
-        missing: Those without a result in the store.
+        missing: Those without a result in the cache.
         keep: To be called with each result, ``(H, W, 3)`` uint8, as soon as it is there: what was
             kept survives a kill.
         in_process: Restores `missing` with what :meth:`Method.load` gives.

@@ -59,7 +59,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
             f"{file}: is missing; run: faithdiff fetch --profile released, or set captioner.clean: "
             "null"
         ) from None
-    except Exception as error:  # noqa: BLE001 - a foreign file may fail in any way
+    except Exception as error:  # noqa: BLE001 - a file from outside may fail in any way
         raise CheckpointError(
             f"{file}: {lfs_pointer(file) or f'cannot be read: {error}'}"
         ) from None

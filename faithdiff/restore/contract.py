@@ -44,7 +44,7 @@ class ContractFinding:
 
 
 class _Image(TypedDict, total=False):
-    """An image of a manifest: its key in the store, or why there is none."""
+    """An image of a manifest: its key in the cache, or why there is none."""
 
     key: str
     failed: str
@@ -67,7 +67,7 @@ class _Scratch(Layout):
         return self.root / dataset
 
     @property
-    def store(self) -> Path:
+    def cache(self) -> Path:
         return self.root / ".store"
 
     def restored(self, method: str, seed: int) -> Path:
@@ -206,12 +206,12 @@ class _Trial:
     def _resumes(self, study: Study, results: dict[str, NDArray[np.uint8]]) -> ContractFinding:
         """The second half of the finished images is lost: these alone are made again, and alike.
 
-        By name and not by the key of the store: what is lost must not hang on a hash.
+        By name and not by the key of the cache: what is lost must not hang on a hash.
         """
         images = _manifest(study, self.name, self.seed, SET, LEVEL)["images"]
         kept = [images[name]["key"] for name in sorted(images) if "key" in images[name]]
         # Half, so that both ways are tried: images that are found, and images that are made again.
-        finished = [study.layout.stored(key) for key in kept]
+        finished = [study.layout.cached(key) for key in kept]
         missing = finished[len(finished) // 2 :]
         for file in missing:
             file.unlink(missing_ok=True)

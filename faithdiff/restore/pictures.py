@@ -263,7 +263,7 @@ def _is_done(file: Path, key: str, record: Record, output: Path) -> bool:
 
 
 def _is_picture(file: Path) -> bool:
-    """Whether a file can be read: what cannot was damaged, not edited, and is made again."""
+    """Whether a file can be read: what cannot is corrupted, not edited, and is made again."""
     try:
         read_image(file)
     except ImageError:

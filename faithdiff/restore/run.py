@@ -1,6 +1,6 @@
 """Restores every test set and level with one trained method, and resumes at the image.
 
-Finished images go into a store outside the job's declared outputs, named by a key over input,
+Finished images go into a cache outside the job's declared outputs, named by a key over input,
 weights, settings, code and seed; the declared output is a manifest written last. So a killed job
 continues where it was, and a stale image can never be taken for a new one.
 """
@@ -57,7 +57,7 @@ class ImageEntry(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class _Made:
-    """The images of one test set and level, as they now lie in the store."""
+    """The images of one test set and level, as they now lie in the cache."""
 
     dataset: str
     level: str
@@ -87,7 +87,7 @@ def restore_job(study: Study, method: Method, name: str, seed: int) -> None:
 
 
 def restore_shard(study: Study, method: Method, name: str, seed: int, shard: Shard) -> None:
-    """Restore a share of the images of one (method, seed) into the store, and record it.
+    """Restore one shard of the images of one (method, seed) into the cache, and record it.
 
     Raises:
         UserError: The method takes a test set at a time.
@@ -122,8 +122,8 @@ def _made(
             place = Place(dataset, level, seed, study.layout.outside(name, seed, dataset, level))
             items = method.keyed(place, list(_items(scaled, dataset, level, seed, identity)))
             if shard is not None:
-                items = shard.share(items)
-            missing = [item for item in items if not _is_whole(_stored(scaled, item.key))]
+                items = shard.select(items)
+            missing = [item for item in items if not _is_whole(_cached(scaled, item.key))]
             title = f"{name} {dataset} {level}"
             in_process = partial(inside.restore, missing, keep, title)
             wanted = SetToRestore(scaled, place, items, missing, keep, in_process)
@@ -238,16 +238,16 @@ def captions_of(study: Study, dataset: str, level: str) -> dict[str, str]:
     return {name: written[name] for name in captions}
 
 
-def _stored(study: Study, key: str) -> Path:
-    return study.layout.stored(key)
+def _cached(study: Study, key: str) -> Path:
+    return study.layout.cached(key)
 
 
 def _keep(study: Study, item: Item, image: NDArray[np.uint8]) -> None:
-    write_png(image, _stored(study, item.key))
+    write_png(image, _cached(study, item.key))
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether a stored image is there and whole; otherwise it is made again."""
+    """Whether a cached image is there and whole; otherwise it is made again."""
     return png_is_whole(file)
 
 
@@ -291,7 +291,7 @@ def _publish(study: Study, made: _Made, folder: Path, records: list[ShardRecord]
     An image that failed is listed without a hash, and is tried again by the next run.
 
     Args:
-        records: Of the shares that came before, where there were several.
+        records: Of the shards that came before, where there were several.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)  # never beside images of another run
@@ -307,7 +307,7 @@ def _publish(study: Study, made: _Made, folder: Path, records: list[ShardRecord]
             images[item.name] = {"failed": made.failures[item.name], **about}
             continue
         target = folder / f"{item.name}.png"
-        _link(_stored(study, item.key), target)
+        _link(_cached(study, item.key), target)
         images[item.name] = {"sha256": sha256_file(target), **about, "key": item.key}
     spent = [record["places"][f"{made.dataset}/{made.level}"] for record in records]
     manifest: dict[str, object] = {

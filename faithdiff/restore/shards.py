@@ -1,8 +1,8 @@
-"""Shares of the images of a method and seed, for machines that work side by side.
+"""Shards of the images of a method and seed, for machines that work side by side.
 
-A share is a job of its own that leaves its images, or their values, in the store and then a
+A shard is a job of its own that leaves its images, or their values, in the cache and then a
 record of what it did and where. The job that follows finds everything made and only collects it,
-so a study is the same bytes however many shares there were.
+so a study is the same bytes however many shards there were.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ T = TypeVar("T")
 
 
 class Spent(TypedDict):
-    """What a share did in one place: images made, of which the others were found, and the time."""
+    """What a shard did in one place: images made, of which the others were found, and the time."""
 
     made: int
     seconds: float
 
 
 class ShardRecord(TypedDict):
-    """The record of a finished share.
+    """The record of a finished shard.
 
     Attributes:
         places: By ``<dataset>/<level>``, or ``all``.
@@ -43,7 +43,7 @@ class ShardRecord(TypedDict):
 
 @dataclass(frozen=True)
 class Shard:
-    """Number `number` of `of` shares, from 1."""
+    """Number `number` of `of` shards, from 1."""
 
     number: int
     of: int
@@ -61,21 +61,21 @@ class Shard:
             raise UserError(f"--shard {text}: is not K/N with 1 <= K <= N, such as 2/7")
         return shard
 
-    def share(self, items: Sequence[T]) -> list[T]:
-        """Every n-th item; the shares of all shards are all items."""
-        # Interleaved, not in blocks: neighbours in a set are alike in size, so shares take as long.
+    def select(self, items: Sequence[T]) -> list[T]:
+        """The items of this shard: every n-th. All shards together have each item once."""
+        # Interleaved, not in blocks: neighbours in a set are alike in size, so shards take as long.
         return list(items[self.number - 1 :: self.of])
 
 
 def write_record(file: Path, places: dict[str, Spent]) -> None:
-    """Record a finished share."""
-    # With the packages: shares of other machines must be the same bytes, and if not, here is why.
+    """Record a finished shard."""
+    # With the packages: shards of other machines must be the same bytes, and if not, here is why.
     record: ShardRecord = {"places": places, "hardware": hardware(), "packages": packages()}
     write_text_atomic(json.dumps(record, indent=1) + "\n", file)
 
 
 def read_records(layout: Layout, job: str, method: str, seed: int, of: int) -> list[ShardRecord]:
-    """Records of all shares of a job, in their order; none if there is one share only.
+    """Records of all shards of a job, in their order; none if there is one shard only.
 
     Raises:
         RunError: One is missing or corrupted.

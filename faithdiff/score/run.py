@@ -207,26 +207,26 @@ def score_shard(
     threads: int = 1,
     artifacts_file: Path = ARTIFACTS_FILE,
 ) -> None:
-    """Compute the values of a share of the images for :func:`score_job`, and record it."""
+    """Compute the values of one shard of the images for :func:`score_job`, and record it."""
     folders = _folders(profile, layout, method, seed, threads)
     record = layout.shard("score", method, seed, shard.number, shard.of)
     with claimed(record.with_suffix(".lock"), f"score {method} seed{seed}"):
         cache = ScoreCache(_values(layout, method, seed, shard.number, shard.of))
         scorer = _scorer(profile, cache, artifacts_file)
-        shares: Folders = {}
+        chosen: Folders = {}
         for place, files in folders.items():
-            names = shard.share(sorted(files.images))
-            shares[place] = RestoredFiles({name: files.images[name] for name in names}, {})
+            names = shard.select(sorted(files.images))
+            chosen[place] = RestoredFiles({name: files.images[name] for name in names}, {})
         begun = time.perf_counter()
-        _rows(profile, layout, method, seed, shares, scorer)
+        _rows(profile, layout, method, seed, chosen, scorer)
         seconds = round(time.perf_counter() - begun, 3)
         write_record(record, {"all": {"made": scorer.computed, "seconds": seconds}})
 
 
 def _values(layout: Layout, method: str, seed: int, number: int = 1, of: int = 1) -> Path:
     """The file of values that a job grows; each of several jobs has its own."""
-    share = "" if of == 1 else f"-{number}-of-{of}"
-    return layout.store / "scores" / f"{method}-seed{seed}{share}.csv"
+    shard = "" if of == 1 else f"-{number}-of-{of}"
+    return layout.cache / "scores" / f"{method}-seed{seed}{shard}.csv"
 
 
 def _folders(profile: Profile, layout: Layout, method: str, seed: int, threads: int) -> Folders:

@@ -135,7 +135,7 @@ class Scorer:
         if metric.digest not in self._loaded:
             try:
                 self._loaded[metric.digest] = load(metric, self._weights, self._device)
-            except Exception as error:  # noqa: BLE001 - foreign weights may fail in any way
+            except Exception as error:  # noqa: BLE001 - weights from outside may fail in any way
                 self._loaded[metric.digest] = f"cannot be loaded: {_summary(error)}"
         return self._loaded[metric.digest]
 

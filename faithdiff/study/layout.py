@@ -64,12 +64,13 @@ class Layout:
         return self.checkpoints / ".work" / job
 
     @property
-    def store(self) -> Path:
+    def cache(self) -> Path:
         """Finished restorations by key: what makes a killed job resume at the image."""
+        # `.store` on disk: under another name, what a study has restored would be made again.
         return Path("restored", self.profile, ".store")
 
     def shard(self, job: str, method: str, seed: int, number: int, of: int) -> Path:
-        """Record of a share of the images of a method, written last; `job` is restore or score."""
+        """Record of one shard of a method's images, written last; `job` is restore or score."""
         name = f"{job}-{number}-of-{of}.json"
         return Path("restored", self.profile, ".work", f"{method}-seed{seed}", name)
 
@@ -77,9 +78,9 @@ class Layout:
         """Held by the process that restores or scores all images of a method."""
         return Path("restored", self.profile, ".work", f"{job}-{method}-seed{seed}.lock")
 
-    def stored(self, key: str) -> Path:
+    def cached(self, key: str) -> Path:
         """The finished restoration of a key."""
-        return self.store / key[:2] / f"{key}.png"
+        return self.cache / key[:2] / f"{key}.png"
 
     def outside(self, method: str, seed: int, dataset: str, level: str) -> Path:
         """Where a method outside of this process works: its LQ folder, its outputs, its log."""

@@ -89,9 +89,9 @@ def verify(study: Study, root: Path = Path()) -> Report:
         _dataset(folder, report)
         _sources(study, folder, report)
     _training(study, report)
-    for folder in _folders(layout.store.parent):
+    for folder in _folders(layout.cache.parent):
         _restorations(layout, folder, report)
-    for file in sorted(layout.store.glob("??/*.png")):
+    for file in sorted(layout.cache.glob("??/*.png")):
         report.check((file,), _check_png, file)
     _results(layout, report)
     _installed(study, report)
@@ -183,7 +183,7 @@ def _restorations(layout: Layout, method: Path, report: Report) -> None:
             for name, image in read_checked(manifest)["images"].items():
                 file = manifest.parent / f"{name}.png"
                 # With a link to it among the finished images, both are the same file.
-                remove = (file, layout.stored(str(image.get("key"))), manifest)
+                remove = (file, layout.cached(str(image.get("key"))), manifest)
                 report.check(remove, check_file, file, image.get("sha256"))
 
 

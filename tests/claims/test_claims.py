@@ -227,7 +227,7 @@ def test_directions(profile: Profile, gain: float, rule: str, verdict: Verdict) 
 def test_a_lower_metric_that_counts_down_is_a_gain(profile: Profile) -> None:
     asked = claim(expect=[{"metric": "heldout_loss", "rule": "better"}])
     found = only(evaluate(claims(asked), make_scores(0.5), profile))
-    assert found.verdict == "supported by a proxy" and found.measured[0].value > 0
+    assert found.verdict == "supported by a surrogate" and found.measured[0].value > 0
 
 
 @pytest.mark.parametrize(
@@ -453,13 +453,13 @@ def test_a_metric_of_the_paper_decides_where_it_was_measured(profile: Profile) -
 @pytest.mark.parametrize(
     ("gains", "verdict"),
     [
-        ({"piqe": 5.0, "st_lpips": 0.2}, "supported by a proxy"),
-        ({"piqe": -5.0, "st_lpips": -0.2}, "not supported by a proxy"),
+        ({"piqe": 5.0, "st_lpips": 0.2}, "supported by a surrogate"),
+        ({"piqe": -5.0, "st_lpips": -0.2}, "not supported by a surrogate"),
         ({"piqe": 5.0, "st_lpips": -0.2}, "mixed"),
         ({"piqe": 5.0, "st_lpips": 0.0}, "mixed"),
         ({"piqe": 0.0, "st_lpips": 0.0}, "no effect that matters"),
-        ({"st_lpips": 0.2}, "supported by a proxy"),
-        ({"musiq": 2.0, "piqe": 5.0}, "supported by a proxy"),
+        ({"st_lpips": 0.2}, "supported by a surrogate"),
+        ({"musiq": 2.0, "piqe": 5.0}, "supported by a surrogate"),
         ({"musiq": -2.0, "piqe": 5.0}, "not reproduced"),
     ],
 )
@@ -483,12 +483,15 @@ def test_the_held_out_loss_has_a_verdict_of_its_own_and_no_other(profile: Profil
     second = [{"metric": "heldout_loss", "rule": "better"}]
     asked = claim(expect=PERCEPTUAL, second=second)
     alone = only(evaluate(claims(asked), make_scores(0.5), profile))
-    assert (alone.verdict, alone.second) == ("not run", "supported by a proxy")
+    assert (alone.verdict, alone.second) == ("not run", "supported by a surrogate")
     against = with_metrics(make_scores(0.5), musiq=-2.0, clipiqa=-0.1)
     found = evaluate(claims(asked), against, profile)
-    assert (only(found).verdict, only(found).second) == ("not reproduced", "supported by a proxy")
-    assert "by held-out loss: supported by a proxy" in to_markdown(found)
-    assert json.loads(to_json(found))["claims"][0]["second"] == "supported by a proxy"
+    assert (only(found).verdict, only(found).second) == (
+        "not reproduced",
+        "supported by a surrogate",
+    )
+    assert "by held-out loss: supported by a surrogate" in to_markdown(found)
+    assert json.loads(to_json(found))["claims"][0]["second"] == "supported by a surrogate"
 
 
 def test_the_price_has_two_halves_against_each_rival(profile: Profile) -> None:
@@ -500,7 +503,8 @@ def test_the_price_has_two_halves_against_each_rival(profile: Profile) -> None:
         ({"musiq": 2.0}, "reproduced", ["reproduced"] * 2),
         ({"musiq": {"diffbir": 2.0, "seesr": -2.0}}, "not reproduced",
          ["reproduced", "not reproduced"]),
-        ({"piqe": 5.0, "st_lpips": 0.2}, "supported by a proxy", ["supported by a proxy"] * 2),
+        ({"piqe": 5.0, "st_lpips": 0.2}, "supported by a surrogate",
+         ["supported by a surrogate"] * 2),
     ):  # fmt: skip
         found = only(evaluate(claims(asked), with_metrics(paid, **gains), profile))
         assert found.verdict == verdict
@@ -578,7 +582,7 @@ def test_a_direction_needs_to_say_what_matters() -> None:
     assert found.matters_of(found.claims[0], "psnr") == 0.2
 
 
-def test_every_shipped_mechanism_has_a_proxy_path_and_names_methods_of_some_profile() -> None:
+def test_every_shipped_mechanism_has_a_surrogate_path_and_names_methods_of_some_profile() -> None:
     shipped = load_claims(SHIPPED)
     for each in shipped.claims:
         for expect in each.expect:
@@ -747,7 +751,7 @@ def test_the_verb_writes_both_files(
         == len(load_claims(SHIPPED).claims)
     )
     joint = next(c for c in content["claims"] if c["id"] == "joint-over-frozen")
-    assert (joint["verdict"], joint["second"]) == ("not run", "supported by a proxy")
+    assert (joint["verdict"], joint["second"]) == ("not run", "supported by a surrogate")
     assert joint["measured"][-1]["role"] == "beside"
 
 

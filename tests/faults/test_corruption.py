@@ -148,7 +148,7 @@ def test_repair_removes_the_corruption_and_what_says_that_it_is_finished(whole: 
     assert removed == {
         str(image),
         str(image.with_name("manifest.json")),
-        str(whole.layout.stored(key)),
+        str(whole.layout.cached(key)),
         "results/test/figures",
     }
     kept = set(tree(Path(), ("logs", "config")))
@@ -184,7 +184,7 @@ def test_the_command_exits_with_one_until_it_is_repaired(whole: Study) -> None:
 @pytest.mark.parametrize("corruption", ["first bit", "middle bit", "last bit", "cut"])
 def test_a_corrupted_finished_image_is_made_again(whole: Study, corruption: str) -> None:
     before = tree(Path("restored"))
-    for file in sorted(whole.layout.store.glob("??/*.png")):
+    for file in sorted(whole.layout.cache.glob("??/*.png")):
         data = file.read_bytes()
         file.unlink()  # by itself, without the published image
         file.write_bytes(data)
@@ -202,7 +202,7 @@ def test_a_corrupted_finished_image_is_made_again(whole: Study, corruption: str)
 def test_a_corrupted_value_of_the_score_cache_is_never_a_score(
     whole: Study, place: float, bit: int
 ) -> None:
-    file = whole.layout.store / "scores" / "bicubic-seed0.csv"
+    file = whole.layout.cache / "scores" / "bicubic-seed0.csv"
     content, before = file.read_bytes(), ScoreCache(file)._values
     flip(file, place, bit)
     after = ScoreCache(file)._values

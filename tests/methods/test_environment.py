@@ -1,4 +1,4 @@
-"""How each tool makes an environment of a method: the commands, on stand-ins of the tools."""
+"""How each tool makes an environment of a method: the commands, on fakes of the tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Official baselines: their command lines against the scripts', and whole runs on stand-ins."""
+"""Official baselines: their command lines against the scripts', and whole runs on small fakes."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_supir_takes_the_captions_of_the_study() -> None:
     assert "cannot go with captions: given" in adapter("supir", per="folder").more_needs()[0]
 
 
-# --- Whole runs on a stand-in ---------------------------------------------------------------------
+# --- Whole runs on a small fake -------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def serve(method: str) -> dict[str, Any]:
-    """A git repository with the stand-in, and the definition of the method that points to it."""
+    """A git repository with the fake, and the definition of the method that points to it."""
     definition = yaml.safe_load((FOLDER / f"{method}.yaml").read_text(encoding="utf-8"))
     weights = {"realesrgan-x4plus": "weights/model.pth"}
     source = Path("served")

@@ -246,7 +246,7 @@ def test_one_seed_for_a_folder_and_one_for_each_image(place: Path) -> None:
     assert len({seed_of(line) for line in seen()}) == 3
     study = with_command(per="folder")
     restore(study)
-    newest = max(study.layout.store.glob("*/*.png"), key=lambda file: file.stat().st_mtime_ns)
+    newest = max(study.layout.cache.glob("*/*.png"), key=lambda file: file.stat().st_mtime_ns)
     newest.unlink()
     restore(study)  # a call for one image alone, with the seed of the folder
     assert [line.count(",") for line in seen()[3:]] == [3, 1]
@@ -315,7 +315,7 @@ def test_an_extra_output_stops_and_keeps_the_others(place: Path) -> None:
     study = with_command()
     with pytest.raises(RunError, match=r"stranger\.png belongs to no LQ image"):
         restore(study)
-    assert len(list(study.layout.store.glob("*/*.png"))) == 2
+    assert len(list(study.layout.cache.glob("*/*.png"))) == 2
 
 
 def test_a_changed_script_restores_again_and_a_second_run_does_nothing(place: Path) -> None:

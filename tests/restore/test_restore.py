@@ -371,7 +371,7 @@ def test_a_killed_run_goes_on_at_the_image(study: Study, monkeypatch: pytest.Mon
     assert {d: m["made"] for d, m in manifests.items()} == {"Photos": 0, "Scenes": 1}
     assert {path: path.stat().st_mtime_ns for path in written} == times
     resumed = _images(study)
-    for path in study.layout.store.rglob("*.png"):
+    for path in study.layout.cache.rglob("*.png"):
         path.unlink()
     assert {d: m["made"] for d, m in _job(study).items()} == {"Photos": 2, "Scenes": 2}
     assert _images(study) == resumed
@@ -380,7 +380,7 @@ def test_a_killed_run_goes_on_at_the_image(study: Study, monkeypatch: pytest.Mon
 def test_a_deleted_or_corrupted_stored_image_is_made_again(study: Study) -> None:
     _job(study)
     before = _images(study)
-    first, second, *_ = sorted(study.layout.store.rglob("*.png"))
+    first, second, *_ = sorted(study.layout.cache.rglob("*.png"))
     first.unlink()
     data = second.read_bytes()
     second.unlink()  # it is one file with the published image, which stays whole
@@ -416,7 +416,7 @@ def test_the_batch_size_changes_no_image(study: Study) -> None:
     one = {
         name: read_image(study.layout.restored("faithdiff", 0) / name) for name in _images(study)
     }
-    for path in study.layout.store.rglob("*.png"):
+    for path in study.layout.cache.rglob("*.png"):
         path.unlink()
     other = study.profile.restore.model_copy(update={"batch_size": 2})
     _job(Study(study.profile.model_copy(update={"restore": other}), study.file, study.layout))

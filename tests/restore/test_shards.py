@@ -31,7 +31,7 @@ METHOD = "faithdiff"
 
 
 def restored(study: Study, of: int) -> dict[str, bytes]:
-    """Restore and score in `of` shares; the bytes of the images and of the scores."""
+    """Restore and score in `of` shards; the bytes of the images and of the scores."""
     folder = study.layout.restored(METHOD, 0)
     shutil.rmtree(folder.parents[1], ignore_errors=True)
     text = PROFILE.read_text("utf-8").split("\nshards:")[0]
@@ -45,7 +45,7 @@ def restored(study: Study, of: int) -> dict[str, bytes]:
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
-def test_results_do_not_depend_on_the_number_of_shares(
+def test_results_do_not_depend_on_the_number_of_shards(
     study: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = restored(study, 1)
@@ -53,31 +53,31 @@ def test_results_do_not_depend_on_the_number_of_shares(
     for of in (2, 7):
         capsys.readouterr()
         assert restored(study, of) == whole
-        assert "0 computed now" in capsys.readouterr().out  # every value came from a share
+        assert "0 computed now" in capsys.readouterr().out  # every value came from a shard
         place = study.layout.restoration(METHOD, 0, "Photos", "II")
         manifest = json.loads((place / "manifest.json").read_text("utf-8"))
-        assert manifest["made"] == 2  # both by shares, counted once
+        assert manifest["made"] == 2  # both by shards, counted once
         assert len(manifest["shards"]) == of
         assert manifest["shards"][0]["hardware"]["torch"] == torch.__version__
 
 
-def test_a_missing_share_is_named_with_the_command_that_makes_it(study: Study) -> None:
+def test_a_missing_shard_is_named_with_the_command_that_makes_it(study: Study) -> None:
     restored(study, 2)
     study.layout.shard("restore", METHOD, 0, 2, 2).unlink()
     with pytest.raises(RunError, match=r"restore-2-of-2\.json.*--shard 2/2"):
         cli.restore_sets(METHOD, config=PROFILE)
 
 
-def test_shares_are_a_partition() -> None:
+def test_shards_are_a_partition() -> None:
     items = list(range(10))
     for of in (1, 2, 3, 11):
-        shares = [Shard(number, of).share(items) for number in range(1, of + 1)]
-        assert sorted(item for share in shares for item in share) == items
-        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        parts = [Shard(number, of).select(items) for number in range(1, of + 1)]
+        assert sorted(item for part in parts for item in part) == items
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b", "1/2/3", "-1/2"])
-def test_a_bad_share_is_refused(text: str) -> None:
+def test_a_bad_shard_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="K/N"):
         Shard.parse(text)
 

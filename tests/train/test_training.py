@@ -498,7 +498,7 @@ def test_a_set_larger_than_the_memory_is_read_by_row(study: Study, tmp_path: Pat
 
 
 @pytest.mark.parametrize("processes", [Processes(), Processes(1, 2)])
-def test_batches_drawn_ahead_are_the_same(study: Study, processes: Processes) -> None:
+def test_prefetched_batches_are_the_same(study: Study, processes: Processes) -> None:
     cache = _cache(study, load_prior(study.layout.trained_prior))
 
     def draw(step: int, micro: int) -> Batch:
@@ -511,7 +511,7 @@ def test_batches_drawn_ahead_are_the_same(study: Study, processes: Processes) ->
     assert len(prefetcher._ready) == 3
 
 
-def test_a_training_with_batches_drawn_ahead_has_the_same_bytes(study: Study) -> None:
+def test_a_training_with_prefetched_batches_has_the_same_bytes(study: Study) -> None:
     folder = study.layout.checkpoint("faithdiff", 0)
     before = folder_digest(folder)
     again = _changed(study, prefetch=3)

@@ -35,7 +35,7 @@ def made_by_a_process(study: Study, **environment: str) -> dict[str, bytes]:
     files = [f for folder in folders for f in folder.rglob("*") if f.is_file()]
     kept = {".png", ".safetensors", ".csv"}  # the JSON files beside them hold seconds
     found = {str(f): f.read_bytes() for f in files if f.suffix in kept and f.stem != "training"}
-    for folder in (*folders, study.layout.store):
+    for folder in (*folders, study.layout.cache):
         subprocess.run(["rm", "-r", str(folder)], check=True)
     return found
 
@@ -68,7 +68,7 @@ def test_a_processor_without_vectors_comes_near(study: Study) -> None:
             capture_output=True,
         )
         images.append(np.stack([read_image(f) for f in sorted(place.glob("*.png"))]).astype(int))
-        subprocess.run(["rm", "-r", str(study.layout.store), str(place)], check=True)
+        subprocess.run(["rm", "-r", str(study.layout.cache), str(place)], check=True)
     assert np.abs(images[0] - images[1]).max() <= 1  # of 255
 
 

@@ -196,10 +196,10 @@ def test_killed_training_and_restoration_end_with_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_a_run_in_shares_that_is_killed_ends_with_the_same_bytes(
+def test_a_run_in_shards_that_is_killed_ends_with_the_same_bytes(
     finished: Path, tmp_path: Path
 ) -> None:
-    folder = copy_suite(tmp_path / "shares")
+    folder = copy_suite(tmp_path / "shards")
     with (folder / "config" / "test.yaml").open("a", encoding="utf-8") as file:
         file.write("shards: 2\n")
     for pattern in (TRAINING, IMAGES):

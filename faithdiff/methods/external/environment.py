@@ -29,7 +29,7 @@ SETUPTOOLS = "setuptools<81"
 # A lock is installed without isolated builds: what its source packages are built with comes first.
 _BUILDS = ("setuptools", "wheel", "cython", "numpy", "torch")
 # A path of the suite's own interpreter would shadow the packages of the other.
-_FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
+_OF_THIS_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Environment:
 
     def variables(self) -> dict[str, str]:
         """Environment variables of a process in it, from those of this process."""
-        kept = {key: value for key, value in os.environ.items() if key not in _FOREIGN}
+        kept = {key: value for key, value in os.environ.items() if key not in _OF_THIS_PYTHON}
         path = f"{self.folder / 'bin'}{os.pathsep}{kept.get('PATH', '')}"
         return {**kept, "PATH": path, "VIRTUAL_ENV": str(self.folder), "PYTHONNOUSERSITE": "1"}
 
@@ -154,7 +154,7 @@ class Environment:
 
 def _call(command: list[str]) -> None:
     print(" ".join(command), flush=True)
-    kept = {key: value for key, value in os.environ.items() if key not in _FOREIGN}
+    kept = {key: value for key, value in os.environ.items() if key not in _OF_THIS_PYTHON}
     done = subprocess.run(command, env=kept, check=False)
     if done.returncode:
         raise RunError(f"{' '.join(command)}: ended with exit code {done.returncode}, see above")
