@@ -12,7 +12,6 @@ by L1 + perceptual + adversarial losses. What differs from the published recipe,
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -26,14 +25,14 @@ from faithdiff.study import seeds
 from basicsr.archs.discriminator_arch import UNetDiscriminatorSN
 from basicsr.archs.rrdbnet_arch import RRDBNet
 
-from baselines.checkpoint import read_weights, save
+from baselines.checkpoint import read_config, read_weights, save
 from baselines.realesrgan_training import (
     RealESRGANSettings,
     RealESRGANTraining,
     start_from_bilinear,
 )
 from faithdiff.config import parse
-from faithdiff.errors import ConfigError
+from faithdiff.errors import CheckpointError, ConfigError
 from faithdiff.methods.method import Method, Restorer, Study
 from faithdiff.study.plain import Json
 from faithdiff.study.records import Cost
@@ -175,7 +174,6 @@ class TiledRestorer(Restorer):
 def _trained_scale(folder: Path, default: int) -> int:
     """The scale that a checkpoint was trained at."""
     try:
-        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return int(about["architecture"]["scale"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return int(read_config(folder, "realesrgan")["architecture"]["scale"])
+    except (CheckpointError, KeyError):
         return default  # the weights themselves say what is wrong, if anything is

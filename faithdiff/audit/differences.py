@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from faithdiff.audit.results import Results
 from faithdiff.config import CAPTIONER_OPERATIONAL, OPERATIONAL
-from faithdiff.study.plain import Json, JsonObject
+from faithdiff.study.manifest import DataHashes
+from faithdiff.study.plain import Json
 from faithdiff.study.rules import BY_NAME, MACHINE, NAMING, RULES, Rule, covers, makes_scores
 
 # Packages that compute something; the others carry files, parse arguments, draw.
@@ -89,25 +90,22 @@ def _text(flat: dict[str, Json], path: str) -> str:
 
 def _data(old: Results, new: Results) -> Iterator[Difference]:
     for dataset, before, after in _datasets(old, new):
-        parts = [
-            {key: side.get(key) for key in ("index.csv", "images")} for side in (before, after)
-        ]
+        parts = [{"index.csv": side.index, "images": side.images} for side in (before, after)]
         for what, a, b in _pairs(*parts):
             yield Difference("data", f"{dataset}: {what}", a, b, _readers(old, new, dataset))
 
 
 def _degradation(old: Results, new: Results) -> Iterator[Difference]:
     for dataset, before, after in _datasets(old, new):
-        logs = [side.get("degradation.jsonl", {}) for side in (before, after)]
-        for level, a, b in _pairs(*logs):
+        for level, a, b in _pairs(before.degradation, after.degradation):
             what = f"{dataset}, level {level}: degradation.jsonl"
             yield Difference("degradation", what, a, b, _readers(old, new, dataset))
 
 
-def _datasets(old: Results, new: Results) -> Iterator[tuple[str, JsonObject, JsonObject]]:
-    before, after = (side.manifest.get("data", {}) for side in (old, new))
+def _datasets(old: Results, new: Results) -> Iterator[tuple[str, DataHashes, DataHashes]]:
+    before, after = old.made.data, new.made.data
     for dataset in dict.fromkeys([*before, *after]):
-        yield dataset, before.get(dataset, {}), after.get(dataset, {})
+        yield dataset, before.get(dataset, DataHashes()), after.get(dataset, DataHashes())
 
 
 def _readers(old: Results, new: Results, dataset: str) -> frozenset[str] | None:
@@ -119,20 +117,18 @@ def _readers(old: Results, new: Results, dataset: str) -> frozenset[str] | None:
 
 
 def _weights(old: Results, new: Results) -> Iterator[Difference]:
-    before, after = (side.manifest for side in (old, new))
-    for what, a, b in _pairs(before.get("prior"), after.get("prior")):
+    for what, a, b in _pairs(old.manifest.get("prior"), new.manifest.get("prior")):
         yield Difference("weights", f"prior: {what}", a, b, _from_prior(old, new))
-    published = [side.get("published", {}) for side in (before, after)]
-    for method in published[0].keys() & published[1].keys():
-        for what, a, b in _pairs(published[0][method], published[1][method]):
+    before, after = old.made, new.made
+    for method in before.published.keys() & after.published.keys():
+        for what, a, b in _pairs(before.published[method], after.published[method]):
             yield Difference("weights", f"{method}: {what}", a, b, frozenset([method]))
     # By weights, not by records: seconds and machines differ from run to run, weights must not.
-    names = dict.fromkeys([*before.get("checkpoints", {}), *after.get("checkpoints", {})])
-    for name in names:
-        runs = [side.get("checkpoints", {}).get(name, {}) for side in (before, after)]
-        a, b = (str(run.get("weights", "absent")) for run in runs)
+    for name in dict.fromkeys([*before.checkpoints, *after.checkpoints]):
+        runs = [side.checkpoints.get(name) for side in (before, after)]
+        a, b = (run.weights or "absent" if run else "absent" for run in runs)
         if a != b:
-            commits = " and ".join(str(run.get("commit") or "?")[:9] for run in runs if run)
+            commits = " and ".join((run.commit or "?")[:9] for run in runs if run)
             owner = name.split("/")[0]
             yield Difference(
                 "weights", name, a, b, _users(old, new, owner), remark=f"trained at {commits}"
@@ -276,7 +272,7 @@ def _definitions(old: Results, new: Results) -> Iterator[Difference]:
 
 
 def _packages(old: Results, new: Results) -> Iterator[Difference]:
-    before, after = (side.manifest.get("packages", {}) for side in (old, new))
+    before, after = old.made.packages, new.made.packages
     # Those that compute nothing in one line: an update of the environment moves a hundred of them.
     others = []
     for name in sorted(before.keys() | after.keys(), key=str.lower):

@@ -80,7 +80,7 @@ def load_results(revision: Revision, profile: str) -> Results:
     if content is None:
         raise UserError(_absent(revision, profile))
     manifest = _manifest(revision, f"{folder}/manifest.json")
-    recorded = manifest.get("results", {}).get(SCORES)
+    recorded = Manifest.model_validate(manifest).results.get(SCORES)
     return Results(
         revision,
         profile,

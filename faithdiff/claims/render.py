@@ -6,16 +6,15 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 
 from faithdiff.claims.evaluate import ClaimsReport, JudgedClaim
-from faithdiff.claims.measure import Contrast, Measured, Role
+from faithdiff.claims.measure import Contrast, Measured
+from faithdiff.claims.record import ClaimRecord, ClaimsRecord, ContrastRecord, MeasuredRecord
 from faithdiff.claims.schema import Kind
 from faithdiff.claims.verdict import VERDICTS, Verdict
 from faithdiff.report.cells import number
 from faithdiff.report.render import markdown_escape
 from faithdiff.report.statistics import ALPHA, CONFIDENCE
-from faithdiff.study.plain import JsonObject
 
 TITLES: dict[Kind, str] = {
     "published": "Published numbers and orders",
@@ -32,80 +31,23 @@ HEAD = (
 )
 
 
-@dataclass(frozen=True)
-class ContrastRecord:
-    """The verdict of one contrast, and the updates of the trainings behind it, by label."""
-
-    contrast: str
-    verdict: Verdict
-    updates: dict[str, int | None]
-
-
-@dataclass(frozen=True)
-class MeasuredRecord:
-    """One metric of one contrast; the fields are the keys of ``claims.json``, in their order.
-
-    None where there is no number: JSON has no NaN.
-    """
-
-    contrast: str
-    metric: str
-    protocol: str
-    label: str
-    role: Role
-    speaks_for: tuple[str, ...]
-    printed: str | None
-    window: tuple[float | None, float | None]
-    matters: float | None
-    budgets: str
-    n: int
-    seeds: tuple[int, ...]
-    value: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    p_holm: float | None
-    per_seed: tuple[float, ...]
-    reason: str
-    text: str
-    verdict: Verdict | None
-
-
-@dataclass(frozen=True)
-class ClaimRecord:
-    """A claim as ``config/claims.yaml`` states it, with all that was found."""
-
-    id: str
-    kind: Kind
-    statement: str
-    source: JsonObject
-    protocol: str
-    data: JsonObject
-    expect: list[JsonObject]
-    verdict: Verdict
-    because: tuple[str, ...]
-    settle: tuple[str, ...]
-    second: Verdict | None
-    contrasts: list[ContrastRecord]
-    measured: list[MeasuredRecord]
-
-
 def to_json(report: ClaimsReport) -> str:
     """Everything, numbers in full precision."""
-    content = {
-        "profile": report.profile,
-        "scores": f"results/{report.profile}/scores.csv",
-        "confidence": CONFIDENCE,
-        "alpha": ALPHA,
-        "tests": report.tests,
-        "unmeasured": report.unmeasured,
-        "verdicts": counts(report),
-        "claims": [asdict(_claim(each)) for each in report.findings],
-    }
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    record = ClaimsRecord(
+        profile=report.profile,
+        scores=f"results/{report.profile}/scores.csv",
+        confidence=CONFIDENCE,
+        alpha=ALPHA,
+        tests=report.tests,
+        unmeasured=report.unmeasured,
+        verdicts=counts(report),
+        claims=[_claim(each) for each in report.findings],
+    )
+    # By json and not by pydantic, which would write NaN as null where a number was forgotten.
+    return json.dumps(record.model_dump(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def counts(report: ClaimsReport) -> dict[str, int]:
+def counts(report: ClaimsReport) -> dict[Verdict, int]:
     """How many claims have each verdict."""
     found = Counter(each.verdict for each in report.findings)
     return {verdict: found[verdict] for verdict in VERDICTS}
@@ -117,11 +59,11 @@ def _claim(found: JudgedClaim) -> ClaimRecord:
         id=claim.id,
         kind=claim.kind,
         statement=claim.statement,
-        source=claim.source.model_dump(),
+        source=claim.source.model_dump(mode="json"),
         protocol=claim.protocol,
-        data=claim.data.model_dump(),
+        data=claim.data.model_dump(mode="json"),
         expect=[
-            {**each.model_dump(), "precision": each.precision if each.printed else None}
+            {**each.model_dump(mode="json"), "precision": each.precision if each.printed else None}
             for each in claim.expect
         ],
         verdict=found.verdict,
@@ -129,7 +71,11 @@ def _claim(found: JudgedClaim) -> ClaimRecord:
         settle=found.settle,
         second=found.second,
         contrasts=[
-            ContrastRecord(each.contrast.text, each.verdict, dict(each.contrast.updates))
+            ContrastRecord(
+                contrast=each.contrast.text,
+                verdict=each.verdict,
+                updates=dict(each.contrast.updates),
+            )
             for each in found.outcomes
         ],
         measured=[_measured(m) for m in found.measured],

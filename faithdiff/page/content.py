@@ -6,13 +6,11 @@ import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
-
-from pydantic import JsonValue
 
 from faithdiff.audit.explain_costs import hardware_text
 from faithdiff.audit.recorded import RecordedCell
 from faithdiff.audit.results import Columns, Results, columns_of
+from faithdiff.claims.record import ClaimsRecord, read_claims
 from faithdiff.report.cells import HELD_OUT, Column, header
 from faithdiff.report.measured import counted
 from faithdiff.study.manifest import Manifest
@@ -23,13 +21,6 @@ MARKS = {
     "tie": "one of two leaders, difference not significant",
 }
 ORDER = ("main", "real", "ablation", "cost")
-
-
-class ShownClaims(TypedDict):
-    """``claims.json``, of which the template picks what it prints."""
-
-    claims: list[dict[str, JsonValue]]
-    verdicts: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -93,14 +84,18 @@ class PageTable:
 
 @dataclass(frozen=True)
 class PageContent:
-    """Everything that the page prints without a script, by the names that its template uses."""
+    """Everything that the page prints without a script, by the names that its template uses.
+
+    Attributes:
+        claims: None where they were not judged yet.
+    """
 
     profile: str
     made: str
     counts: Counts
     stale: bool
     tables: list[PageTable]
-    claims: ShownClaims
+    claims: ClaimsRecord | None
     provenance: list[tuple[str, str]]
     packages: list[tuple[str, str]]
 
@@ -222,9 +217,10 @@ def _quoted(results: Results, name: str) -> list[RecordedCell]:
     ]
 
 
-def _claims(results: Results) -> ShownClaims:
-    content = results.revision.read(f"results/{results.profile}/claims.json")
-    return json.loads(content) if content is not None else {"claims": [], "verdicts": {}}
+def _claims(results: Results) -> ClaimsRecord | None:
+    path = f"results/{results.profile}/claims.json"
+    content = results.revision.read(path)
+    return read_claims(content, results.revision.place(path)) if content is not None else None
 
 
 NO_MANIFEST = ("manifest.json", "missing: finish the run with snakemake --cores all")

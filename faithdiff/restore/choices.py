@@ -5,7 +5,6 @@ Messages name the option that was typed, not the key of the profile behind it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +13,11 @@ import torch
 
 from faithdiff.config import Profile, Restore, parse
 from faithdiff.config.checks import least_steps, lowest, settings_of_sampler, vae_grid
-from faithdiff.errors import CheckpointError, ConfigError, UserError
+from faithdiff.errors import CheckpointError, ConfigError, CorruptedError, UserError
 from faithdiff.methods.method import Study
 from faithdiff.study.checkpoints import RUN
-from faithdiff.study.files import lfs_pointer
 from faithdiff.study.layout import Layout
+from faithdiff.study.records import RunRecord
 
 # Options of `faithdiff restore` by the key of the profile's section `restore` that they replace.
 OPTIONS = {
@@ -124,17 +123,17 @@ def _profile(checkpoint: Path) -> tuple[Profile, str]:
     """The profile of a checkpoint, and its method."""
     file = checkpoint / RUN
     try:
-        run = json.loads(file.read_text(encoding="utf-8"))
-        name, resolved = str(run["method"]), run["profile"]
+        run = RunRecord.read(file)
+    except CorruptedError as error:
+        raise CheckpointError(str(error)) from None
     except OSError:
+        run = RunRecord()
+    if not run.method:
         raise CheckpointError(
-            f"{file}: is missing; give a folder that `faithdiff train` wrote, such as "
-            "checkpoints/mini/faithdiff/seed0"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        said = lfs_pointer(file) or f"is corrupted ({error!r}); train the method again"
-        raise CheckpointError(f"{file}: {said}") from None
-    return parse(resolved, Profile, f"{file}: profile"), name
+            f"{file}: is missing, or is not of a method; give a folder that `faithdiff train` "
+            "wrote, such as checkpoints/mini/faithdiff/seed0"
+        )
+    return parse(run.profile, Profile, f"{file}: profile"), run.method
 
 
 def _passes(profile: Profile, choices: Choices) -> list[int]:

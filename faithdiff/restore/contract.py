@@ -7,12 +7,11 @@ benchopt's: one test-suite for every solver.)
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from faithdiff.restore.run import restore_job
 from faithdiff.study import seeds
 from faithdiff.study.files import write_text_atomic
 from faithdiff.study.layout import Layout
+from faithdiff.study.restored import RestoredSet
 
 SET, LEVEL = "Contract", "contract"
 NAMES = ("first", "two words", "with.dots", "wide")  # the last is of another shape
@@ -41,20 +41,6 @@ class ContractFinding:
     point: str
     outcome: Outcome
     note: str = ""
-
-
-class _Image(TypedDict, total=False):
-    """An image of a manifest: its key in the cache, or why there is none."""
-
-    key: str
-    failed: str
-
-
-class _Manifest(TypedDict):
-    """What the checks read of a ``manifest.json``."""
-
-    images: dict[str, _Image]
-    made: int
 
 
 @dataclass(frozen=True)
@@ -208,8 +194,8 @@ class _Trial:
 
         By name and not by the key of the cache: what is lost must not hang on a hash.
         """
-        images = _manifest(study, self.name, self.seed, SET, LEVEL)["images"]
-        kept = [images[name]["key"] for name in sorted(images) if "key" in images[name]]
+        images = _manifest(study, self.name, self.seed, SET, LEVEL).images
+        kept = [images[name].key for name in sorted(images) if images[name].key]
         # Half, so that both ways are tried: images that are found, and images that are made again.
         finished = [study.layout.cached(key) for key in kept]
         missing = finished[len(finished) // 2 :]
@@ -217,7 +203,7 @@ class _Trial:
             file.unlink(missing_ok=True)
         lost = len(missing)
         again, _ = self._restore(study)
-        made = _manifest(study, self.name, self.seed, SET, LEVEL)["made"]
+        made = _manifest(study, self.name, self.seed, SET, LEVEL).made
         whole = self.method.per == "set"
         note = f"{made} images were made again where {lost} were lost, or with other pixels"
         return _finding("resume", same(results, again) and (whole or made == lost), note)
@@ -283,15 +269,15 @@ def _restored(
     folder = study.layout.restoration(name, seed, dataset, level)
     if not (folder / "manifest.json").is_file() or dataset == SET:
         restore_job(study, method, name, seed)
-    images = _manifest(study, name, seed, dataset, level)["images"]
-    failures = {image: entry["failed"] for image, entry in images.items() if "failed" in entry}
+    images = _manifest(study, name, seed, dataset, level).images
+    failures = {image: entry.failed for image, entry in images.items() if entry.failed}
     return {file.stem: read_image(file) for file in folder.glob("*.png")}, failures
 
 
-def _manifest(study: Study, name: str, seed: int, dataset: str, level: str) -> _Manifest:
-    file = study.layout.restoration(name, seed, dataset, level) / "manifest.json"
-    content: _Manifest = json.loads(file.read_text(encoding="utf-8"))
-    return content
+def _manifest(study: Study, name: str, seed: int, dataset: str, level: str) -> RestoredSet:
+    return RestoredSet.require(
+        study.layout.restoration(name, seed, dataset, level) / "manifest.json"
+    )
 
 
 def _finding(point: str, good: bool, note: str = "") -> ContractFinding:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from faithdiff.study.checksums import check_file, read_checked
+from faithdiff.study.checksums import check_file
 from faithdiff.study.provenance import file_digest
+from faithdiff.study.records import RunRecord
 
 RUN = "run.json"
 
@@ -29,7 +30,6 @@ def check_checkpoint(folder: Path, only: str = "") -> None:
     file = folder / RUN
     if not file.is_file():
         return
-    files = read_checked(file).get("files", {})
-    for name, wanted in files.items():
+    for name, wanted in RunRecord.read(file).files.items():
         if only in ("", name):
-            check_file(folder / name, str(wanted))
+            check_file(folder / name, wanted)

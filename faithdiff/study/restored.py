@@ -26,7 +26,7 @@ class RestoredImage(Record):
         return self
 
 
-class RestoredShare(Record):
+class RestoredShard(Record):
     """The machine of one of several jobs that shared the images."""
 
     hardware: Hardware | None = None
@@ -49,9 +49,9 @@ class RestoredSet(Record):
     seconds: Seconds = 0
     parameters: int | None = None
     hardware: Hardware | None = None
-    shards: list[RestoredShare] = Field(default_factory=list)
+    shards: list[RestoredShard] = Field(default_factory=list)
 
     @property
     def machines(self) -> list[Hardware | None]:
         """The machines that made it; None where nobody wrote it down."""
-        return [share.hardware for share in self.shards] or [self.hardware]
+        return [shard.hardware for shard in self.shards] or [self.hardware]

@@ -31,6 +31,8 @@ from faithdiff.study.checksums import (
 )
 from faithdiff.study.layout import Layout
 from faithdiff.study.lockfile import locked_stages, stage_name
+from faithdiff.study.manifest import Manifest
+from faithdiff.study.restored import RestoredSet
 from faithdiff.tracking.dvc import check_object, object_folder
 
 LOCK = Path("dvc.lock")
@@ -179,12 +181,12 @@ def _restorations(layout: Layout, method: Path, report: Report) -> None:
     for table in sorted(method.glob("seed*/*.csv")):
         report.check(_table(table), check_summed, table)
     for manifest in sorted(method.glob("seed*/*/*/manifest.json")):
-        if report.check((manifest,), read_checked, manifest):
-            for name, image in read_checked(manifest)["images"].items():
+        if report.check((manifest,), RestoredSet.read, manifest):
+            for name, image in RestoredSet.read(manifest).images.items():
                 file = manifest.parent / f"{name}.png"
                 # With a link to it among the finished images, both are the same file.
-                remove = (file, layout.cached(str(image.get("key"))), manifest)
-                report.check(remove, check_file, file, image.get("sha256"))
+                remove = (file, layout.cached(image.key), manifest)
+                report.check(remove, check_file, file, image.sha256)
 
 
 def _check_png(file: Path) -> None:
@@ -195,8 +197,8 @@ def _check_png(file: Path) -> None:
 def _results(layout: Layout, report: Report) -> None:
     """Files of ``results/<profile>`` by their manifest."""
     manifest = layout.results / "manifest.json"
-    if manifest.is_file() and report.check((manifest,), read_checked, manifest):
-        for name, wanted in read_checked(manifest).get("results", {}).items():
+    if manifest.is_file() and report.check((manifest,), Manifest.read, manifest):
+        for name, wanted in Manifest.read(manifest).results.items():
             # Snakemake knows the folder of figures as one output.
             top = layout.results / "figures" if name.startswith("figures/") else None
             file = layout.results / name

@@ -29,6 +29,7 @@ from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.faithdiff_restorer import FaithDiffRestorer
 from faithdiff.restore.pictures import BESIDE, restore_pictures
 from faithdiff.restore.pipeline import FaithDiffPipeline
+from faithdiff.study.checksums import with_checksum
 
 # diffusers' Euler scheduler
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -239,7 +240,7 @@ def test_too_few_steps_are_said_by_what_was_typed(study: Study, tmp_path: Path) 
         chosen_study(_checkpoint(study), Choices(changes={"steps": 1}))
     run = json.loads((_checkpoint(study) / "run.json").read_text())
     run["profile"]["restore"] |= {"start_point": "noise", "steps": 1}
-    (tmp_path / "run.json").write_text(json.dumps(run))
+    (tmp_path / "run.json").write_text(json.dumps(with_checksum(run)))
     with pytest.raises(UserError, match=r"^--start-point lq: 1 steps .*--steps 2 or more"):
         chosen_study(tmp_path, Choices(changes={"start_point": "lq"}))
 

@@ -676,7 +676,9 @@ def test_wrong_arguments_are_explained(study: Study, tmp_path: Path) -> None:
     study.layout.trained_prior.rename(tmp_path / "elsewhere")
     assert "root of the repository" in message(checkpoint, tmp_path / "a.png")
     (checkpoint / "run.json").write_text("{}")
-    assert "is corrupted" in message(checkpoint, tmp_path / "a.png")
+    assert "is not of a method" in message(checkpoint, tmp_path / "a.png")
+    (checkpoint / "run.json").write_text('{"method": "faithdiff", "seed": 0, "checksum": "0"}')
+    assert "does not fit its checksum" in message(checkpoint, tmp_path / "a.png")
 
 
 def test_a_baseline_restores_pictures(study: Study, pictures: Path, tmp_path: Path) -> None:
