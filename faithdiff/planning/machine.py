@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from faithdiff.study.gpus import visible
+from faithdiff.study.memory import memory
 
 _FIELDS = "index,uuid,name,memory.total,driver_version,compute_cap"
 _PATIENCE = 3.0  # seconds for a host to take a connection
@@ -37,6 +37,7 @@ class Machine:
         cuda: CUDA version that torch was built for; empty for a build without.
         works: Whether torch can compute on a card here.
         kernels: What torch was compiled for, such as ``sm_90``; ``compute_90`` can be compiled on.
+        memory_gib: That this process may take, which a container or a queue may limit.
     """
 
     gpus: tuple[Gpu, ...]
@@ -59,7 +60,6 @@ class Machine:
             Gpu(row[2], float(row[3]) / 1024, _capability(row[5])) if row else Gpu("part of a card")
             for row in found
         )
-        pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return cls(
             gpus,
             listed[0][4] if listed else "",
@@ -67,7 +67,7 @@ class Machine:
             torch.version.cuda or "",
             torch.cuda.is_available(),
             tuple(torch.cuda.get_arch_list()),
-            pages / 2**30,
+            memory().total / 2**30,
             shutil.disk_usage(Path()).free / 1e9,
         )
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import psutil
 import torch
 
 from faithdiff.config import Restore
 from faithdiff.models.prior import Prior
 from faithdiff.restore.tiling import tiles as cut
+from faithdiff.study.memory import memory
 
 SHARE = 0.5  # of the free memory
 VAE_TILES = (2048, 1024, 512, 256)  # pixels; of fewer, the seams begin to show
@@ -44,7 +44,7 @@ class Tiles:
 def free_memory(device: torch.device) -> int:
     """Bytes that a device can still give to this process."""
     if device.type != "cuda":
-        return int(psutil.virtual_memory().available)
+        return memory().free
     free, _ = torch.cuda.mem_get_info(device)
     # PyTorch keeps what it once took: that counts as used for the driver, and is free for us.
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -110,6 +110,8 @@ RULES = (
         after=("prepare_dataset", "degrade_train", "train_prior"),
         modules=("faithdiff.train.encode",),
         methods="trained",
+        # Latents are the same in every precision. Captions are not: they are kept as the passes
+        # would round them. In fp32 they would be a third of the file in `paper`.
         reads=("training.flip", "training.precision", "prior"),
     ),
     Rule(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +133,38 @@ def test_rows_say_why_and_tables_are_of_the_rest(study: Path) -> None:
     cli.claims(PROFILE)
     cli.manifest(PROFILE)
     cli.report(PROFILE)
+
+
+# In a process of its own: the workflow sets variables of the environment, and holds a lock.
+PARAM = """
+from pathlib import Path
+from snakemake.api import SnakemakeApi
+from snakemake.settings.types import ConfigSettings, ResourceSettings
+
+with SnakemakeApi() as api:
+    loaded = api.workflow(
+        resource_settings=ResourceSettings(cores=1),
+        config_settings=ConfigSettings(config={"profile": "part", "allow_missing": True}),
+        snakefile=Path("Snakefile"),
+    )
+    print("ABSENT", loaded._workflow.get_rule("collect").params["absent"])
+"""
+
+
+def test_another_reason_collects_again(study: Path) -> None:
+    for part in ("Snakefile", "workflow", "faithdiff", "baselines"):
+        (study / part).symlink_to(ROOT / part)
+
+    def reasons() -> str:
+        call = [sys.executable, "-c", PARAM]
+        done = subprocess.run(call, text=True, capture_output=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.partition("ABSENT ")[2]
+
+    before = reasons()
+    assert "raw/Real: no images" in before and "outputs/Photos/II: no such folder" in before
+    Path("outputs/Photos/II").mkdir(parents=True)
+    assert reasons() != before  # Snakemake runs a job again whose params differ
 
 
 def test_a_run_is_of_what_is_there_and_ends_with_what_is_not(study: Path) -> None:

@@ -74,6 +74,8 @@ rule collect:
     localrule: True  # seconds: less than its way through a queue
     params:
         code=code_of("collect"),
+        # scores.csv says why a set or a baseline is missing; another reason makes it again.
+        absent="; ".join(request.absent.lines()),
     threads: 1
     resources:
         mem_mb=needs("mem_mb", "collect"),
