@@ -120,13 +120,9 @@ class Restorer(ABC):
     def offload(self, device: torch.device) -> None:
         """Keep the networks in the CPU's memory, and each on the device only while it computes.
 
-        Raises:
-            UserError: This method cannot.
+        Called only where :attr:`Method.offloads`.
         """
-        raise UserError(
-            "--offload: this method keeps its networks on one device; FaithDiff and its variants "
-            "can be offloaded"
-        )
+        raise NotImplementedError(f"{type(self).__name__} keeps its networks on one device")
 
 
 #: Pulls clean latents ``(B, C, h, w)`` towards a restored image, by a strength and a ratio: noise
@@ -245,6 +241,9 @@ class Method(ABC):
 
     #: Whether its results are files that were made elsewhere: it can restore no other images.
     given: bool = False
+
+    #: Whether what :meth:`load` gives can :meth:`Restorer.offload`; known before weights are read.
+    offloads: bool = False
 
     def train(self, study: Study, seed: int, folder: Path, state: Path) -> Cost:
         """Train one repetition and write its weights and ``training.csv`` into `folder`.

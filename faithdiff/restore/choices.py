@@ -103,7 +103,7 @@ def chosen_study(checkpoint: Path, choices: Choices) -> Chosen:
         # A study has its images whole. A person's may be of any size: whole where they fit.
         changes.setdefault("vae_tile", "auto")
     restore = _changed(profile.restore, changes)
-    _check_vae_tile(profile, choices.changes)
+    _check_vae_tile(profile, choices.changes, checkpoint)
     profile = _without_own(profile, name, choices)
     profile = profile.model_copy(update={"restore": restore})
     _check_steps(profile, name, choices.changes)
@@ -172,10 +172,17 @@ def _changed(restore: Restore, changes: Mapping[str, object]) -> Restore:
         raise UserError(lines) from None
 
 
-def _check_vae_tile(profile: Profile, changes: Mapping[str, object]) -> None:
-    tile, grid = changes.get("vae_tile"), vae_grid(profile)
-    if isinstance(tile, int) and tile % grid:
+def _check_vae_tile(profile: Profile, changes: Mapping[str, object], checkpoint: Path) -> None:
+    tile, grid = changes.get("vae_tile", profile.restore.vae_tile), vae_grid(profile)
+    if not isinstance(tile, int) or tile % grid == 0:
+        return
+    if "vae_tile" in changes:
         raise UserError(f"--vae-tile {tile}: give a multiple of {grid}, 0 or auto")
+    # Trained before profiles were checked for it.
+    raise CheckpointError(
+        f"{checkpoint / RUN}: profile.restore.vae_tile: {tile} is not a multiple of {grid}; give "
+        "--vae-tile with one, or --vae-tile auto"
+    )
 
 
 def _without_own(profile: Profile, name: str, choices: Choices) -> Profile:

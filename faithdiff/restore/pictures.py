@@ -102,6 +102,11 @@ def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices
     """
     chosen = chosen_study(checkpoint, choices)
     method = find_method(chosen.study, chosen.method)
+    if chosen.offload_to is not None and not method.offloads:
+        raise UserError(
+            f"--offload: {chosen.method} keeps its networks on one device; FaithDiff and its "
+            "variants can be offloaded. Leave it out"
+        )
     # One digest over all that decides a result: a picture is made again when any of it changes, and
     # never when only its file was touched.
     identity = describe(chosen.study, method, chosen.method, checkpoint)

@@ -32,6 +32,7 @@ class SampledVariant(Method):
     """
 
     trained = True  # by the row that it takes the checkpoint of
+    offloads = True
 
     def __init__(self, settings: dict[str, JsonValue], where: str) -> None:
         self._sampling = parse(settings, SampledSettings, where).sampling

@@ -55,6 +55,7 @@ class VariantMethod(Method):
 
     trained = True
     denoises = True
+    offloads = True
 
     def __init__(self, profile: Profile, name: str) -> None:
         self._profile = profile

@@ -235,6 +235,17 @@ def test_tiles_of_the_vae_overlap_by_whole_latents(study: Study) -> None:
         assert chosen.study.profile.restore.vae_tile == tile
 
 
+def test_tiles_that_a_checkpoint_recorded_are_checked_too(study: Study, tmp_path: Path) -> None:
+    run = json.loads((_checkpoint(study) / "run.json").read_text())
+    run["profile"]["restore"]["vae_tile"] = 68
+    (tmp_path / "run.json").write_text(json.dumps(with_checksum(run)))
+    said = r"run\.json: profile\.restore\.vae_tile: 68 is not a multiple of 8; give --vae-tile"
+    with pytest.raises(CheckpointError, match=said):
+        chosen_study(tmp_path, Choices())
+    chosen = chosen_study(tmp_path, Choices(changes={"vae_tile": "auto"}))
+    assert chosen.study.profile.restore.vae_tile == "auto"
+
+
 def test_too_few_steps_are_said_by_what_was_typed(study: Study, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^--steps 1: too few; give 2 or more"):
         chosen_study(_checkpoint(study), Choices(changes={"steps": 1}))
@@ -281,6 +292,16 @@ def test_the_command_passes_on_what_was_typed(
 def test_offload_without_an_accelerator_is_refused(study: Study) -> None:
     with pytest.raises(UserError, match=r"^--offload: there is no accelerator here"):
         chosen_study(_checkpoint(study), Choices(offload=True))
+
+
+def test_a_method_that_cannot_be_offloaded_is_refused_before_its_weights(
+    study: Study, tmp_path: Path
+) -> None:
+    folder = _of_baseline(study, tmp_path, {})  # which has none
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        with pytest.raises(UserError, match=r"^--offload: seesr keeps its networks on one device"):
+            restore_pictures(folder, [tmp_path], tmp_path / "out", Choices(offload=True))
 
 
 def test_networks_are_offloaded_one_after_the_other(study: Study) -> None:
