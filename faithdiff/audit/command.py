@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,17 @@ from faithdiff.audit.records import history_json, to_json
 from faithdiff.audit.report import NO_REGRESSION, Request, audit
 from faithdiff.audit.sections import AuditSection, sections
 from faithdiff.errors import RunError, UserError
-from faithdiff.study.files import write_text_atomic
+from faithdiff.study.files import unreadable, write_text_atomic
 
 Format = Literal["terminal", "markdown", "json", "html"]
+_HEAD = 1000  # bytes of a file, of which the following are the first
+# How a report begins: as text, Markdown, a page, JSON.
+_OWN = re.compile(
+    rb"(?:Audit|History of [^\n]*)\n=|### (?:Audit|History of )"
+    rb"|<!doctype html>.*<title>(?:Audit|History) of "
+    rb'|\{\s*"profile": "[^"]*",\s*"(?:old|commits)": [\{\[]',
+    re.DOTALL,
+)
 
 
 def run_audit(
@@ -60,6 +69,26 @@ def run_explain(
     found = explain(table, words, profile, revision, root)
     parts = explanation_sections(found)
     return _print(form, parts[0].title, parts, lambda: explanation_json(found), None)
+
+
+def check_output(output: Path | None) -> None:
+    """Refuse to write over a file that is not empty and no report of this command, in any form.
+
+    Raises:
+        UserError: There is such a file; it stays as it is.
+    """
+    if output is None or not output.is_file():
+        return
+    try:
+        with output.open("rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError as error:
+        raise UserError(unreadable(output, error, "give another --output")) from None
+    if head and not _OWN.match(head):
+        raise UserError(
+            f"{output}: is there already, and is no report that `faithdiff audit` wrote; give "
+            "another --output, or remove it"
+        )
 
 
 def deliver(text: str, output: Path | None, say: Callable[[str], object]) -> None:

@@ -172,10 +172,11 @@ def audit(
     """
     from dataclasses import replace
 
-    from faithdiff.audit.command import deliver, run_audit, run_history
+    from faithdiff.audit.command import check_output, deliver, run_audit, run_history
     from faithdiff.audit.report import Request
     from faithdiff.audit.tolerance import parse_tolerance
 
+    check_output(output)
     request = Request(
         old,
         new,

@@ -793,6 +793,26 @@ def test_every_format_is_written_with_its_exit_code(
     assert form == "json" or list((tmp_path / "pictures").glob("*.png"))
 
 
+def test_a_report_takes_the_place_of_a_report_alone(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world.root)
+    output = tmp_path / "report"
+    output.touch()  # as `mktemp` leaves it
+    for form in ("terminal", "markdown", "json", "html", "terminal"):
+        for more in (["first", "sharper"], ["--history", "2"]):
+            call = ["audit", *more, "--profile", "tiny", "--format", form, "--output", str(output)]
+            before = output.read_bytes()
+            assert CliRunner().invoke(cli.app, call).exit_code == 0
+            assert output.read_bytes() != before
+    profile = Path("config/tiny.yaml")
+    text = profile.read_bytes()
+    result = CliRunner().invoke(cli.app, ["audit", "--profile", "tiny", "--output", str(profile)])
+    assert isinstance(result.exception, UserError)
+    assert "is no report that `faithdiff audit` wrote; give another" in str(result.exception)
+    assert profile.read_bytes() == text
+
+
 def test_a_report_that_cannot_be_written_is_no_regression(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
