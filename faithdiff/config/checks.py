@@ -84,15 +84,22 @@ def _names(profile: Profile) -> Iterator[Problem]:
         if name in RESERVED_SETS:
             yield ("data", "test", name), "is the folder of another dataset; choose another name"
     labels: dict[str, str] = {}
+    names: dict[str, str] = {}
     for name, method in profile.methods.items():
         kind = "variants" if name in profile.variants else "baselines"
+        first = names.setdefault(name.casefold(), name)
+        if first != name:
+            yield (kind, name), f"is {first} but for case: one folder on some file systems"
         if name == "prior" or name.startswith("stage1-"):
             yield (kind, name), "is the folder of other weights; choose another name"
-        first = labels.setdefault(method.label, name)
+        # Without case: who asks for a row by its label writes it as they like.
+        first = labels.setdefault(method.label.casefold(), name)
         if first != name:
+            apart = "" if method.label == profile.methods[first].label else " (but for case)"
             yield (
                 (kind, name, "label"),
-                f"{method.label!r} is the label of {first}, too: tables could not tell them apart",
+                f"{method.label!r} is the label of {first}, too{apart}: tables could not tell them "
+                "apart",
             )
 
 

@@ -7,6 +7,10 @@ from typing import TypedDict
 import yaml
 from pydantic import JsonValue
 
+from faithdiff.study.files import pointer
+
+CHECKOUT = "get it back with: git checkout dvc.lock"
+
 
 class LockedOutput(TypedDict, total=False):
     """An output of a stage; a folder has `nfiles` and a hash that ends with ``.dir``."""
@@ -29,11 +33,14 @@ def stage_name(profile: str) -> str:
     return f"study@{profile}"
 
 
-def locked_stages(content: bytes) -> dict[str, LockedStage]:
+def locked_stages(content: bytes, advice: str = "") -> dict[str, LockedStage]:
     """Read the stages of a lock file, by name.
 
+    Args:
+        advice: How to get the file back.
+
     Raises:
-        ValueError: It is not a lock file of DVC.
+        ValueError: It is not a lock file of DVC, and what to do.
     """
     try:
         # The C loader is ten times faster, and a lock file has thousands of lines.
@@ -43,5 +50,6 @@ def locked_stages(content: bytes) -> dict[str, LockedStage]:
     except (yaml.YAMLError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
-        raise ValueError("is not a lock file of DVC")
+        said = f"is not a lock file of DVC{f'; {advice}' if advice else ''}"
+        raise ValueError(pointer(content) or said)
     return stages

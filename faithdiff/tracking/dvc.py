@@ -21,7 +21,7 @@ from pydantic import JsonValue
 
 from faithdiff.errors import CorruptedError, RunError, UserError
 from faithdiff.study.files import write_text_atomic
-from faithdiff.study.lockfile import LockedStage, locked_stages, stage_name
+from faithdiff.study.lockfile import CHECKOUT, LockedStage, locked_stages, stage_name
 from faithdiff.tracking.jobs import restore_jobs, save_jobs
 
 if TYPE_CHECKING:
@@ -253,9 +253,9 @@ def _locked(root: Path) -> dict[str, LockedStage]:
     if not lock.is_file():
         return {}
     try:
-        return locked_stages(lock.read_bytes())
+        return locked_stages(lock.read_bytes(), CHECKOUT)
     except ValueError as error:
-        raise UserError(f"{lock}: {error}; get it back with: git checkout dvc.lock") from None
+        raise UserError(f"{lock}: {error}") from None
 
 
 def _recorded(name: str, root: Path) -> Stamp:

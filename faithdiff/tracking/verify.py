@@ -30,7 +30,7 @@ from faithdiff.study.checksums import (
     sum_file,
 )
 from faithdiff.study.layout import Layout
-from faithdiff.study.lockfile import locked_stages, stage_name
+from faithdiff.study.lockfile import CHECKOUT, locked_stages, stage_name
 from faithdiff.study.manifest import Manifest
 from faithdiff.study.restored import RestoredSet
 from faithdiff.tracking.dvc import check_object, object_folder
@@ -252,11 +252,9 @@ def _locked(lock: Path, profile: str) -> list[str]:
         CorruptedError: It is not a lock file of DVC.
     """
     try:
-        stage = locked_stages(lock.read_bytes()).get(stage_name(profile), {})
-    except ValueError:
-        raise CorruptedError(
-            f"{lock}: is corrupted; get it back with: git checkout {lock.name}"
-        ) from None
+        stage = locked_stages(lock.read_bytes(), CHECKOUT).get(stage_name(profile), {})
+    except ValueError as error:
+        raise CorruptedError(f"{lock}: {error}") from None
     return [output["md5"] for output in stage.get("outs", [])]
 
 

@@ -44,6 +44,14 @@ def own(folder: Path, text: str) -> Path:
             "variants: {frozen: {label: Bicubic}}",
             "variants.frozen.label: 'Bicubic' is the label",
         ),
+        (
+            "variants: {frozen: {label: BICUBIC}}",
+            "variants.frozen.label: 'BICUBIC' is the label of bicubic, too (but for case): tables",
+        ),
+        (
+            "baselines: {Bicubic: {label: Ours, outputs: o}}",
+            "baselines.Bicubic: is bicubic but for case: one folder on some file systems",
+        ),
         ("variants: {}", "variants: {} changes nothing, as the keys that the file inherits stay"),
         (
             "curves: {c: {setting: budget, methods: [frozen, frozen], values: [2]}}",

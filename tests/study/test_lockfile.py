@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from shared import ROOT
 
-from faithdiff.study.lockfile import locked_stages, stage_name
+from faithdiff.study.lockfile import CHECKOUT, locked_stages, stage_name
 
 
 def test_the_shipped_lock_is_read() -> None:
@@ -14,6 +14,14 @@ def test_the_shipped_lock_is_read() -> None:
     assert outputs["restored/mini"]["md5"].endswith(".dir")
     assert outputs["restored/mini"]["nfiles"] > 0 < outputs["restored/mini"]["size"]
     assert any(file.endswith("levels.yaml") for file in stage["params"])
+
+
+def test_a_pointer_of_git_lfs_is_called_so_and_advice_is_said_where_it_helps() -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    with pytest.raises(ValueError, match=r"^is a pointer of Git LFS .* git lfs pull$"):
+        locked_stages(pointer, CHECKOUT)
+    with pytest.raises(ValueError, match=r"^is not a lock file of DVC; get it back with: git ch"):
+        locked_stages(b"stages: {", CHECKOUT)
 
 
 @pytest.mark.parametrize(
