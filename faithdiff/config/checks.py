@@ -89,13 +89,13 @@ def _names(profile: Profile) -> Iterator[Problem]:
         kind = "variants" if name in profile.variants else "baselines"
         first = names.setdefault(name.casefold(), name)
         if first != name:
-            yield (kind, name), f"is {first} but for case: one folder on some file systems"
+            yield (kind, name), f"differs from {first} only in case: one folder on some file systems"
         if name == "prior" or name.startswith("stage1-"):
             yield (kind, name), "is the folder of other weights; choose another name"
         # Without case: who asks for a row by its label writes it as they like.
         first = labels.setdefault(method.label.casefold(), name)
         if first != name:
-            apart = "" if method.label == profile.methods[first].label else " (but for case)"
+            apart = "" if method.label == profile.methods[first].label else " (apart from case)"
             yield (
                 (kind, name, "label"),
                 f"{method.label!r} is the label of {first}, too{apart}: tables could not tell them "
