@@ -2,7 +2,7 @@
 
 The released loop steps the scheduler in each tile and averages the stepped latents. Every step of
 a scheduler without memory is linear in latent and prediction, so averaging the predictions and
-stepping once gives the same (tests/restore/test_restore.py holds the two side by side).
+stepping once gives the same (tests/restore/test_sampler.py holds the two side by side).
 """
 
 from __future__ import annotations

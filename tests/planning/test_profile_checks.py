@@ -46,11 +46,11 @@ def own(folder: Path, text: str) -> Path:
         ),
         (
             "variants: {frozen: {label: BICUBIC}}",
-            "variants.frozen.label: 'BICUBIC' is the label of bicubic, too (apart from case): tables",
+            "variants.frozen.label: 'BICUBIC' is the label of bicubic, too (apart from case): ",
         ),
         (
             "baselines: {Bicubic: {label: Ours, outputs: o}}",
-            "baselines.Bicubic: differs from bicubic only in case: one folder on some file systems",
+            "baselines.Bicubic: differs from bicubic only in case: one folder on some file",
         ),
         ("variants: {}", "variants: {} changes nothing, as the keys that the file inherits stay"),
         (

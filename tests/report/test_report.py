@@ -1,43 +1,29 @@
-"""Tables and figures from a made-up ``scores.csv``: what is bold, and what is not a number."""
+"""Tables: which rows are marked, compared, and what each cell says."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import re
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
-from PIL import Image
-from scipy import stats
 from shared import ROOT
 from shared.scores import AWKWARD, IMAGES, load_rows, make_scores, with_report
 
-from faithdiff.config import Profile, load_profile
-from faithdiff.data.images import write_png
-from faithdiff.errors import ImageError, UserError
-from faithdiff.methods.method import Study
+from faithdiff.config import Profile
+from faithdiff.errors import UserError
 from faithdiff.report.cells import Cell, Table, number
-from faithdiff.report.figures import write_figures
-from faithdiff.report.html import to_html
-from faithdiff.report.latex import latex_escape, latex_head, to_latex
-from faithdiff.report.panels import detailed_box, levels_figure, panel_level, panels_figure
 from faithdiff.report.published import published_for
 from faithdiff.report.render import to_markdown
 from faithdiff.report.scores import KEY
 from faithdiff.report.statistics import Draws, estimate
-from faithdiff.report.style import RC, WIDTH, method_styles, save
 from faithdiff.report.tables import ablation_table, load_scores, main_table, write_tables
-from faithdiff.report.training import training_figure
 from faithdiff.study.layout import Layout
 
 PAPER = ROOT / "results" / "paper"
@@ -48,51 +34,6 @@ def cells(table: Table) -> Iterator[tuple[tuple[str, str, str], Cell]]:
         for row in block.rows:
             for cell, column in zip(row.cells, table.columns, strict=True):
                 yield (block.name, row.method or row.label, column.metric), cell
-
-
-# --- scores.csv ---------------------------------------------------------------------------------
-
-
-def test_a_score_file_survives_the_round_trip(profile: Profile, tmp_path: Path) -> None:
-    scores = make_scores(profile)
-    scores.to_csv(tmp_path / "scores.csv", index=False)
-    pd.testing.assert_frame_equal(load_scores(tmp_path / "scores.csv"), scores)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda f: f.drop(columns="status"), "has no column status"),
-        (lambda f: pd.concat([f, f.iloc[[3]]]), "occurs twice"),
-        (lambda f: f.assign(status="fine"), "status is 'fine'"),
-        (lambda f: f.assign(status="failed: "), "status is 'failed: '"),
-        (lambda f: f.assign(value="inf"), "value is 'inf', not a finite number"),
-        (lambda f: f.assign(value=""), "value is ''"),
-        (lambda f: f.assign(seed="first"), "seed is 'first'"),
-        (lambda f: f.assign(picture=""), "picture is empty"),
-    ],
-)
-def test_a_corrupted_score_file_is_named(
-    profile: Profile,
-    tmp_path: Path,
-    spoil: Callable[[pd.DataFrame], pd.DataFrame],
-    message: str,
-) -> None:
-    file = tmp_path / "scores.csv"
-    spoil(make_scores(profile)).to_csv(file, index=False)
-    with pytest.raises(UserError, match=re.escape(str(file))) as caught:
-        load_scores(file)
-    assert message in str(caught.value)
-
-
-def test_a_missing_or_empty_score_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "empty.csv").touch()
-    for name in ("absent.csv", "empty.csv"):
-        with pytest.raises(UserError, match=name):
-            load_scores(tmp_path / name)
-
-
-# --- the main table -----------------------------------------------------------------------------
 
 
 @given(shift=st.floats(0, 1.5), noise=st.floats(0.05, 1.0), seed=st.integers(0, 99))
@@ -219,9 +160,6 @@ def test_a_seed_that_lacks_an_image_spoils_the_cell(profile: Profile) -> None:
     assert statuses.count("incomplete") == 1
 
 
-# --- published numbers --------------------------------------------------------------------------
-
-
 def test_published_rows_are_found_by_their_names_only() -> None:
     rows = published_for("DIV2K-Val", "I", "faithdiff-repo", PAPER)
     assert rows["FaithDiff"]["musiq"] == 66.53
@@ -250,9 +188,6 @@ def test_every_published_row_has_a_source_and_a_confidence(file: Path) -> None:
     assert (rows["source"] != "").all()
     assert rows["confidence"].isin(["high", "medium", "low"]).all()
     assert (rows.loc[rows["confidence"] == "low", "note"] != "").all()
-
-
-# --- the ablation table -------------------------------------------------------------------------
 
 
 def test_the_ablation_compares_each_row_with_the_first(profile: Profile) -> None:
@@ -345,9 +280,6 @@ def test_a_caption_says_where_no_difference_could_be_significant(profile: Profil
     assert "limit p" not in main_table(make_scores(profile), profile, paper=PAPER).caption
 
 
-# --- printing -----------------------------------------------------------------------------------
-
-
 def test_tables_do_not_depend_on_the_order_of_the_rows(profile: Profile, made_up: Layout) -> None:
     file = made_up.results / "scores.csv"
     before = {path: path.read_bytes() for path in write_tables(profile, made_up)}
@@ -387,148 +319,3 @@ def test_every_cell_leads_back_to_its_rows(profile: Profile, made_up: Layout) ->
             assert places == wanted
             assert rows["value"].mean() == pytest.approx(cell["mean"], rel=1e-12)
         assert tidy["mean"].to_list() == [cell["mean"] for cell in sidecar["cells"].values()]
-
-
-def test_special_characters_are_escaped_in_latex(profile: Profile) -> None:
-    text = latex_escape(AWKWARD)
-    assert not re.search(r"(?<!\\)[%&#_]|--|[<>|\"]", text)
-    assert text.count(r"\$") == 1
-    for table in (main_table(make_scores(profile), profile, paper=PAPER),):
-        assert text in to_latex(table)
-    assert latex_escape("run `a_b --c` now") == r"run \texttt{a\_b -{}-c} now"
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="NO pdflatex: LaTeX is NOT compiled")
-def test_latex_compiles_with_booktabs_alone(profile: Profile, tmp_path: Path) -> None:
-    scores = make_scores(profile)
-    lost = scores.query("method == 'separate' or (method == 'bicubic' and level == 'II')").index
-    scores.loc[lost, ["status", "value"]] = [f"failed: {AWKWARD} `{AWKWARD}`", np.nan]
-    body = to_latex(main_table(scores, profile, paper=PAPER))
-    body += to_latex(ablation_table(scores, profile))
-    compile_article(rf"\usepackage{{booktabs}}\begin{{document}}{body}", tmp_path)
-
-
-def compile_article(content: str, folder: Path) -> None:
-    document = rf"\documentclass{{article}}{content}\end{{document}}"
-    (folder / "t.tex").write_text(document, encoding="utf-8")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
-    run = subprocess.run(command, cwd=folder, capture_output=True, check=False)
-    assert run.returncode == 0, run.stdout.decode(errors="replace")[-2000:]
-
-
-LABEL = "A & B < 50 %, $x_{1$ ~é~ α ≤ 2 → 字"  # as people write them
-
-
-def test_a_label_is_text_in_every_format(profile: Profile, tmp_path: Path) -> None:
-    variants = dict(profile.variants)
-    variants["frozen"] = variants["frozen"].model_copy(update={"label": LABEL})
-    profile = profile.model_copy(update={"variants": variants})
-    table = main_table(make_scores(profile), profile, paper=PAPER)
-    assert r"| A \& B \< 50 %, \$x\_{1\$ \~é\~ α ≤ 2 → 字 |" in to_markdown(table)
-    assert '<th scope="row">A &amp; B &lt; 50 %, $x_{1$ ~é~ α ≤ 2 → 字</th>' in to_html(table)
-    latex = to_latex(table)
-    assert r"A \& B \textless{} 50 \%, \$x\_\{1\$" in latex and r"$\alpha$ $\leq$ 2" in latex
-    assert latex.splitlines()[2] == "% pdflatex has no 字: lualatex and a font that has them."
-    with matplotlib.rc_context(RC):
-        figure = Figure()
-        figure.text(0, 0, LABEL.replace("字", ""))
-        save(figure, tmp_path / "label")
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="NO pdflatex: LaTeX is NOT compiled")
-def test_pdflatex_prints_what_is_not_said_to_be_beyond_it(tmp_path: Path) -> None:
-    text = latex_escape("ünï ß ő – “q” ‘s’ … € † • × → ≤ ≥ ≈ ≠ ∞ µ α λ ω − ± ° ² ½ ÷")
-    assert not [line for line in latex_head("x", text) if "pdflatex has no" in line]
-    compile_article(rf"\begin{{document}}{text} \textbf{{{text}}}", tmp_path)
-
-
-# --- figures ------------------------------------------------------------------------------------
-
-
-def test_every_figure_is_written(profile: Profile, made_up: Layout) -> None:
-    found = write_figures(Study(profile, Path("config/mini.yaml"), made_up))
-    panels = [f"panels-{name}-{panel_level(profile, name)}" for name in profile.data.test]
-    names = ["levels", *panels, "ablation", "training", "perception-distortion"]
-    folder = made_up.results / "figures"
-    assert set(found) == {folder / f"{n}.{s}" for n in names for s in ("png", "pdf")}
-    assert set(found) == set(folder.iterdir())
-    for path in found:
-        if path.suffix == ".pdf":
-            content = path.read_bytes()
-            assert b"CreationDate" not in content
-            assert b"/CIDFontType2" in content  # TrueType, not Type 3
-            fonts = content.count(b"/Type /FontDescriptor")
-            assert fonts and content.count(b"/FontFile2") == fonts  # each is embedded
-            (width,) = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+)", content)
-            assert float(width) <= 72 * WIDTH + 0.1  # fits the text width of a paper
-            continue
-        with Image.open(path) as picture:
-            assert min(picture.size) > 200
-            assert np.asarray(picture.convert("L")).std() > 10
-
-
-def test_equal_figures_give_equal_bytes(profile: Profile, made_up: Layout) -> None:
-    def draw(name: str) -> list[bytes]:
-        with matplotlib.rc_context(RC):
-            return [path.read_bytes() for path in save(levels_figure(profile, made_up), Path(name))]
-
-    assert draw("one") == draw("two")
-
-
-def test_a_missing_restoration_is_named(profile: Profile, made_up: Layout) -> None:
-    file = made_up.restoration("frozen", 0, "Scenes", "II") / "0001.png"
-    file.unlink()
-    with pytest.raises(ImageError, match=re.escape(str(file))):
-        panels_figure(profile, made_up, make_scores(profile), "Scenes", "II")
-
-
-def test_a_restoration_of_another_size_is_refused(profile: Profile, made_up: Layout) -> None:
-    file = made_up.restoration("frozen", 0, "Scenes", "II") / "0001.png"
-    write_png(np.zeros((48, 60, 3), np.uint8), file)
-    with pytest.raises(ImageError, match="is 60 x 48, not 64 x 48 px"):
-        panels_figure(profile, made_up, make_scores(profile), "Scenes", "II")
-
-
-def test_a_restoration_that_failed_is_drawn_as_failed(profile: Profile, made_up: Layout) -> None:
-    (made_up.restoration("frozen", 0, "Scenes", "II") / "0001.png").unlink()
-    scores = make_scores(profile)
-    hit = (scores["method"] == "frozen") & (scores["image"] == "0001") & (scores["level"] == "II")
-    scores.loc[hit, ["status", "value"]] = ["failed: out of memory", np.nan]
-    figure = panels_figure(profile, made_up, scores, "Scenes", "II")
-    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["failed"] * 2
-    captions = [axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()]
-    assert captions.count("n/a") == 1
-    assert len(captions) == 6  # three methods, two images
-
-
-def test_a_study_that_trained_nothing_has_no_training_figure(
-    profile: Profile, made_up: Layout
-) -> None:
-    assert len(training_figure(profile, made_up).axes) == 3  # type: ignore[union-attr]
-    (made_up.results / "training.csv").unlink()
-    assert training_figure(profile, made_up) is None
-
-
-def test_a_method_looks_the_same_in_every_figure_and_unlike_the_others() -> None:
-    styles = method_styles(load_profile(ROOT / "config" / "mini.yaml"))
-    looks = [(style.colour, style.marker) for style in styles.values()]
-    assert len(set(looks)) == len(looks)
-    assert styles["faithdiff"].colour == "#D55E00"
-
-
-@given(st.integers(4, 70), st.integers(4, 70), st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
-def test_the_enlarged_box_lies_inside_the_image(height: int, width: int, seed: int) -> None:
-    hq = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    top, left, side = detailed_box(hq)
-    assert 0 <= top <= height - side
-    assert 0 <= left <= width - side
-    assert side >= 1
-
-
-def test_the_enlarged_box_finds_the_detail() -> None:
-    hq = np.full((64, 96, 3), 90, np.uint8)
-    hq[40:56, 70:86] = np.random.default_rng(0).integers(0, 256, (16, 16, 3))
-    top, left, side = detailed_box(hq)
-    assert (side, abs(top - 40) <= 2, abs(left - 70) <= 2) == (16, True, True)
-    assert stats.entropy(np.bincount(hq[top : top + side, left : left + side].ravel())) > 3

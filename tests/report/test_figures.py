@@ -1,0 +1,115 @@
+"""Figures of a study."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy import stats
+from shared import ROOT
+from shared.scores import make_scores
+
+from faithdiff.config import Profile, load_profile
+from faithdiff.data.images import write_png
+from faithdiff.errors import ImageError
+from faithdiff.methods.method import Study
+from faithdiff.report.figures import write_figures
+from faithdiff.report.panels import detailed_box, levels_figure, panel_level, panels_figure
+from faithdiff.report.style import RC, WIDTH, method_styles, save
+from faithdiff.report.training import training_figure
+from faithdiff.study.layout import Layout
+
+
+def test_every_figure_is_written(profile: Profile, made_up: Layout) -> None:
+    found = write_figures(Study(profile, Path("config/mini.yaml"), made_up))
+    panels = [f"panels-{name}-{panel_level(profile, name)}" for name in profile.data.test]
+    names = ["levels", *panels, "ablation", "training", "perception-distortion"]
+    folder = made_up.results / "figures"
+    assert set(found) == {folder / f"{n}.{s}" for n in names for s in ("png", "pdf")}
+    assert set(found) == set(folder.iterdir())
+    for path in found:
+        if path.suffix == ".pdf":
+            content = path.read_bytes()
+            assert b"CreationDate" not in content
+            assert b"/CIDFontType2" in content  # TrueType, not Type 3
+            fonts = content.count(b"/Type /FontDescriptor")
+            assert fonts and content.count(b"/FontFile2") == fonts  # each is embedded
+            (width,) = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+)", content)
+            assert float(width) <= 72 * WIDTH + 0.1  # fits the text width of a paper
+            continue
+        with Image.open(path) as picture:
+            assert min(picture.size) > 200
+            assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_equal_figures_give_equal_bytes(profile: Profile, made_up: Layout) -> None:
+    def draw(name: str) -> list[bytes]:
+        with matplotlib.rc_context(RC):
+            return [path.read_bytes() for path in save(levels_figure(profile, made_up), Path(name))]
+
+    assert draw("one") == draw("two")
+
+
+def test_a_missing_restoration_is_named(profile: Profile, made_up: Layout) -> None:
+    file = made_up.restoration("frozen", 0, "Scenes", "II") / "0001.png"
+    file.unlink()
+    with pytest.raises(ImageError, match=re.escape(str(file))):
+        panels_figure(profile, made_up, make_scores(profile), "Scenes", "II")
+
+
+def test_a_restoration_of_another_size_is_refused(profile: Profile, made_up: Layout) -> None:
+    file = made_up.restoration("frozen", 0, "Scenes", "II") / "0001.png"
+    write_png(np.zeros((48, 60, 3), np.uint8), file)
+    with pytest.raises(ImageError, match="is 60 x 48, not 64 x 48 px"):
+        panels_figure(profile, made_up, make_scores(profile), "Scenes", "II")
+
+
+def test_a_restoration_that_failed_is_drawn_as_failed(profile: Profile, made_up: Layout) -> None:
+    (made_up.restoration("frozen", 0, "Scenes", "II") / "0001.png").unlink()
+    scores = make_scores(profile)
+    hit = (scores["method"] == "frozen") & (scores["image"] == "0001") & (scores["level"] == "II")
+    scores.loc[hit, ["status", "value"]] = ["failed: out of memory", np.nan]
+    figure = panels_figure(profile, made_up, scores, "Scenes", "II")
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["failed"] * 2
+    captions = [axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()]
+    assert captions.count("n/a") == 1
+    assert len(captions) == 6  # three methods, two images
+
+
+def test_a_study_that_trained_nothing_has_no_training_figure(
+    profile: Profile, made_up: Layout
+) -> None:
+    assert len(training_figure(profile, made_up).axes) == 3  # type: ignore[union-attr]
+    (made_up.results / "training.csv").unlink()
+    assert training_figure(profile, made_up) is None
+
+
+def test_a_method_looks_the_same_in_every_figure_and_unlike_the_others() -> None:
+    styles = method_styles(load_profile(ROOT / "config" / "mini.yaml"))
+    looks = [(style.colour, style.marker) for style in styles.values()]
+    assert len(set(looks)) == len(looks)
+    assert styles["faithdiff"].colour == "#D55E00"
+
+
+@given(st.integers(4, 70), st.integers(4, 70), st.integers(0, 9))
+@settings(max_examples=40, deadline=None)
+def test_the_enlarged_box_lies_inside_the_image(height: int, width: int, seed: int) -> None:
+    hq = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    top, left, side = detailed_box(hq)
+    assert 0 <= top <= height - side
+    assert 0 <= left <= width - side
+    assert side >= 1
+
+
+def test_the_enlarged_box_finds_the_detail() -> None:
+    hq = np.full((64, 96, 3), 90, np.uint8)
+    hq[40:56, 70:86] = np.random.default_rng(0).integers(0, 256, (16, 16, 3))
+    top, left, side = detailed_box(hq)
+    assert (side, abs(top - 40) <= 2, abs(left - 70) <= 2) == (16, True, True)
+    assert stats.entropy(np.bincount(hq[top : top + side, left : left + side].ravel())) > 3
