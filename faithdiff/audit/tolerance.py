@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from faithdiff.audit.compare import Change
 from faithdiff.errors import UserError
 
-_FORM = re.compile(r"(?:(?P<metric>[^=]+)=)?(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<percent>%?)")
+_FORM = re.compile(r"(?:(?P<metric>[^=]+)=\s*)?(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<percent>%?)")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from faithdiff.report.statistics import (
     holm,
     intervals,
     sign_flips,
+    smallest_p,
     training_error,
 )
 
@@ -248,3 +249,14 @@ def test_holm_lies_between_no_correction_and_bonferroni(p: list[float]) -> None:
     assert (adjusted >= np.array(p) - 1e-15).all()
     assert (adjusted <= np.minimum(np.array(p) * len(p), 1) + 1e-15).all()
     assert (np.diff(adjusted[np.argsort(p)]) >= 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 30), st.integers(99, 999))
+def test_no_p_is_smaller_than_the_smallest(pictures: int, n: int) -> None:
+    """A gain that is the same in every picture has the smallest p that there can be."""
+    draws = Draws(n, 0, ("test",))
+    found = sign_flips(np.ones((pictures, 1)), draws)[0]
+    assert found >= smallest_p(pictures, n) * (1 - 1e-12)
+    if pictures <= EXACT:
+        assert found == pytest.approx(smallest_p(pictures, n))
