@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from faithdiff.audit.compare import (
@@ -159,7 +159,7 @@ def audit(request: Request, root: Path, with_crops: bool = False) -> Audit:
         old,
         new,
         selection,
-        request.tolerance,
+        _of_known_metrics(request.tolerance, metric_labels([old, new], columns)),
         comparison,
         overtakings(comparison.blocks, columns),
         moved_marks(old, new, selection),
@@ -177,24 +177,36 @@ def select(request: Request, sides: list[Results], columns: Columns) -> Selectio
     Raises:
         UserError: A name is not known.
     """
-    present = {
-        name: sorted({value for side in sides for value in side.scores[name].unique()})
-        for name in ("method", "metric", "protocol")
-    }
-    labels = {metric: metric for metric in present["metric"]}
-    # By the labels of this checkout: what a person types comes from a table that was printed
-    # lately.
-    labels |= {c.metric: c.label for c in columns.values() if c.metric in labels}
+    methods, known = _present(sides, "method"), _present(sides, "protocol")
     # All protocols would test each change several times over and correct for it: those of the
     # tables are what a reader has seen.
     protocols = request.protocols or printed_protocols(sides)
     if EVERY_PROTOCOL in protocols:
         protocols = ()
     return Selection(
-        resolve(request.methods, method_labels(sides, present["method"]), "--method"),
-        resolve(request.metrics, labels, "--metric"),
-        resolve(protocols, {name: name for name in present["protocol"]}, "--protocol"),
+        resolve(request.methods, method_labels(sides, methods), "--method"),
+        resolve(request.metrics, metric_labels(sides, columns), "--metric"),
+        resolve(protocols, {name: name for name in known}, "--protocol"),
     )
+
+
+def metric_labels(sides: list[Results], columns: Columns) -> dict[str, str]:
+    """Labels of the metrics that either side has, by name."""
+    # By the labels of this checkout: what a person types comes from a table that was printed
+    # lately.
+    labels = {metric: metric for metric in _present(sides, "metric")}
+    return labels | {c.metric: c.label for c in columns.values() if c.metric in labels}
+
+
+def _present(sides: list[Results], column: str) -> list[str]:
+    return sorted({value for side in sides for value in side.scores[column].unique()})
+
+
+def _of_known_metrics(tolerance: Tolerance, labels: dict[str, str]) -> Tolerance:
+    """The tolerance by the names of metrics; a misspelt one would be passed over in silence."""
+    names = resolve(tolerance.metrics, labels, "--tolerance")
+    amounts = tolerance.metrics.values()
+    return replace(tolerance, metrics=dict(zip(names, amounts, strict=True)))
 
 
 def method_labels(sides: list[Results], names: Iterable[str]) -> dict[str, str]:

@@ -89,7 +89,10 @@ def _names(profile: Profile) -> Iterator[Problem]:
         kind = "variants" if name in profile.variants else "baselines"
         first = names.setdefault(name.casefold(), name)
         if first != name:
-            yield (kind, name), f"differs from {first} only in case: one folder on some file systems"
+            yield (
+                (kind, name),
+                f"differs from {first} only in case: one folder on some disks",
+            )
         if name == "prior" or name.startswith("stage1-"):
             yield (kind, name), "is the folder of other weights; choose another name"
         # Without case: who asks for a row by its label writes it as they like.

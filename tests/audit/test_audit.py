@@ -38,6 +38,13 @@ def test_a_loss_is_a_regression_unless_it_is_tolerated(world: World) -> None:
         assert ("worse within the tolerance" in tolerated.conclusion) == (code == 0)
 
 
+def test_a_tolerance_names_a_metric_as_the_tables_do(world: World) -> None:
+    accepted = world.audit("sharper", "worse", tolerance=parse_tolerance(["PSNR=0.5"]))
+    assert accepted.exit_code == 0
+    with pytest.raises(UserError, match=r"--tolerance: 'pnsr' is not one of .*psnr"):
+        world.audit("sharper", "worse", tolerance=parse_tolerance(["pnsr=0.5"]))
+
+
 @pytest.mark.parametrize("text", ["much", "-1", "psnr", "psnr=", "=1", "1%%", "psnr=1=2"])
 def test_a_tolerance_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--tolerance"):

@@ -50,7 +50,7 @@ def own(folder: Path, text: str) -> Path:
         ),
         (
             "baselines: {Bicubic: {label: Ours, outputs: o}}",
-            "baselines.Bicubic: differs from bicubic only in case: one folder on some file",
+            "baselines.Bicubic: differs from bicubic only in case: one folder on some disks",
         ),
         ("variants: {}", "variants: {} changes nothing, as the keys that the file inherits stay"),
         (
