@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 from shared.designs import METHODS, changed, loaded, method_of, random_images, untrained
+from torch import Tensor
 
 from baselines.controlled import ControlledTraining, module_digest
 from baselines.design import Design

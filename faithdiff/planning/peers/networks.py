@@ -237,7 +237,7 @@ def _update(
     config, generator = study.profile.training, _generators(1)[0]
     model.requires_grad_(True).train()
     groups = [Trained.whole(part, 1e-4) for part in (model.lq_encoder, model.alignment, model.unet)]
-    engine = Engine(groups, config.optimiser, precision, ALONE, False)
+    engine = Engine(model, groups, config.optimiser, precision, ALONE, False)
     for group in engine.optimiser.param_groups:
         group["fused"], group["foreach"] = fused, foreach
     count, side = config.micro_batch, config.crop // model.lq_encoder.factor
