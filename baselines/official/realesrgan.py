@@ -17,7 +17,6 @@ from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts, quick_state
 from faithdiff.errors import CheckpointError
 from faithdiff.methods.external.command import Task
 from faithdiff.methods.method import Study
-from faithdiff.study.files import lfs_pointer
 from faithdiff.study.plain import Json
 
 if TYPE_CHECKING:
@@ -86,23 +85,16 @@ def read_pth(file: Path, network: RRDBNet) -> dict[str, Tensor]:
     Raises:
         CheckpointError: The file is missing or corrupted, or belongs to another network.
     """
-    import pickle
-
-    import torch
+    from faithdiff.models.state import read_state, what_holds
 
     if not file.is_file():
         raise CheckpointError(f"{file}: {MISSING}")
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        said = lfs_pointer(file) or f"cannot be read: {error}; fetch it again"
-        raise CheckpointError(f"{file}: {said}") from None
-    weights = content.get("params_ema", content.get("params")) if isinstance(content, dict) else 0
-    if not isinstance(weights, dict):
-        raise CheckpointError(f"{file}: has neither `params_ema` nor `params`: another file")
+    weights = read_state(file)
     wanted = network.state_dict()
     for key in sorted(wanted.keys() | weights.keys()):
         have, want = (tuple(d[key].shape) if key in d else None for d in (weights, wanted))
         if have != want:
-            raise CheckpointError(f"{file}: {key}: shape {have} found, {want} expected")
+            what = what_holds(weights)
+            like = f" (it looks like {what})" if what and "conv_first.weight" not in weights else ""
+            raise CheckpointError(f"{file}: {key}: shape {have} found, {want} expected{like}")
     return weights

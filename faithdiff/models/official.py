@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypedDict, TypeVar
@@ -19,16 +17,16 @@ from typing import TypedDict, TypeVar
 import torch
 from diffusers import ModelMixin, UNet2DConditionModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from faithdiff.errors import CheckpointError, RunError
 from faithdiff.models.alignment import Alignment
 from faithdiff.models.faithdiff import FaithDiff
 from faithdiff.models.lq_encoder import LQEncoder
+from faithdiff.models.state import read_state, what_holds
 from faithdiff.models.weights import Shapes
 from faithdiff.study.checkpoints import check_checkpoint
-from faithdiff.study.files import lfs_pointer
 
 # Official prefix -> our part and prefix; whatever has none of these is the UNet's.
 PREFIXES = {
@@ -85,7 +83,8 @@ def import_official(weights: Path, unet_config: Path, heads: int = 8) -> FaithDi
     # of the wrong model gives an untrained alignment there, and pictures that look almost right.
     if problems := _compare(_shapes(found), _shapes(expected)):
         raise CheckpointError(
-            f"{weights}: is not a FaithDiff of {unet_config}:\n" + "\n".join(problems)
+            f"{weights}: is not a FaithDiff of {unet_config}{_instead(found)}:\n"
+            + "\n".join(problems)
         )
     model.load_state_dict({our_name(key): tensor for key, tensor in found.items()}, assign=True)
     return model.eval().requires_grad_(False)
@@ -120,40 +119,13 @@ def export_official(folder: Path, target: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_state(file: Path) -> dict[str, Tensor]:
-    """Read a state dict without running code: safetensors, or a pickle of tensors alone.
-
-    Raises:
-        CheckpointError: The file is missing, corrupted, or holds anything but named tensors.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            state = load_file(file)
-        else:
-            # `weights_only`: a pickle from the network may otherwise run any code that it likes.
-            state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: {_why_not_read(file, error)}") from None
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{file}: holds more than tensors and is not unpickled: {str(error).splitlines()[0]}"
-        ) from None
-    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise CheckpointError(f"{file}: is not a state dict of named tensors")
-    return dict(state)
-
-
-def _why_not_read(file: Path, error: Exception) -> str:
-    """What is wrong with a file of weights, and not what the reader of its format says first."""
-    if pointer := lfs_pointer(file):
-        return pointer
-    if file.is_file() and file.suffix != ".safetensors" and not zipfile.is_zipfile(file):
-        # Asked to map it into memory, torch would only say that it cannot.
-        error = ValueError(
-            "it is no archive of torch.save; get it again, or load and save it with a PyTorch "
-            "newer than 1.6"
-        )
-    return f"is missing, truncated or corrupted: {error}"
+def _instead(found: Iterable[str]) -> str:
+    """What a file is that has none of the modules of FaithDiff, for the middle of a message."""
+    names = list(found)
+    what = what_holds(names)
+    if not what or any(name.startswith(tuple(PREFIXES)) for name in names):
+        return ""
+    return f": it looks like {what}; wanted is FaithDiff.bin, or what `faithdiff export` wrote"
 
 
 class UNetConfig(TypedDict):

@@ -183,6 +183,8 @@ def load_prior(
         CheckpointError: A part is missing, corrupted, or does not fit its own config.
     """
     refuse_pointers(folder)
+    if hint := _no_folder_of_parts(folder):
+        raise CheckpointError(f"{folder}: {hint}")
     try:
         patched, upcast = _vae_kind(folder)
         vae_class = PatchAutoencoderKL if patched else AutoencoderKL
@@ -202,6 +204,21 @@ def load_prior(
             f"{folder}: is not a complete prior (vae/ unet/ text_encoder/ tokenizer/ scheduler/): "
             f"{error}"
         ) from None
+
+
+def _no_folder_of_parts(folder: Path) -> str:
+    """What a path is that people give in place of a prior's folder; empty for others."""
+    if folder.is_file():
+        return (
+            "is a file; a prior is a folder (vae/ unet/ text_encoder/ tokenizer/ scheduler/). A "
+            "model in one file becomes such a folder by from_single_file and save_pretrained of "
+            "diffusers' pipeline"
+        )
+    if (folder / "vae").exists():
+        return ""
+    # The hub's cache: the files lie in its `blobs`, and links to them in a folder for each commit.
+    found = sorted(folder.glob("snapshots/*/vae")) or sorted(folder.glob("*/vae"))
+    return f"is not the prior itself; give {found[0].parent}" if found else ""
 
 
 def _load_text_encoder(folder: Path, dtype: torch.dtype) -> TextEncoder:

@@ -7,6 +7,7 @@ with what the part's own config asks for, by the headers of its files, before an
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,16 +68,35 @@ def read_shapes(folder: Path, variant: str | None = None) -> Shapes:
         if (".fp16" in file.name) == (variant == "fp16")
     )
     if not files:
-        raise CheckpointError(f"{folder}: holds no .safetensors file")
+        pickles = sorted(folder.glob("*.bin"))
+        only = f", only {pickles[0].name}, which could run code" if pickles else ""
+        raise CheckpointError(f"{folder}: holds no .safetensors file{only}; fetch it, too")
+    _check_shards(folder)
     shapes: Shapes = {}
     for file in files:
         try:
             with safe_open(file, framework="pt") as stream:
                 shapes |= {key: tuple(stream.get_slice(key).get_shape()) for key in stream.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            said = lfs_pointer(file) or f"is corrupted or truncated: {error}"
+            lost = "is a link that leads nowhere, as of a download that did not end; fetch it again"
+            said = lost if not file.exists() else lfs_pointer(file)
+            said = said or f"is corrupted or truncated: {error}"
             raise CheckpointError(f"{file}: {said}") from None
     return shapes
+
+
+def _check_shards(folder: Path) -> None:
+    """Refuse a sharded part of which a file is missing, before each of its tensors is missed."""
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{index}: is corrupted: {error!r}") from None
+        if missing := sorted(name for name in names if not (folder / name).exists()):
+            raise CheckpointError(
+                f"{index}: names {len(names)} files, and {len(missing)} are not there "
+                f"({missing[0]}); fetch them, too"
+            )
 
 
 def refuse_pointers(folder: Path) -> None:
