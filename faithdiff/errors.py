@@ -6,6 +6,7 @@
     │   ├── ImageError        an image that cannot be read or written
     │   └── CheckpointError   weights that are missing, truncated or of another shape
     ├── RunError              a run that began well and failed: NaN loss, full disk (exit code 1)
+    │   ├── NotFiniteError       a network gave NaN for one image; others may be fine
     │   ├── CorruptedError       a file is not what was recorded when it was written
     │   └── TooLargeError        an image needs more memory than there is; others may not
     └── Paused                stopped early as asked, to be called again (exit code 75)
@@ -53,6 +54,10 @@ class CorruptedError(RunError):
 
 class TooLargeError(RunError):
     """One image needs more memory than there is; the run goes on with the others."""
+
+
+class NotFiniteError(RunError):
+    """A network gave NaN or infinity for one image; the run goes on with the others."""
 
 
 class Paused(FaithDiffError):  # noqa: N818 - nothing went wrong

@@ -89,7 +89,8 @@ class Official(CommandMethod):
     def python(self, *words: str, log: Path) -> Call:
         """A call of Python in the checkout, in the system's own environment."""
         variables = {**self.environment.variables(), **OFFLINE}
-        return Call(["python", "-u", *words], self.checkout.folder, variables, log)
+        command = ["python", "-u", *words]
+        return Call(command, self.checkout.folder, variables, log, self.minutes)
 
     def settings(self, study: Study) -> dict[str, Json]:
         weights = study.profile.score.weights

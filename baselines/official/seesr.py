@@ -8,7 +8,8 @@ from typing import Literal
 from baselines.official.definition import KeptCommon
 from baselines.official.kept import OfficialKept
 from baselines.official.runner import Value
-from faithdiff.methods.external.command import Task, images_in
+from faithdiff.methods.external.command import Task
+from faithdiff.methods.external.results import images_in
 
 
 class SeeSRArguments(KeptCommon):
@@ -50,4 +51,4 @@ class OfficialSeeSR(OfficialKept):
 
     def found(self, task: Task) -> dict[str, Path]:
         # One folder per sample of an image, of which the study wants one.
-        return images_in(task.out / "sample00")
+        return images_in(task.out / "sample00", task.items)

@@ -10,7 +10,8 @@ from baselines.official.definition import OWN, Common
 from baselines.official.runner import Official, Value
 from faithdiff.config import Unit
 from faithdiff.errors import RunError
-from faithdiff.methods.external.command import Task, images_in
+from faithdiff.methods.external.command import Task
+from faithdiff.methods.external.results import images_in
 from faithdiff.methods.method import Study
 from faithdiff.study.plain import Json
 
@@ -107,7 +108,7 @@ class OfficialSUPIR(Official):
             _set(folder / PATHS, name, repr(str(path.absolute())) if path else "None", " = ")
 
     def found(self, task: Task) -> dict[str, Path]:
-        outputs = images_in(task.out).items()
+        outputs = images_in(task.out, []).items()
         return {name.removesuffix(SUFFIX): file for name, file in outputs}
 
 

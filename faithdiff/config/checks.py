@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -83,20 +84,18 @@ def _names(profile: Profile) -> Iterator[Problem]:
     for name in profile.data.test:
         if name in RESERVED_SETS:
             yield ("data", "test", name), "is the folder of another dataset; choose another name"
+    yield from _in_case_alone({name: ("data", "test", name) for name in profile.data.test})
+    kinds = {
+        name: "variants" if name in profile.variants else "baselines" for name in profile.methods
+    }
+    yield from _in_case_alone({name: (kind, name) for name, kind in kinds.items()})
     labels: dict[str, str] = {}
-    names: dict[str, str] = {}
     for name, method in profile.methods.items():
-        kind = "variants" if name in profile.variants else "baselines"
-        first = names.setdefault(name.casefold(), name)
-        if first != name:
-            yield (
-                (kind, name),
-                f"differs from {first} only in case: one folder on some disks",
-            )
+        kind = kinds[name]
         if name == "prior" or name.startswith("stage1-"):
             yield (kind, name), "is the folder of other weights; choose another name"
         # Without case: who asks for a row by its label writes it as they like.
-        first = labels.setdefault(method.label.casefold(), name)
+        first = labels.setdefault(_folded(method.label), name)
         if first != name:
             apart = "" if method.label == profile.methods[first].label else " (apart from case)"
             yield (
@@ -104,6 +103,20 @@ def _names(profile: Profile) -> Iterator[Problem]:
                 f"{method.label!r} is the label of {first}, too{apart}: tables could not tell them "
                 "apart",
             )
+
+
+def _in_case_alone(places: Mapping[str, Location]) -> Iterator[Problem]:
+    """Names of folders that many disks take for one."""
+    spelt: dict[str, str] = {}
+    for name, place in places.items():
+        if (first := spelt.setdefault(name.lower(), name)) != name:
+            said = f"differs from {first} in upper and lower case alone: many disks would take "
+            yield place, f"{said}their folders for one; choose another name"
+
+
+def _folded(label: str) -> str:
+    """What is equal of labels that a reader, or a search for them, takes for one."""
+    return unicodedata.normalize("NFC", label).casefold()
 
 
 def _deviations(profile: Profile) -> Iterator[Problem]:

@@ -105,6 +105,7 @@ class OwnCommand(_Own):
         default_factory=list
     )  # files and folders whose content decides the results
     gpu_gb: Annotated[float, Field(ge=0)] = 0  # that it needs; checked before a long run
+    minutes: Annotated[float, Field(gt=0)] | None = None  # that one call may take; null: any
 
     @property
     def implementation(self) -> str:

@@ -21,7 +21,8 @@ from faithdiff.config import REAL, Dataset, FolderSet, MixtureSet, PhotoSet, Sce
 from faithdiff.config.checks import RESERVED_SETS
 from faithdiff.data.duplicates import check_one_size
 from faithdiff.data.folders import Source, cut, read_files, sources
-from faithdiff.data.images import Notes, sha256_file, write_png
+from faithdiff.data.images import sha256_file, write_png
+from faithdiff.data.listing import Notes
 from faithdiff.data.outside import MISSING, contents
 from faithdiff.data.photos import PHOTOS, Photo, load_photo, photo_files
 from faithdiff.data.scene_words import font_files

@@ -19,7 +19,8 @@ from PIL import Image
 
 from faithdiff.config import Crops, FolderSet, MixtureSet, Quality
 from faithdiff.data.captions import Captions, closest, file_captions, strays
-from faithdiff.data.images import Notes, read_picture, scan
+from faithdiff.data.images import read_picture
+from faithdiff.data.listing import Notes, scan
 from faithdiff.errors import UserError
 from faithdiff.study import seeds
 from faithdiff.study.files import printable, read_text

@@ -21,20 +21,22 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from faithdiff.data.picture_fields import lost, misread, unread, white_is_zero
 from faithdiff.errors import ImageError, UserError
-from faithdiff.study.files import lfs_pointer, printable, unwritable
+from faithdiff.study.files import gone, lfs_pointer, printable, unreadable, unwritable
 
 # Formats whose header Pillow knows, and whose pixels it does not decode or leaves to a program that
 # it starts (PostScript).
-_NO_PIXELS = frozenset({"BUFR", "EMF", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+NO_PIXELS = frozenset({"BUFR", "EMF", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
 _CHANNELS = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # Pillow's mode, by a profile's space
-SAME_COLOUR = 1  # of 255: sRGB profiles differ from each other by rounding
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SAME_COLOUR = 1  # of 255: sRGB profiles differ from each other by rounding
 # Four times 8K video; a larger one is a mistake or an attack, and would not fit a GPU anyway.
 MAX_PIXELS = 4 * 7680 * 4320
+# Bytes of the texts of a PNG, which may be a thousand times as many as in the file.
+_MAX_TEXT = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,17 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     return read_picture(path).pixels
 
 
-def read_picture(path: str | Path, convert_colours: bool = True) -> Reading:
+def read_result(path: str | Path) -> NDArray[np.uint8]:
+    """Read a restored image: as :func:`read_image`, of any size.
+
+    It is several times as large as its LQ image, and was in memory before.
+    """
+    return read_picture(path, max_pixels=None).pixels
+
+
+def read_picture(
+    path: str | Path, convert_colours: bool = True, max_pixels: int | None = MAX_PIXELS
+) -> Reading:
     """Read the first frame of an image file as ``(H, W, 3)`` uint8 sRGB, and say what was changed.
 
     EXIF rotation is applied. Colours are converted from the embedded ICC profile; values without
@@ -65,20 +77,22 @@ def read_picture(path: str | Path, convert_colours: bool = True) -> Reading:
 
     Args:
         convert_colours: False: take the stored values, whatever the profile says.
+        max_pixels: Larger ones are refused; None: none is.
 
     Raises:
-        ImageError: The file is missing, empty, truncated, no image, or larger than ``MAX_PIXELS``.
+        ImageError: The file is missing, empty, truncated, no image, or too large.
+        RunError: Its disk or network mount does not answer.
     """
     path = Path(path)
     try:
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty (0 bytes); copy or make it again")
-        with _strict_decoding(), Image.open(path) as picture:
-            if picture.format in _NO_PIXELS:
+        with _strict_decoding(max_pixels), Image.open(path) as picture:
+            if picture.format in NO_PIXELS:
                 raise ImageError(
                     f"{path}: {picture.format} is no format of pixels; save it as PNG or JPEG"
                 )
-            _check_area(path, picture)
+            _check_area(path, picture, max_pixels)
             if wrong := misread(picture):
                 raise ImageError(f"{path}: {wrong}")
             changes = tuple(lost(picture))
@@ -93,29 +107,39 @@ def read_picture(path: str | Path, convert_colours: bool = True) -> Reading:
         raise ImageError(f"{path}: {error}; reduce it first") from error
     # What Pillow's decoders raise for a corrupted file, by format.
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ImageError(f"{path}: cannot be read: {error}") from error
+        # Not for the fault of a mount would anybody want a picture to be skipped or made again.
+        if isinstance(error, OSError) and (found := gone(error, path)):
+            raise found from error
+        why = error.strerror if isinstance(error, OSError) else None
+        raise ImageError(f"{path}: cannot be read: {why or error}") from error
 
 
 @contextmanager
-def _strict_decoding() -> Iterator[None]:
+def _strict_decoding(max_pixels: int | None) -> Iterator[None]:
     """Let truncated files fail, and silence the size warning that our own limit replaces.
 
     pyiqa switches on Pillow's tolerance at import, which turns missing pixels to grey unnoticed.
+    Long texts and profiles of a PNG are let through: programs that generate pictures write their
+    whole workflow into them.
     """
-    tolerant = ImageFile.LOAD_TRUNCATED_IMAGES
+    tolerant, bomb = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    limits = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+    Image.MAX_IMAGE_PIXELS = None if max_pixels is None else bomb
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MAX_TEXT
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             yield
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = tolerant, bomb
+        PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = limits
 
 
-def _check_area(path: Path, picture: Image.Image) -> None:
-    if picture.width * picture.height > MAX_PIXELS:
+def _check_area(path: Path, picture: Image.Image, limit: int | None) -> None:
+    if limit is not None and picture.width * picture.height > limit:
         raise ImageError(
-            f"{path}: {picture.width} x {picture.height} px is over the limit of {MAX_PIXELS} px; "
+            f"{path}: {picture.width} x {picture.height} px is over the limit of {limit} px; "
             "reduce or crop it first"
         )
 
@@ -126,7 +150,11 @@ def _to_rgb(
     """The picture in mode RGB, and what was changed for it."""
     if picture.mode == "F" or picture.mode.startswith("I"):
         grey = _to_grey(path, picture)
+        clear = picture.info.get("transparency")  # of a PNG: the one value of 16 bits that is
+        opaque = None if clear is None else np.asarray(np.asarray(picture) != clear, np.uint8) * 255
         picture = Image.fromarray(255 - grey if negative else grey)
+        if opaque is not None:
+            picture = Image.merge("LA", (picture, Image.fromarray(opaque)))
     if not picture.has_transparency_data:
         rgb, note = _to_srgb(picture, icc)
         return rgb, (note,) if note else ()
@@ -142,6 +170,8 @@ def _to_rgb(
 def _to_srgb(picture: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
     """The picture in mode RGB, converted from its colour profile; and what is to be said of it."""
     plain = picture.convert("RGB")
+    if picture.mode == "LAB":  # colours by themselves: a profile has nothing to add
+        return plain, "converted from Lab to sRGB"
     if not icc:
         return plain, "CMYK without a colour profile" if picture.mode == "CMYK" else ""
     name, mode, transform = _profile(icc)
@@ -223,7 +253,9 @@ def write_png(image: NDArray[np.uint8], path: str | Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # mkstemp names cannot clash between processes that write the same picture.
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        # Cut, or a name that is as long as the file system allows could not be written.
+        cut = f".{path.name[:40]}."
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=cut, suffix=".tmp")
         temporary = Path(name)
         with os.fdopen(handle, "wb") as stream:
             Image.fromarray(image).save(stream, format="PNG", compress_level=6)
@@ -247,7 +279,7 @@ def png_is_whole(path: Path) -> bool:
     """
     try:
         data = path.read_bytes()
-        read_image(path)
+        read_result(path)
     except (OSError, ImageError):
         return False
     place, kind = len(_SIGNATURE), b""
@@ -260,133 +292,16 @@ def png_is_whole(path: Path) -> bool:
     return data.startswith(_SIGNATURE) and kind == b"IEND" and place == len(data)
 
 
-@dataclass(frozen=True)
-class Listing:
-    """What a folder holds: images, and all else with the reason why it is none.
-
-    Attributes:
-        folder: The one that was listed.
-        images: In the order of their paths.
-        skipped: Files and sub-folders with the reason; hidden files are none unless they have the
-            name of an image.
-    """
-
-    folder: Path
-    images: list[Path]
-    skipped: list[tuple[Path, str]]
-
-    def by_name(self) -> dict[str, Path]:
-        """The images by what their results are named after: ``<stem>``, ``<sub-folder>-<stem>``.
-
-        Raises:
-            UserError: There is no image, or two of them have one name.
-        """
-        if not self.images:
-            inside = [str(path) for path, why in self.skipped if why == SUBFOLDER]
-            hint = f"; its sub-folders ({', '.join(inside[:3])}) were not read" if inside else ""
-            raise UserError(f"{self.folder}: holds no image in a format that Pillow reads{hint}")
-        found: dict[str, Path] = {}
-        for path in self.images:
-            name = "-".join((*path.relative_to(self.folder).parts[:-1], path.stem))
-            if name in found:
-                both = " and ".join(str(p.relative_to(self.folder)) for p in (found[name], path))
-                raise UserError(
-                    f"{self.folder}: {both} share the name {name!r}, and results are stored by it; "
-                    "rename one of them"
-                )
-            found[name] = path
-        return found
-
-
-SUBFOLDER = "sub-folder"
-
-
-@functools.cache
-def suffixes() -> frozenset[str]:
-    """Suffixes of image files: of all formats whose pixels Pillow reads, with their dot."""
-    known = Image.registered_extensions()
-    return frozenset(s for s, f in known.items() if f in Image.OPEN and f not in _NO_PIXELS)
-
-
-def scan(folder: str | Path, recursive: bool = False) -> Listing:
-    """List the image files of a folder by their suffix; and what else it holds, and why it is left.
-
-    Args:
-        recursive: Look into sub-folders, too; links to folders are not followed.
-
-    Raises:
-        UserError: The folder, or one in it, is missing or cannot be read.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give one that holds images")
-    found = Listing(folder, [], [])
-    for place, folders, files in os.walk(folder, onerror=_refuse):
-        folders.sort()
-        for file in map(Path(place).joinpath, sorted(files)):
-            if why := _no_image(file):
-                found.skipped.append((file, why))
-            elif file.suffix.lower() in suffixes():
-                found.images.append(file)
-        for inside in map(Path(place).joinpath, folders):
-            if not recursive and not inside.name.startswith("."):
-                found.skipped.append((inside, SUBFOLDER))
-            elif inside.is_symlink():
-                found.skipped.append((inside, "link to a folder"))
-        if not recursive:
-            break
-    return found
-
-
-def _refuse(error: OSError) -> None:
-    raise UserError(f"{error.filename}: cannot be read ({error.strerror})")
-
-
-def _no_image(file: Path) -> str:
-    """Why a file is no image; empty for one, and for hidden files that nobody would miss."""
-    named = file.suffix.lower() in suffixes()
-    if file.name.startswith("."):
-        return "hidden" if named else ""
-    if not named:
-        return "no format of images"
-    return "" if file.is_file() else "link that leads nowhere" if file.is_symlink() else "no file"
-
-
-def list_images(folder: str | Path) -> list[Path]:
-    """List the image files of a folder, by their suffix, sorted by name; sub-folders are skipped.
-
-    Raises:
-        UserError: The folder is missing or holds no image, or two files differ only in suffix
-            (results are named after the stem, so one would overwrite the other).
-    """
-    return list(scan(folder).by_name().values())
-
-
-class Notes:
-    """What was skipped or changed while pictures were read, and why: one line at the end."""
-
-    def __init__(self) -> None:
-        self._names: dict[str, dict[str, None]] = {}
-
-    def add(self, what: str, name: str | Path) -> None:
-        """Note it of a file; the same of the same file counts once."""
-        self._names.setdefault(what, {})[printable(name)] = None
-
-    def skip(self, listing: Listing) -> None:
-        """Note what a listing left out."""
-        for path, why in listing.skipped:
-            self.add(f"skipped, {why}", path.relative_to(listing.folder))
-
-    def line(self) -> str:
-        """Each reason with its files, a few by name; empty where there is nothing to say."""
-        parts = []
-        for what, names in self._names.items():
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            parts.append(f"{what}: {', '.join(list(names)[:3])}{more}")
-        return "; ".join(parts)
-
-
 def sha256_file(path: str | Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Return the SHA-256 of a file in hexadecimal digits.
+
+    Raises:
+        UserError: It cannot be read, or is gone.
+        RunError: So it is, and the disk or mount is to blame.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise gone(error, path) or UserError(unreadable(path, error)) from error

@@ -18,6 +18,24 @@ _MAGIC = ("AVIF", "DDS", "GIF", "JPEG", "JPEG2000", "PNG", "PSD", "TIFF", "WEBP"
 _SRGB = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)  # x, y of white, red, green, blue
 _CICP = b"\0\0\0\x04cICP"  # length and name of a chunk that states the colour space by numbers
 _CICP_SRGB = bytes([1, 13, 0, 1])
+_RAW = "the raw data of a camera"
+# Files that are taken for pictures and that Pillow has no decoder for: where what stands in them.
+_OTHERS = (
+    (4, re.compile(rb"ftyp(?:hei|hev|mif1|msf1)"), "a HEIC picture"),
+    (4, re.compile(rb"ftypcrx|HEAPCCDR"), _RAW),
+    (0, re.compile(rb"FUJIFILMCCD-RAW|IIU\0|IIRO|\0MRM|FOVb"), _RAW),
+    (4, re.compile(rb"ftyp|moov|mdat|free"), "a film"),
+    (0, re.compile(rb"\x1aE\xdf\xa3|RIFF....AVI ", re.DOTALL), "a film"),
+    (0, re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "), "a JPEG XL picture"),
+    (0, re.compile(rb"v/1\x01"), "an OpenEXR picture"),
+    (0, re.compile(rb"%PDF"), "a PDF document"),
+    (0, re.compile(rb"PK\x03\x04|Rar!|7z\xbc\xaf"), "an archive"),
+    (0, re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<svg", re.IGNORECASE), "an SVG drawing"),
+    (0, re.compile(rb"\s*<(?:!doctype )?html", re.IGNORECASE), "a web page"),
+    (0, re.compile(rb"\x93NUMPY"), "an array of numpy"),
+)
+_REDUCED = 1  # of TIFF's field NewSubfileType: this is the preview of another picture in the file
+_NEW_SUBFILE_TYPE, _DNG_VERSION = 254, 50706
 _MINISWHITE, _SEPARATE, _SIGNED = 0, 2, 2  # values of TIFF fields
 
 
@@ -64,6 +82,9 @@ def misread(picture: Image.Image) -> str:
     if not isinstance(picture, TiffImagePlugin.TiffImageFile):
         return ""
     fields = picture.tag_v2
+    # The files of many cameras are TIFFs whose first image is a small preview.
+    if _DNG_VERSION in fields or fields.get(_NEW_SUBFILE_TYPE, 0) & _REDUCED:
+        return f"holds {_RAW} and a preview, which alone could be read; save it as TIFF or PNG"
     bits = max(fields.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
     if fields.get(TiffImagePlugin.PLANAR_CONFIGURATION) == _SEPARATE and bits > 8:
         return f"has {bits} bits in a plane for each channel; save it with interleaved channels"
@@ -81,10 +102,10 @@ def white_is_zero(picture: Image.Image) -> bool:
 
 
 def unread(path: Path) -> str:
-    """What to say of a file that Pillow does not identify, if it begins like one of its formats."""
+    """What to say of a file that Pillow does not identify, by what it begins with."""
     Image.init()
     with path.open("rb") as stream:
-        head = stream.read(16)
+        head = stream.read(256)
     for name in _MAGIC:
         accept = Image.OPEN[name][1] if name in Image.OPEN else None
         if accept and accept(head) is True:
@@ -92,4 +113,7 @@ def unread(path: Path) -> str:
                 f"is a {name} file that Pillow cannot read: it is corrupted, or its layout is one "
                 "that Pillow does not know; save it with 8 or 16 bits per channel"
             )
+    for place, begins, what in _OTHERS:
+        if begins.match(head, place):
+            return f"is {what}, which cannot be read here; give a PNG, JPEG or TIFF made from it"
     return ""

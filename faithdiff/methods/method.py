@@ -245,6 +245,9 @@ class Method(ABC):
     #: Whether what :meth:`load` gives can :meth:`Restorer.offload`; known before weights are read.
     offloads: bool = False
 
+    #: Minutes that one call of it may take, where it is called outside of this process; None: any.
+    minutes: float | None = None
+
     def train(self, study: Study, seed: int, folder: Path, state: Path) -> Cost:
         """Train one repetition and write its weights and ``training.csv`` into `folder`.
 

@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from faithdiff.data.datasets import read_index
-from faithdiff.data.images import read_image, sha256_file
+from faithdiff.data.images import read_image, read_result, sha256_file
 from faithdiff.errors import ImageError, UserError
 from faithdiff.methods.method import Study
 from faithdiff.report.panels import Pixels, detailed_box
@@ -146,7 +146,7 @@ def _one(
         try:
             if key in known and file.is_file() and sha256_file(file) != known[key]:
                 raise ImageError(f"{file}: is not the image that scores.csv names")
-            pixels = read_image(file)
+            pixels = read_result(file)
         except ImageError as error:
             missing.append(str(error))
             continue

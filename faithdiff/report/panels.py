@@ -21,7 +21,7 @@ from scipy import ndimage
 
 from faithdiff.config import PhotoSet, Profile
 from faithdiff.data.datasets import read_index
-from faithdiff.data.images import read_image
+from faithdiff.data.images import read_image, read_result
 from faithdiff.data.photos import PHOTOS
 from faithdiff.errors import ImageError
 from faithdiff.report.groups import in_groups
@@ -187,7 +187,7 @@ def _image(
         return "failed"
     if not file.exists() and own.empty:
         return "not run"
-    image = read_image(file)
+    image = read_result(file)
     if image.shape != hq.shape:
         found, wanted = image.shape[1::-1], hq.shape[1::-1]
         raise ImageError(f"{file}: is {found[0]} x {found[1]}, not {wanted[0]} x {wanted[1]} px")

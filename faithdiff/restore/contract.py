@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from faithdiff.config import FolderSet
-from faithdiff.data.images import read_image, write_png
+from faithdiff.data.images import read_result, write_png
 from faithdiff.errors import FaithDiffError, RunError, UserError
 from faithdiff.methods.method import Method, Study
 from faithdiff.methods.registry import find_method
@@ -30,6 +30,7 @@ from faithdiff.study.layout import Layout
 from faithdiff.study.restored import RestoredSet
 
 SET, LEVEL = "Contract", "contract"
+MINUTES = 20.0  # of a call that has no limit of its own: a check is waited for
 NAMES = ("first", "two words", "with.dots", "wide")  # the last is of another shape
 Outcome = Literal["kept", "broken", "not checked"]
 
@@ -84,6 +85,7 @@ def check_method(study: Study, name: str, seed: int = 0, size: int = 24) -> list
             return _given(study, method, name, seed, Path(folder))
         if problems := method.needs(study):
             raise UserError("\n".join(f"{name}: {problem}" for problem in problems))
+        method.minutes = method.minutes or MINUTES
         return list(_Trial(study, method, name, seed, size, Path(folder)).findings())
 
 
@@ -271,7 +273,7 @@ def _restored(
         restore_job(study, method, name, seed)
     images = _manifest(study, name, seed, dataset, level).images
     failures = {image: entry.failed for image, entry in images.items() if entry.failed}
-    return {file.stem: read_image(file) for file in folder.glob("*.png")}, failures
+    return {file.stem: read_result(file) for file in folder.glob("*.png")}, failures
 
 
 def _manifest(study: Study, name: str, seed: int, dataset: str, level: str) -> RestoredSet:

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from faithdiff.data.captions import file_captions
-from faithdiff.data.images import scan, sha256_file
+from faithdiff.data.images import sha256_file
+from faithdiff.data.listing import scan
 from faithdiff.errors import CheckpointError, UserError
 from faithdiff.methods.method import Study
 from faithdiff.models.captioning import captioner

@@ -21,14 +21,21 @@ import torch
 
 from faithdiff.config import digest
 from faithdiff.data.images import (
-    Notes,
     read_image,
     read_picture,
-    scan,
+    read_result,
     sha256_file,
     write_png,
 )
-from faithdiff.errors import ImageError, RunError, TooLargeError, UserError
+from faithdiff.data.listing import ALIKE, Notes, scan, spelt_alike
+from faithdiff.errors import (
+    FaithDiffError,
+    ImageError,
+    NotFiniteError,
+    RunError,
+    TooLargeError,
+    UserError,
+)
 from faithdiff.methods.method import Restorer
 from faithdiff.methods.registry import find_method
 from faithdiff.restore.arrays import to_image, to_tensor
@@ -37,15 +44,18 @@ from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.memory import restore_in_memory
 from faithdiff.restore.picture_captions import picture_captions
 from faithdiff.restore.run import describe
+from faithdiff.restore.tile_sizes import free_memory
 from faithdiff.study.files import printable, write_text_atomic
 from faithdiff.study.progress import ProgressBar
 from faithdiff.study.provenance import code_digest
 
 SMALLEST = 8  # pixels: below it there is nothing to see, and a UNet has no pixel left to halve
 BESIDE = "side-by-side"  # folder in the output
+LEAST_BYTES = 24  # of memory for a pixel of a result: the enlarged picture and the restored one
 IN_OPTIONS = (
     "--precision bf16, --vae-tile auto, a smaller --tile and, with a GPU, --offload need less"
 )
+ONE_FAILS = (TooLargeError, NotFiniteError)  # where the next picture may be restored
 RECORD = "restored.json"  # beside the results: the key of each, so that none is made twice
 
 
@@ -84,7 +94,8 @@ class Picture(PictureFile):
 def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices: Choices) -> None:
     """Write ``output/<stem>.png`` for each picture, and ``output/side-by-side/`` where asked.
 
-    A picture that does not fit into memory fails alone; the error names it after all others.
+    A picture that does not fit into memory, or whose result is not finite, fails alone; the error
+    names it after all others.
 
     Args:
         checkpoint: Folder that ``faithdiff train`` wrote; its ``run.json`` has the settings.
@@ -99,6 +110,7 @@ def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices
             an input or of a file that this command did not write, or a choice is not possible.
         CheckpointError: The checkpoint or the prior is missing or corrupted.
         TooLargeError: Names the pictures that did not fit into memory.
+        RunError: Names these and those whose results were not finite.
     """
     chosen = chosen_study(checkpoint, choices)
     method = find_method(chosen.study, chosen.method)
@@ -116,17 +128,20 @@ def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices
     sources = _sources(inputs, output, done)
     captions = picture_captions(choices.caption, [s.file for s in sources], chosen.captioned)
     pictures = [_picture(source, captions[source.file], settings) for source in sources]
+    failures = _too_large(pictures, done, output, chosen)
+    pictures = [picture for picture in pictures if picture not in failures]
     todo = {p for p in pictures if not _is_done(p.target, p.key, done, output)}
     beside = {p for p in pictures if p in todo or not _is_done(p.beside, p.key, done, output)}
     beside = beside if choices.side_by_side else set()
     targets = [file for p in pictures for file in _targets(p, todo, beside)]
     _check_ours(targets, done, output)
+    for why in failures.values():
+        print(f"failed, the others go on: {why}", flush=True)
     if len(todo) < len(pictures):
         print(f"{len(pictures) - len(todo)} of {len(pictures)} pictures are restored already")
     restorer = method.load(chosen.study, checkpoint) if todo else None
     if restorer is not None and chosen.offload_to is not None:
         restorer.offload(chosen.offload_to)
-    failures = []
     with _Bar(todo) as bar:
         for picture in pictures:
             try:
@@ -134,16 +149,42 @@ def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices
                     _restore(restorer, picture, chosen, choices, bar)
                 if picture in beside:
                     _write_beside(picture, chosen)
-            except TooLargeError as error:
+            except ONE_FAILS as error:
                 bar.say(f"failed, the others go on: {error}")
-                failures.append(str(error))
+                failures[picture] = error
                 continue
             if made := _targets(picture, todo, beside):
                 # After every picture: a run that is killed loses the one that it is at, no other.
                 _record(made, picture.key, done, output)
     if failures:
-        reasons = "\n".join(failures)
-        raise TooLargeError(f"{len(failures)} of {len(pictures)} were not restored:\n{reasons}")
+        reasons = "\n".join(map(str, failures.values()))
+        kind = (
+            TooLargeError
+            if all(isinstance(e, TooLargeError) for e in failures.values())
+            else RunError
+        )
+        raise kind(f"{len(failures)} of {len(sources)} were not restored:\n{reasons}")
+
+
+def _too_large(
+    pictures: list[Picture], done: Record, output: Path, chosen: Chosen
+) -> dict[Picture, FaithDiffError]:
+    """Pictures whose results cannot fit into memory, whatever is tried.
+
+    Linux would grant the memory at first, and end the process without a word when it is used.
+    """
+    factor, free = int(np.prod(chosen.passes)), free_memory(torch.device("cpu"))
+    found: dict[Picture, FaithDiffError] = {}
+    for picture in pictures:
+        needed = LEAST_BYTES * picture.pixels * factor**2
+        if needed > free and not _is_done(picture.target, picture.key, done, output):
+            found[picture] = TooLargeError(
+                f"{picture.file}: its {picture.pixels / 1e6:,.0f} megapixels become "
+                f"{picture.pixels * factor**2 / 1e6:,.0f}, for which {needed / 1e9:,.0f} GB of "
+                f"memory are needed at least; {free / 1e9:,.0f} GB are free here; crop it, or give "
+                "a smaller --scale"
+            )
+    return found
 
 
 def _targets(picture: Picture, todo: set[Picture], beside: set[Picture]) -> list[Path]:
@@ -200,16 +241,17 @@ def _sources(inputs: list[Path], output: Path, done: Record) -> list[PictureFile
     broken, sources = [], []
     for file in files:
         target = output / f"{file.stem}.png"
-        if file.stem in taken:
+        other = taken.setdefault(spelt_alike(file.stem), file)
+        if other is not file:
+            here = "" if other.stem == file.stem else f" on many disks ({ALIKE})"
             raise UserError(
-                f"{taken[file.stem]} and {file} would both become {target.name}; rename one, or "
-                "restore them into two folders"
+                f"{other} and {file} would both become {target.name}{here}; rename one, or restore "
+                "them into two folders"
             )
         if target.resolve() in given:
             raise UserError(
                 f"{target}: is an input and would be overwritten; give another --output"
             )
-        taken[file.stem] = file
         try:
             sources.append(PictureFile(file, target, _pixels(file, notes)))
         except ImageError as error:
@@ -270,7 +312,7 @@ def _is_done(file: Path, key: str, record: Record, output: Path) -> bool:
 def _is_picture(file: Path) -> bool:
     """Whether a file can be read: what cannot is corrupted, not edited, and is made again."""
     try:
-        read_image(file)
+        read_result(file)
     except ImageError:
         return False
     return True
@@ -349,7 +391,10 @@ def _restore(
         captions, seeds, title = [picture.caption], [choices.seed], str(picture.file)
         image = restore_in_memory(restorer, image, captions, seeds, title, IN_OPTIONS)
         if not torch.isfinite(image).all():
-            raise RunError(f"{picture.file}: the restored image holds NaN or infinity")
+            raise NotFiniteError(
+                f"{picture.file}: the restored image holds NaN or infinity; --precision fp32 or "
+                "bf16 helps where fp16 overflows"
+            )
         sizes.append(image.shape)
     tell(1.0)
     write_png(to_image(image[0]), picture.target)
@@ -362,4 +407,4 @@ def _write_beside(picture: Picture, chosen: Chosen) -> None:
     """Write the enlarged picture and its result as one image."""
     scale = int(np.prod(chosen.passes))
     enlarged = to_image(enlarge(to_tensor(read_image(picture.file)), scale)[0])
-    write_png(np.concatenate([enlarged, read_image(picture.target)], axis=1), picture.beside)
+    write_png(np.concatenate([enlarged, read_result(picture.target)], axis=1), picture.beside)

@@ -264,7 +264,10 @@ def _restore_batch(restorer: Restorer, batch: list[Item], keep: Keep, title: str
     for item, image in zip(batch, restored, strict=True):
         # Clamping would hide NaN as some colour: fp16 that overflows must not become a score.
         if not torch.isfinite(image).all():
-            raise RunError(f"{title}: {item.name}: the restored image holds NaN or infinity")
+            raise RunError(
+                f"{title}: {item.name}: the restored image holds NaN or infinity; where fp16 "
+                "overflows, restore.precision: bf16 or fp32 in the profile helps"
+            )
         keep(item, to_image(image))
     return {}
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from faithdiff.data.images import read_image, sha256_file
+from faithdiff.data.images import read_result, sha256_file
 from faithdiff.score.cache import ScoreCache
 from faithdiff.score.metrics import Measure, Metric, load
 
@@ -49,7 +49,7 @@ def _size(image: torch.Tensor) -> str:
 
 
 def _tensor(file: Path) -> torch.Tensor:
-    pixels = torch.from_numpy(read_image(file))
+    pixels = torch.from_numpy(read_result(file))
     return pixels.permute(2, 0, 1).unsqueeze(0).float() / 255
 
 

@@ -77,7 +77,24 @@ _REMEDIES = {
     **dict.fromkeys(
         (errno.ENOTDIR, errno.EEXIST), "a file has the name of a folder: rename or remove it"
     ),
+    errno.ENAMETOOLONG: "give it a shorter name",
 }
+# A disk that fails, or a network mount that is gone. Not every system has all of these.
+_GONE = {
+    getattr(errno, name)
+    for name in (
+        *("EIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENXIO"),
+        *("ENODEV", "EREMOTEIO"),
+    )
+    if hasattr(errno, name)
+}
+_REMEDIES |= dict.fromkeys(
+    _GONE,
+    "its disk or network mount does not answer: see that it is there, then run the same command "
+    "again",
+)
+# What may be the fault of a name that a person gave is told by whoever reads it.
+_SURROUNDINGS = _REMEDIES.keys() - {errno.ENOTDIR, errno.EEXIST}
 _POINTER = b"version https://git-lfs"  # how such a file begins
 _NO_TEMPORARY = "No usable temporary directory"  # as `tempfile` says it
 
@@ -111,6 +128,16 @@ def unreadable(path: Path, error: OSError, advice: str = "") -> str:
     return f"{said}; {advice}" if advice else said
 
 
+def gone(error: OSError, file: Path) -> RunError | None:
+    """The error for a file whose disk or mount does not answer; None for other errors.
+
+    Nothing is wrong with such a file: it must not be skipped, or made again.
+    """
+    if error.errno is None or error.errno not in _GONE:
+        return None
+    return RunError(f"{file}: {error.strerror}; {_REMEDIES[error.errno]}")
+
+
 def of_surroundings(error: OSError) -> RunError | None:
     """An error that nobody expected, in such words, if the machine is what has to be changed.
 
@@ -120,7 +147,7 @@ def of_surroundings(error: OSError) -> RunError | None:
         return RunError(
             "no folder for temporary files can be written: name one with the variable TMPDIR"
         )
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+    if error.errno is None or error.errno not in _SURROUNDINGS:
         return None
     return RunError(f"{error.filename or Path.cwd()}: {error.strerror}; {_REMEDIES[error.errno]}")
 
@@ -136,7 +163,8 @@ def write_bytes_atomic(content: bytes, path: Path) -> None:
     Raises:
         RunError: The disk is full or the folder cannot be written; no partial file stays behind.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Cut, or a name that is as long as the file system allows could not be written.
+    partial = path.with_name(f".{path.name[:40]}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as stream:

@@ -21,7 +21,8 @@ from faithdiff.data.datasets import (
     source_hashes,
 )
 from faithdiff.data.folders import sources
-from faithdiff.data.images import Notes, read_image, write_png
+from faithdiff.data.images import read_image, write_png
+from faithdiff.data.listing import Notes
 from faithdiff.degrade.dataset import degrade_dataset
 from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import ImageError, UserError

@@ -21,7 +21,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
 
 from faithdiff.data import images
-from faithdiff.data.images import list_images, read_image, read_picture, sha256_file, write_png
+from faithdiff.data.images import read_image, read_picture, sha256_file, write_png
+from faithdiff.data.listing import list_images
 from faithdiff.errors import ImageError, RunError, UserError
 
 

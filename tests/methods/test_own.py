@@ -217,7 +217,7 @@ def test_an_output_that_was_mended_is_taken(place: Path) -> None:
 def test_an_output_that_belongs_to_no_image_stops(place: Path) -> None:
     study = study_with({"outputs": "mine"})
     save(picture(0, SCALE * SIDE), give(study) / "cat.png")
-    with pytest.raises(UserError, match=r"cat\.png: belongs to no image of Set, level II"):
+    with pytest.raises(UserError, match=r"cat\.png belongs to no LQ image .*Set/lq/II; rename"):
         restore(study)
 
 

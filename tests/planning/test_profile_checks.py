@@ -48,10 +48,6 @@ def own(folder: Path, text: str) -> Path:
             "variants: {frozen: {label: BICUBIC}}",
             "variants.frozen.label: 'BICUBIC' is the label of bicubic, too (apart from case): ",
         ),
-        (
-            "baselines: {Bicubic: {label: Ours, outputs: o}}",
-            "baselines.Bicubic: differs from bicubic only in case: one folder on some disks",
-        ),
         ("variants: {}", "variants: {} changes nothing, as the keys that the file inherits stay"),
         (
             "curves: {c: {setting: budget, methods: [frozen, frozen], values: [2]}}",
@@ -86,6 +82,18 @@ def own(folder: Path, text: str) -> Path:
         (
             "baselines: {prior: {label: P, outputs: mine}}",
             "baselines.prior: is the folder of other weights; choose another name",
+        ),
+        (
+            "data: {test: {photos: {source: photos, count: 2, size: 64}}}",
+            "data.test.photos: differs from Photos in upper and lower case alone",
+        ),
+        (
+            "baselines: {Bicubic: {label: Mine, outputs: mine}}",
+            "baselines.Bicubic: differs from bicubic in upper and lower case alone",
+        ),
+        (
+            "baselines: {mine: {label: BICUBIC, outputs: mine}}",
+            "baselines.mine.label: 'BICUBIC' is the label of bicubic, too",
         ),
         # contradictions
         (

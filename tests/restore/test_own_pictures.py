@@ -179,6 +179,9 @@ def test_results_never_collide(study: Study, tmp_path: Path) -> None:
         Image.fromarray(_gradient(8, 8)).save(tmp_path / name)
     with pytest.raises(UserError, match=r"a/one\.png and .*b/one\.jpg would both become one\.png"):
         _own(study, [tmp_path / "a", tmp_path / "b/one.jpg"], tmp_path / "out")
+    (tmp_path / "b/one.jpg").rename(tmp_path / "b/One.jpg")
+    with pytest.raises(UserError, match=r"One\.jpg would both become One\.png on many disks"):
+        _own(study, [tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     with pytest.raises(UserError, match=r"c/two\.png: is an input"):
         _own(study, [tmp_path / "c"], tmp_path / "c")
     # The same picture twice is one picture.

@@ -18,11 +18,12 @@ from typer.testing import CliRunner
 from faithdiff import cli
 from faithdiff.config import Profile
 from faithdiff.data.images import read_image, write_png
-from faithdiff.errors import CheckpointError, TooLargeError, UserError
+from faithdiff.errors import CheckpointError, RunError, TooLargeError, UserError
 from faithdiff.methods.method import Study
 from faithdiff.models.captioner import Llava
 from faithdiff.models.faithdiff import load
 from faithdiff.models.prior import load_prior
+from faithdiff.restore import pictures as pictures_module
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.restore.choices import Choices, chosen_study
 from faithdiff.restore.enlarge import enlarge
@@ -166,6 +167,42 @@ def test_a_picture_that_does_not_fit_fails_alone(
         _restore(study, pictures, tmp_path / "out", side_by_side=True)
     assert "--vae-tile auto" in str(caught.value) and "restore.vae_tile" not in str(caught.value)
     assert "failed, the others go on: " in capsys.readouterr().out
+    assert {file.stem for file in (tmp_path / "out").rglob("*.png")} == {"one", "two"}
+
+
+def test_a_result_that_is_not_finite_fails_alone(
+    study: Study, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_png(np.zeros((40, 30, 3), np.uint8), pictures / "odd.png")
+    restore: Callable[..., Tensor] = FaithDiffRestorer.restore
+
+    def overflowing(self: FaithDiffRestorer, lq: Tensor, *others: Any) -> Tensor:
+        result = restore(self, lq, *others)
+        return result * float("nan") if lq.shape[2] == 40 else result
+
+    monkeypatch.setattr(FaithDiffRestorer, "restore", overflowing)
+    with pytest.raises(
+        RunError, match=r"^1 of 3 were not restored:\n.*odd\.png: .*--precision fp32"
+    ):
+        _restore(study, pictures, tmp_path / "out")
+    assert {file.stem for file in (tmp_path / "out").rglob("*.png")} == {"one", "two"}
+
+
+def test_a_result_that_cannot_fit_into_memory_is_told_before_it_is_tried(
+    study: Study,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_png(np.zeros((1000, 1000, 3), np.uint8), pictures / "large.png")
+    monkeypatch.setattr(pictures_module, "free_memory", lambda _: 300_000_000)
+    with pytest.raises(
+        TooLargeError, match=r"large\.png: its 1 megapixels become 16, for"
+    ) as caught:
+        _restore(study, pictures, tmp_path / "out")
+    assert "a smaller --scale" in str(caught.value)
+    assert capsys.readouterr().out.startswith("failed, the others go on: ")
     assert {file.stem for file in (tmp_path / "out").rglob("*.png")} == {"one", "two"}
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from faithdiff.config import digest
 from faithdiff.data.captions import write_captions
-from faithdiff.data.images import read_image, scan
+from faithdiff.data.images import read_image
 from faithdiff.errors import RunError, UserError
 from faithdiff.methods.external.process import Call, Ended, run
-from faithdiff.methods.external.results import take
+from faithdiff.methods.external.results import images_in, other_files, strangers, take
 from faithdiff.methods.method import Item, Keep, Method, Place, SetToRestore
 from faithdiff.study import seeds
 from faithdiff.study.plain import Json
@@ -83,7 +83,7 @@ class CommandMethod(Method):
 
     def found(self, task: Task) -> dict[str, Path]:
         """The outputs of a call by the name of the image; images directly in ``task.out``."""
-        return images_in(task.out)
+        return images_in(task.out, task.items)
 
     def keyed(self, place: Place, items: list[Item]) -> list[Item]:
         if self.per == "image":
@@ -161,7 +161,9 @@ class CommandMethod(Method):
         print(f"{self.name}: {len(task.items)} images, log in {call.log}", flush=True)
         ended = run(call)
         self.calls.append(ended)
-        failures = self.take(task, keep, f"no image, {ended}")
+        failures = self.take(task, keep, f"no image, {ended}{other_files(task.out)}")
+        if ended.left_behind:
+            print(f"{self.name}: processes that it had left running were ended", flush=True)
         if ended.code and not failures:
             print(f"{self.name}: all images are there, though: {ended}", flush=True)
         if not failures:
@@ -172,18 +174,9 @@ class CommandMethod(Method):
         """Keep the outputs of a call; say of every other image why it has none."""
         found = self.found(task)
         failures = take(found, task.items, task.scale, keep, absent)
-        if extra := sorted(set(found) - {item.name for item in task.items}):
-            raise RunError(
-                f"{self.name}: {found[extra[0]]} belongs to no LQ image of the call "
-                f"({len(extra)} such); outputs are named as their LQ image"
-            )
+        if extra := strangers(found, task.items):
+            raise RunError(f"{self.name}: {extra}; outputs are named as their LQ image")
         return failures
-
-
-def images_in(folder: Path) -> dict[str, Path]:
-    """Image files of a folder by name; none where the folder is empty or missing."""
-    found = scan(folder) if folder.is_dir() else None
-    return found.by_name() if found and found.images else {}
 
 
 def _work(folder: Path, items: Iterable[Item]) -> Path:

@@ -13,11 +13,11 @@ from faithdiff.config import OwnCommand, OwnOutputs, digest
 from faithdiff.data.images import sha256_file
 from faithdiff.data.outside import contents, files_in
 from faithdiff.errors import ConfigError, UserError
-from faithdiff.methods.external.command import CommandMethod, Task, images_in
+from faithdiff.methods.external.command import CommandMethod, Task
 from faithdiff.methods.external.environment import Environment, inherited
 from faithdiff.methods.external.named import named_in
 from faithdiff.methods.external.process import Call, gpu_memory
-from faithdiff.methods.external.results import take
+from faithdiff.methods.external.results import images_in, other_files, strangers, take
 from faithdiff.methods.method import Item, Method, Place, SetToRestore, Study
 from faithdiff.study.plain import Json
 
@@ -74,7 +74,7 @@ class Outputs(Method):
         return [f"{folder}: no such folder" for folder in folders if not folder.is_dir()]
 
     def state(self, study: Study) -> Json:
-        files = [file for f in self._folders(study) for file in images_in(f).values()]
+        files = [file for f in self._folders(study) for file in images_in(f, []).values()]
         return [[str(file), sha256] for file, sha256 in contents(files).items()]
 
     def _folders(self, study: Study) -> list[Path]:
@@ -94,16 +94,15 @@ class Outputs(Method):
     def _files(self, place: Place, items: list[Item]) -> dict[str, Path]:
         """The images given, by name; one that belongs to no LQ image is a mistake somewhere."""
         folder = self._folder(place)
-        found = images_in(folder)
+        found = images_in(folder, items)
         if not found:
             raise UserError(
-                f"{self.where}.outputs: {folder} holds no image; {len(items)} are expected, named "
-                f"as in its LQ folder, {items[0].lq.parent}"
+                f"{self.where}.outputs: {folder} holds no image{other_files(folder)}; "
+                f"{len(items)} are expected, named as in its LQ folder, {items[0].lq.parent}"
             )
-        if extra := sorted(set(found) - {item.name for item in items}):
+        if extra := strangers(found, items):
             raise UserError(
-                f"{found[extra[0]]}: belongs to no image of {place.dataset}, level {place.level}; "
-                f"names are those of {items[0].lq.parent}; rename or remove it"
+                f"{extra}; names are those of {items[0].lq.parent}; rename or remove it"
             )
         return found
 
@@ -123,6 +122,7 @@ class Command(CommandMethod):
         except ValueError as error:
             raise ConfigError(f"{place}: {error}: {config.command}") from None
         self.environment = Environment(config.environment) if config.environment else None
+        self.minutes = config.minutes
 
     def settings(self, study: Study) -> dict[str, Json]:
         return {
@@ -158,7 +158,7 @@ class Command(CommandMethod):
         }
         words = [word.format(**values) for word in self.words]
         variables = self.environment.variables() if self.environment else inherited()
-        return Call(words, Path.cwd(), variables, task.folder / "log.txt")
+        return Call(words, Path.cwd(), variables, task.folder / "log.txt", self.minutes)
 
     def needs(self, study: Study) -> list[str]:
         return self.unprepared(study) + gpu_problem(self.config.gpu_gb)
