@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def _run(command: int) -> None:
-    from faithdiff.study.measured import measured
+    from faithdiff.study.usage import measured
 
     with measured(command):
         from faithdiff.cli import main as run

@@ -32,10 +32,10 @@ from faithdiff.study.manifest import (
     RestoredHashes,
     TotalCost,
 )
-from faithdiff.study.measured import job_cost
 from faithdiff.study.provenance import commit, file_digest, folder_digest, packages
 from faithdiff.study.records import Hardware, RunRecord
 from faithdiff.study.restored import RestoredSet
+from faithdiff.study.usage import job_cost
 
 MANIFEST = "manifest.json"
 

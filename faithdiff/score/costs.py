@@ -15,9 +15,9 @@ from faithdiff.config import Profile, Variant
 from faithdiff.errors import RunError
 from faithdiff.study.checkpoints import RUN
 from faithdiff.study.layout import Layout
-from faithdiff.study.measured import job_cost
 from faithdiff.study.records import Cost, RunRecord, Seconds
 from faithdiff.study.restored import RestoredSet
+from faithdiff.study.usage import job_cost
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class TotalCost(Record):
 
 
 class JobCost(Record):
-    """What one job used (:mod:`faithdiff.study.measured`); None for what was not measured."""
+    """What one job used (:mod:`faithdiff.study.usage`); None for what was not measured."""
 
     seconds: float | None = None
     cpu_seconds: float | None = None

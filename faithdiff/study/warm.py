@@ -55,7 +55,7 @@ _IMPORTS = {
     "restore-sets": ("faithdiff.restore.run", "faithdiff.score.heldout", *_METHODS),
     "score": ("faithdiff.score.run",),
 }
-_ALL_IMPORT = ("faithdiff.cli", "faithdiff.study.measured")
+_ALL_IMPORT = ("faithdiff.cli", "faithdiff.study.usage")
 
 
 class _Request(NamedTuple):

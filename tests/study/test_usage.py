@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from faithdiff.errors import CorruptedError
-from faithdiff.study.measured import Measured, job_cost, measured, measured_file
+from faithdiff.study.usage import JobUsage, job_cost, measured, usage_file
 from faithdiff.study.warm import LOG
 
 SEEN = "s\th:m:s\tmax_rss\tcpu_time\n12.5\t0:00:12\t{rss}\t3.0\n"
@@ -29,8 +29,8 @@ def test_a_job_measures_itself_beside_its_log(
     monkeypatch.setenv(LOG, str(log))
     with measured(os.getpid()):
         import wave  # noqa: F401  (an import, inside)
-    found = Measured.read(log.with_suffix(".json"))
-    assert measured_file(benchmark) == log.with_suffix(".json")
+    found = JobUsage.read(log.with_suffix(".json"))
+    assert usage_file(benchmark) == log.with_suffix(".json")
     assert 0 < found.start_up_seconds <= found.seconds
     assert found.cpu_seconds > 0
     assert found.peak_memory_mb > 10
@@ -58,7 +58,7 @@ def test_without_a_log_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(("rss", "peak"), [("100.0", 400.0), ("900.0", 900.0), ("-", 400.0)])
 def test_the_larger_memory_counts(benchmark: Path, rss: str, peak: float) -> None:
     benchmark.write_text(SEEN.format(rss=rss))
-    own = measured_file(benchmark)
+    own = usage_file(benchmark)
     own.parent.mkdir(parents=True)
     used = {"seconds": 12, "cpu_seconds": 11, "start_up_seconds": 0.4, "peak_memory_mb": 400}
     own.write_text(json.dumps(used))
@@ -74,7 +74,7 @@ def test_a_job_that_did_not_measure_itself_has_what_snakemake_saw(benchmark: Pat
 
 
 def test_a_cut_measurement_is_named(benchmark: Path) -> None:
-    own = measured_file(benchmark)
+    own = usage_file(benchmark)
     own.parent.mkdir(parents=True)
     own.write_text('{"seconds": 1')
     with pytest.raises(CorruptedError, match=own.name):

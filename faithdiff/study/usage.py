@@ -30,7 +30,7 @@ COLUMNS = {"seconds": "s", "cpu_seconds": "cpu_time", "peak_memory_mb": "max_rss
 WHOSE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
-class Measured(Record):
+class JobUsage(Record):
     """What one job used.
 
     Attributes:
@@ -46,7 +46,7 @@ class Measured(Record):
     peak_memory_mb: float
 
 
-def measured_file(benchmark: Path) -> Path:
+def usage_file(benchmark: Path) -> Path:
     """Where a job leaves its own measurement, by Snakemake's file of it: beside the job's log."""
     rule = benchmark.parent
     return rule.parents[1] / rule.name / f"{benchmark.stem}.json"
@@ -62,7 +62,7 @@ def job_cost(benchmark: Path) -> JobCost:
     row = rows[-1] if rows else {}
     seen = {name: _number(row.get(column)) for name, column in COLUMNS.items()}
     try:
-        own = Measured.read(measured_file(benchmark))
+        own = JobUsage.read(usage_file(benchmark))
     except OSError:  # made before jobs measured themselves
         return JobCost(**seen)
     return JobCost(
@@ -103,7 +103,7 @@ def measured(command: int) -> Iterator[None]:
                 resource.getrusage(whose)
                 for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
             ]
-            found = Measured(
+            found = JobUsage(
                 seconds=round(time.time() - born, 2),
                 cpu_seconds=round(sum(each.ru_utime + each.ru_stime for each in used), 2),
                 start_up_seconds=round(max(begun - born, 0) + sum(imports), 2),
