@@ -93,6 +93,35 @@ def seed_notes(old: Results, new: Results, selection: Selection) -> list[str]:
     return notes
 
 
+def renamed_notes(old: Results, new: Results, selection: Selection) -> list[str]:
+    """Say which methods, data sets and levels seem to have another name only: equal images.
+
+    They are not paired: whether the new name is the old thing is for a person to say.
+    """
+    sides = [selection.apply(side.scores) for side in (old, new)]
+    notes = []
+    for column, noun in (("method", "method"), ("dataset", "data set"), ("level", "level")):
+        names = [set(side[column]) for side in sides]
+        gone, come = (
+            _images(sides[0], column, names[0] - names[1]),
+            _images(sides[1], column, names[1] - names[0]),
+        )
+        notes += [
+            f"{noun} {before} of OLD and {after} of NEW have the same images: renamed? Names are "
+            "compared, so its cells count as removed and added"
+            for before, images in gone.items()
+            for after, others in come.items()
+            if images == others
+        ]
+    return notes
+
+
+def _images(scores: pd.DataFrame, column: str, names: set[str]) -> dict[str, set[str]]:
+    """Hashes of the restored images of these methods, sets or levels, by name."""
+    rows = scores[scores[column].isin(names) & (scores["restored_sha256"] != "")]
+    return {str(name): set(own) for name, own in rows.groupby(column)["restored_sha256"]}
+
+
 def _common_seeds(own: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """Drop a method's seeds that the other revision lacks, unless they have none in common."""
     place = ["method", "seed"]

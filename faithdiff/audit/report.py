@@ -23,6 +23,7 @@ from faithdiff.audit.match import (
     data_differences,
     describe_cells,
     match_rows,
+    renamed_notes,
     resolve,
     seed_notes,
 )
@@ -248,7 +249,7 @@ def _default_notes(old: Results, new: Results) -> list[str]:
 
 
 def _notes(old: Results, new: Results, selection: Selection) -> list[str]:
-    notes = seed_notes(old, new, selection)
+    notes = [*renamed_notes(old, new, selection), *seed_notes(old, new, selection)]
     for name, side in (("OLD", old), ("NEW", new)):
         if not side.manifest:
             notes.append(f"{name} has no manifest.json: data and degradation were not compared.")

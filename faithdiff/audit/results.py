@@ -22,7 +22,7 @@ from faithdiff.report.scores import read_scores
 from faithdiff.score.protocols import load_protocols
 from faithdiff.score.rows import ALL
 from faithdiff.study.checksums import checksum_fits
-from faithdiff.study.files import not_the_root, pointer
+from faithdiff.study.files import left_by_git, not_the_root
 from faithdiff.study.lockfile import LockedStage, locked_stages, stage_name
 from faithdiff.study.manifest import Manifest
 
@@ -161,14 +161,19 @@ def _absent(revision: Revision, profile: str) -> str:
     return f"{revision.title}: has no results/{profile}/{SCORES}{others}{away}"
 
 
-def _json(revision: Revision, path: str) -> dict[str, Any]:
+def read_json(revision: Revision, path: str) -> dict[str, Any]:
+    """A JSON object of a revision; empty where the revision has no such file.
+
+    Raises:
+        UserError: It is no JSON object.
+    """
     content = revision.read(path)
     if content is None:
         return {}
     try:
         data = json.loads(content)
     except ValueError as error:
-        said = pointer(content) or f"is not JSON: {error}"
+        said = left_by_git(content, path) or f"is not JSON: {error}"
         raise UserError(f"{revision.place(path)}: {said}") from None
     if not isinstance(data, dict):
         raise UserError(f"{revision.place(path)}: is not a group of keys")
@@ -176,7 +181,7 @@ def _json(revision: Revision, path: str) -> dict[str, Any]:
 
 
 def _manifest(revision: Revision, path: str) -> dict[str, Any]:
-    content = _json(revision, path)
+    content = read_json(revision, path)
     try:
         RecordedConfig.model_validate(Manifest.model_validate(content).config)
         whole = checksum_fits(content)
@@ -192,7 +197,7 @@ def _manifest(revision: Revision, path: str) -> dict[str, Any]:
 
 def _table(revision: Revision, path: str) -> RecordedTable:
     try:
-        return RecordedTable.model_validate(_json(revision, path))
+        return RecordedTable.model_validate(read_json(revision, path))
     except ValidationError:
         raise UserError(
             f"{revision.place(path)}: is no table of cells (corrupted, or edited); write it again "

@@ -10,7 +10,7 @@ from faithdiff.claims.measure import Role
 from faithdiff.claims.schema import Kind
 from faithdiff.claims.verdict import Verdict
 from faithdiff.errors import UserError
-from faithdiff.study.files import pointer
+from faithdiff.study.files import left_by_git
 from faithdiff.study.plain import JsonObject
 from faithdiff.study.records import Record
 
@@ -105,7 +105,7 @@ def read_claims(content: bytes, name: str) -> ClaimsRecord:
     except ValidationError as error:
         first = error.errors()[0]
         what = ": ".join([*map(str, first["loc"]), first["msg"]])
-        said = pointer(content) or (
+        said = left_by_git(content, name) or (
             f"is corrupted, or was edited ({what}); write it again with: faithdiff claims"
         )
         raise UserError(f"{name}: {said}") from None

@@ -20,7 +20,7 @@ from faithdiff.report.cells import Block, Cell, Column, Row, Table
 from faithdiff.report.groups import group_of, in_groups
 from faithdiff.report.measured import unmeasured
 from faithdiff.score.costs import COST_COLUMNS
-from faithdiff.study.files import pointer, unreadable
+from faithdiff.study.files import check_table, unreadable
 
 SCALES = {"trained_parameters": 1e-6, "total_parameters": 1e-6}
 COLUMNS = tuple(
@@ -64,8 +64,7 @@ def read_costs(stream: IO[bytes], path: str) -> pd.DataFrame:
         UserError: It is no CSV file or lacks a column.
     """
     content = stream.read()
-    if said := pointer(content):
-        raise UserError(f"{path}: {said}")
+    check_table(content, path)
     try:
         frame = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""])
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

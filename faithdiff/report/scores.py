@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from faithdiff.errors import UserError
 from faithdiff.score.rows import COLUMNS as COLUMNS_OF_JOB
-from faithdiff.study.files import pointer, unreadable
+from faithdiff.study.files import check_table, unreadable
 
 KEY = ["method", "seed", "dataset", "level", "image", "metric", "protocol"]
 PICTURE = "picture"
@@ -51,8 +51,7 @@ def read_scores(stream: IO[bytes], path: str) -> pd.DataFrame:
             status.
     """
     content = stream.read()
-    if said := pointer(content):
-        raise UserError(f"{path}: {said}")
+    check_table(content, path)
     try:
         frame = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from faithdiff.config import Profile
 from faithdiff.errors import UserError
 from faithdiff.report.style import WIDTH, MethodStyle, grid, method_styles
-from faithdiff.study.files import lfs_pointer
+from faithdiff.study.files import check_table
 from faithdiff.study.layout import Layout
 
 
@@ -71,8 +71,7 @@ def _logs(file: Path, seed: int) -> dict[str, list[pd.DataFrame]]:
     """Read the logs of one seed by method, one per phase in the order of training."""
     if not file.exists():
         return {}
-    if said := lfs_pointer(file):
-        raise UserError(f"{file}: {said}")
+    check_table(file.read_bytes(), str(file))
     rows = pd.read_csv(file)
     if missing := {"method", "seed", "phase", "step", "loss"} - set(rows):
         raise UserError(f"{file}: has no column {', '.join(sorted(missing))}; collect again")

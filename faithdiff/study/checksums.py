@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from faithdiff.errors import CorruptedError
-from faithdiff.study.files import lfs_pointer, unwritable, write_text_atomic
+from faithdiff.study.files import left_by_git, lfs_pointer, unwritable, write_text_atomic
 from faithdiff.study.provenance import file_digest
 from faithdiff.study.remake import command_for
 
@@ -99,9 +99,12 @@ def read_checked(file: Path) -> dict[str, Any]:
         OSError: It cannot be read.
         CorruptedError: It is no JSON object, or does not fit its checksum.
     """
+    data = file.read_bytes()
     try:
-        content: dict[str, Any] = json.loads(file.read_bytes())
+        content: dict[str, Any] = json.loads(data)
     except ValueError as error:
+        if said := left_by_git(data, str(file)):
+            raise CorruptedError(f"{file}: {said}") from None
         raise corrupted(file, f"is corrupted ({error})") from None
     if not isinstance(content, dict):
         raise corrupted(file, "is corrupted: not a group of keys")

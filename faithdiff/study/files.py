@@ -23,10 +23,10 @@ def read_text(file: Path) -> str:
 
     Raises:
         OSError: It cannot be read.
-        UserError: It is neither UTF-8 nor marked UTF-16, or a pointer of Git LFS.
+        UserError: It is neither UTF-8 nor marked UTF-16, or was left so by git (:func:`left_by_git`).
     """
     data = file.read_bytes()
-    if said := lfs_pointer(file):
+    if said := left_by_git(data, printable(file)):
         raise UserError(f"{printable(file)}: {said}")
     encoding = "utf-16" if data.startswith(_UTF_16) else "utf-8-sig"
     try:
@@ -96,6 +96,8 @@ _REMEDIES |= dict.fromkeys(
 # What may be the fault of a name that a person gave is told by whoever reads it.
 _SURROUNDINGS = _REMEDIES.keys() - {errno.ENOTDIR, errno.EEXIST}
 _POINTER = b"version https://git-lfs"  # how such a file begins
+# Not the "=======" between the two sides: a text may underline a title so.
+_MERGE = re.compile(rb"^(?:<{7}|>{7}) [^\r\n]+", re.MULTILINE)
 _NO_TEMPORARY = "No usable temporary directory"  # as `tempfile` says it
 
 
@@ -182,12 +184,49 @@ def lfs_pointer(file: Path) -> str:
     """What to do about a file that is a pointer of Git LFS; empty if it is none, or not there."""
     try:
         with file.open("rb") as stream:
-            return pointer(stream.read(len(_POINTER)))
+            return _pointer(stream.read(len(_POINTER)))
     except OSError:
         return ""
 
 
-def pointer(content: bytes) -> str:
-    """The same of the content of a file."""
+def left_by_git(content: bytes, file: str) -> str:
+    """What to do about a file that git left as a pointer, or in the middle of a merge; or empty.
+
+    Every reader of a text file asks this first: a table that holds the rows of two branches may
+    well be read as a table.
+    """
+    if said := _pointer(content):
+        return said
+    if not (found := _MERGE.search(content)):
+        return ""
+    line = content.count(10, 0, found.start()) + 1
+    mark = found[0].decode("utf-8", "replace")[:40]
+    return (
+        f"holds both sides of a merge that nobody finished (line {line}: {mark}); keep one side "
+        f"with: git checkout --ours {shlex.quote(file)} (or --theirs), or edit it; results are then "
+        "made again by snakemake"
+    )
+
+
+def check_table(content: bytes, file: str) -> None:
+    """Refuse a table of results that is no longer as the suite wrote it.
+
+    Raises:
+        UserError: Git left it so, or a spreadsheet saved it in its own way.
+    """
+    if said := left_by_git(content, file):
+        raise UserError(f"{file}: {said}")
+    head = content.partition(b"\n")[0]
+    # As a spreadsheet saves a table where numbers have decimal commas. Not read even so: the digits
+    # that it cut off are lost, and with them the equality of results.
+    if head.startswith(_UTF_16) or (b"," not in head and (b";" in head or b"\t" in head)):
+        raise UserError(
+            f"{file}: was saved by another program, such as a spreadsheet, with other separators "
+            "or in another encoding; it may have lost digits, too: write it again with: faithdiff "
+            "collect"
+        )
+
+
+def _pointer(content: bytes) -> str:
     said = "is a pointer of Git LFS and not the file itself; in the clone that it came from, run: "
     return f"{said}git lfs install && git lfs pull" if content.startswith(_POINTER) else ""

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from faithdiff.errors import CorruptedError, RunError, UserError
-from faithdiff.study.files import write_text_atomic
-from faithdiff.study.lockfile import CHECKOUT, LockedStage, locked_stages, stage_name
+from faithdiff.study.files import left_by_git, write_text_atomic
+from faithdiff.study.lockfile import LOCK, LockedStage, locked_stages, stage_name
 from faithdiff.tracking.jobs import restore_jobs, save_jobs
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def version_study(profile_name: str, root: Path, stamp: Path) -> None:
     """
     start = time.monotonic()
     name = stage_name(profile_name)
+    _check_merged(root)
     if reason := _why_not(name, root):
         _skip(name, reason, stamp)
         return
@@ -62,7 +63,7 @@ def version_study(profile_name: str, root: Path, stamp: Path) -> None:
         return
     with _dvc(root) as repo:
         _check_present(_stage(repo, name), name)
-        with _kept_on_failure(root / "dvc.lock"):
+        with _kept_on_failure(root / LOCK):
             # force: outputs that differ from dvc.lock are the point. relink would replace them by
             # copies from the cache, and so change their times.
             repo.commit(_target(repo, name), force=True, relink=False)
@@ -85,6 +86,7 @@ def pull_study(profile_name: str, root: Path, stamp: Path, remote: str | None = 
         CorruptedError: An object of DVC's cache is corrupted.
     """
     name = stage_name(profile_name)
+    _check_merged(root)
     if reason := _why_not(name, root):
         raise UserError(f"{name}: cannot be pulled: {reason}")
     if name not in _locked(root):
@@ -140,6 +142,13 @@ def check_object(file: Path, oid: str) -> None:
             "with: faithdiff verify --repair, then get it again with: faithdiff pull, or from the "
             "study's own files with: faithdiff version-study"
         )
+
+
+def _check_merged(root: Path) -> None:
+    """Refuse files of DVC that hold both sides of a merge, of which DVC says only "corrupted"."""
+    for file in (root / "dvc.yaml", root / LOCK):
+        if file.is_file() and (said := left_by_git(file.read_bytes(), file.name)):
+            raise UserError(f"{file}: {said}")
 
 
 def _why_not(name: str, root: Path) -> str | None:
@@ -249,11 +258,11 @@ def _explain(error: BaseException, root: Path) -> str:
 
 
 def _locked(root: Path) -> dict[str, LockedStage]:
-    lock = root / "dvc.lock"
+    lock = root / LOCK
     if not lock.is_file():
         return {}
     try:
-        return locked_stages(lock.read_bytes(), CHECKOUT)
+        return locked_stages(lock.read_bytes())
     except ValueError as error:
         raise UserError(f"{lock}: {error}") from None
 

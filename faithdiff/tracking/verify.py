@@ -30,12 +30,11 @@ from faithdiff.study.checksums import (
     sum_file,
 )
 from faithdiff.study.layout import Layout
-from faithdiff.study.lockfile import CHECKOUT, locked_stages, stage_name
+from faithdiff.study.lockfile import LOCK, locked_stages, stage_name
 from faithdiff.study.manifest import Manifest
 from faithdiff.study.restored import RestoredSet
 from faithdiff.tracking.dvc import check_object, object_folder
 
-LOCK = Path("dvc.lock")
 Arguments = ParamSpec("Arguments")
 
 
@@ -252,7 +251,7 @@ def _locked(lock: Path, profile: str) -> list[str]:
         CorruptedError: It is not a lock file of DVC.
     """
     try:
-        stage = locked_stages(lock.read_bytes(), CHECKOUT).get(stage_name(profile), {})
+        stage = locked_stages(lock.read_bytes()).get(stage_name(profile), {})
     except ValueError as error:
         raise CorruptedError(f"{lock}: {error}") from None
     return [output["md5"] for output in stage.get("outs", [])]

@@ -41,3 +41,23 @@ def test_bold_that_moved(other: World) -> None:
         ("realesrgan", "second", "best"),
         ("faithdiff", "best", "second"),
     }
+
+
+@pytest.mark.parametrize(
+    ("column", "before", "noun"),
+    [
+        ("method", "realesrgan", "method"),
+        ("level", "I", "level"),
+        ("dataset", "Photos", "dataset"),
+    ],
+)
+def test_another_name_for_the_same_images_is_asked_about(
+    other: World, column: str, before: str, noun: str
+) -> None:
+    scores = other.scores()
+    scores[column] = scores[column].replace({before: "renamed"})
+    scores.to_csv(other.root / "results/tiny/scores.csv", index=False)
+    found = other.audit()
+    said = f"{noun} {before} of OLD and renamed of NEW have the same images: renamed?"
+    assert sum(said in note for note in found.notes) == 1
+    assert {"added", "removed"} <= {change.verdict for change in found.comparison.places}

@@ -18,7 +18,7 @@ from shared import ROOT
 from shared.report_page import EVIL, METHODS, MINI, NAMES
 
 from faithdiff.audit.results import load_results
-from faithdiff.audit.revision import WORKING_TREE, find_revision
+from faithdiff.audit.revision import WORKING_TREE, find_revision, working_tree
 from faithdiff.data.images import write_png
 from faithdiff.errors import UserError
 from faithdiff.methods.method import Study
@@ -171,6 +171,24 @@ def test_a_table_of_other_scores_leaves_the_page_as_it_was(page: Path, tmp_path:
             write_page(Study.load(MINI), Path())
     assert (root / "results/mini/report/index.html").read_bytes() == page.read_bytes()
     assert not list((root / "results/mini").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{\n<<<<<<< HEAD\n=======\n>>>>>>> other\n}", "both sides of a merge"),
+        ("[]", "is not a group of keys"),
+        ('{"a": 1}', "holds no verdicts.*faithdiff claims"),
+    ],
+)
+def test_claims_that_cannot_be_read_are_named(tmp_path: Path, content: str, said: str) -> None:
+    folder = tmp_path / "results/mini"
+    folder.mkdir(parents=True)
+    shutil.copy(ROOT / "results/mini/scores.csv", folder)
+    (folder / "claims.json").write_text(content)
+    results = load_results(working_tree("mini", tmp_path), "mini")
+    with pytest.raises(UserError, match=rf"claims\.json: .*{said}"):
+        page_content(results, ROOT)
 
 
 def test_the_costs_are_explained_by_their_own_file(page: Path, tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from faithdiff.audit.git import Git
 from faithdiff.audit.printing import write_pictures
 from faithdiff.audit.results import load_results
 from faithdiff.audit.revision import WORKING_TREE, find_revision
+from faithdiff.claims.schema import load_claims
 from faithdiff.config import load_profile
+from faithdiff.data.captions import read_captions
 from faithdiff.data.images import write_png
 from faithdiff.degrade.levels import load_levels
 from faithdiff.errors import (
@@ -33,8 +35,9 @@ from faithdiff.planning.overrides import profile_file
 from faithdiff.report.costs import load_costs
 from faithdiff.report.published import published_for
 from faithdiff.report.scores import load_scores
+from faithdiff.report.training import _logs
 from faithdiff.study.checksums import append_row, read_checked, write_summed
-from faithdiff.study.files import lfs_pointer, of_surroundings, write_text_atomic
+from faithdiff.study.files import left_by_git, lfs_pointer, of_surroundings, write_text_atomic
 from faithdiff.study.locks import claimed, forget_killed_runs
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
@@ -214,3 +217,45 @@ def test_a_prior_cloned_without_its_large_files(tmp_path: Path) -> None:
     file.write_bytes(POINTER)
     with pytest.raises(CheckpointError, match=rf"{file}: is a pointer of Git LFS"):
         load_prior(tmp_path)
+
+
+# --- Merges and spreadsheets ----------------------------------------------------------------------
+
+MERGING = "a: 1\n<<<<<<< HEAD\nb: 2\n=======\nb: 3\n>>>>>>> theirs\n"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        load_scores,
+        load_costs,
+        load_levels,
+        load_profile,
+        load_claims,
+        read_checked,
+        read_captions,
+        lambda file: _logs(file, 0),
+    ],
+)
+def test_both_sides_of_a_merge_are_no_file(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    file = tmp_path / "a file"
+    file.write_text(MERGING)
+    said = rf"{file}: holds both sides of a merge .*line 2: <<<<<<< HEAD.*--ours '{file}'"
+    with pytest.raises((UserError, ConfigError, CorruptedError), match=said):
+        read(file)
+
+
+def test_a_title_that_is_underlined_is_no_merge() -> None:
+    assert left_by_git(b"Title\n=======\n\n<<<<<<<\n> <<<<<<< quoted\n", "a.txt") == ""
+
+
+@pytest.mark.parametrize("read", [load_scores, load_costs, lambda file: _logs(file, 0)])
+@pytest.mark.parametrize("table", ["a;b\n1,5;2\n", "a\tb\n1,5\t2\n", "\ufeffa;b\r\n1,5;2\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_results_that_a_spreadsheet_saved_are_refused(
+    tmp_path: Path, read: Callable[[Path], object], table: str, encoding: str
+) -> None:
+    file = tmp_path / "scores.csv"
+    file.write_text(table, encoding)
+    with pytest.raises(UserError, match=r"scores\.csv: was saved by another program.*collect"):
+        read(file)

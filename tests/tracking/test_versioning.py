@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,18 @@ def test_without_dvc_init_the_command_is_named(study: Path) -> None:
     shutil.rmtree(study / ".dvc")
     with pytest.raises(UserError, match="dvc init"):
         version_study("mini", study, study / STAMP)
+
+
+@pytest.mark.parametrize("file", ["dvc.lock", "dvc.yaml"])
+@pytest.mark.parametrize("verb", [version_study, pull_study])
+def test_both_sides_of_a_merge_are_told_before_dvc_is_asked(
+    study: Path, file: str, verb: Callable[[str, Path, Path], None]
+) -> None:
+    content = b"<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> other\n"
+    (study / file).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{file}: holds both sides of a merge"):
+        verb("mini", study, study / STAMP)
+    assert (study / file).read_bytes() == content
 
 
 def test_a_missing_output_is_named(study: Path) -> None:
