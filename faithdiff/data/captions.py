@@ -28,6 +28,7 @@ from faithdiff.study.checksums import (
 from faithdiff.study.files import CSV_END, read_text, unix_lines
 
 CAPTIONS = "captions.csv"
+COLUMNS = frozenset({"name", "caption"})
 Ask = Callable[[list[Path]], list[str]]  # images -> their answers, as they came
 
 
@@ -139,9 +140,12 @@ def read_captions(file: Path) -> dict[str, str]:
     line = 1
     try:
         check_summed(file)
-        rows = csv.DictReader(io.StringIO(read_text(file), newline=""), strict=True)
+        text = read_text(file)
+        rows = csv.DictReader(
+            io.StringIO(text, newline=""), delimiter=_separator(text), strict=True
+        )
         columns = rows.fieldnames or []
-        if not {"name", "caption"} <= set(columns):
+        if not set(columns) >= COLUMNS:
             raise UserError(
                 f"{file}: needs the columns name,caption, has {','.join(columns)}; its first line "
                 "must be: name,caption"
@@ -167,6 +171,16 @@ def read_captions(file: Path) -> dict[str, str]:
             f"{file}: is not a table: {error} (from line {line} on); is a quote never closed?"
         ) from None
     return captions
+
+
+def _separator(text: str) -> str:
+    """What stands between name and caption: spreadsheets write semicolons or tabs, too.
+
+    Told by the first line alone: a caption may hold any of them.
+    """
+    head = text.partition("\n")[0].strip()
+    found = (mark for mark in ";\t" if set(head.replace('"', "").split(mark)) >= COLUMNS)
+    return next(found, ",")
 
 
 def write_captions(captions: Mapping[str, str], file: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from faithdiff.study.files import printable, read_text
 STRAY = "no caption of an image (they are captions.csv, <image>.txt or <image>.json)"
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int]  # top, left
+_DECIMAL = re.compile(r"[-+]?\d+([.,]\d*)?([eE][-+]?\d+)?|score", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -162,20 +164,35 @@ def _good(files: Mapping[str, Path], quality: Quality) -> dict[str, Path]:
 def _scores(file: Path) -> dict[str, float]:
     """Scores by file name; a published list may describe more images than a folder holds."""
     try:
-        lines = csv.reader(io.StringIO(read_text(file), newline=""))
-        rows = [(row[0], float(row[1])) for row in lines if row]
+        rows = [(name, float(number)) for name, number in _fields(read_text(file))]
     except OSError:
         raise UserError(
             f"{file}: is missing, and without scores no image can be chosen; for FFHQ: "
             "faithdiff fetch --profile paper (artifact ffhq-scores)"
         ) from None
-    except (ValueError, IndexError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise UserError(f"{file}: is not made of lines `name,score`: {error}") from None
     scores = dict(rows)
     for name, score in rows:
         if scores[name] != score or math.isnan(score):
             raise UserError(f"{file}: {name!r} has {score:g} and {scores[name]:g}; give one number")
     return scores
+
+
+def _fields(text: str) -> list[list[str]]:
+    """Name and number of each line.
+
+    Also as a spreadsheet saves them where numbers have decimal commas: ``name;0,5``. All lines must
+    be of that form, as a name may hold a semicolon.
+    """
+    rows = [row[:2] for row in csv.reader(io.StringIO(text, newline="")) if row]
+    for mark in ";\t":
+        saved = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=mark) if row]
+        if saved and all(len(row) == 2 and _DECIMAL.fullmatch(row[1].strip()) for row in saved):
+            rows = [[name, number.replace(",", ".")] for name, number in saved]
+    if rows and [field.strip().lower() for field in rows[0]] == ["name", "score"]:
+        del rows[0]
+    return rows
 
 
 def _resized(image: Pixels, side: int) -> Pixels:

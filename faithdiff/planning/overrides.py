@@ -114,6 +114,12 @@ def asked_for(
     for layer in reversed(over):
         changes = merge(changes, layer.data, keep_nulls=True)
     # A digest of the changes: the same call finds its study again, and no other call does.
+    if not isinstance(own["name"], str | None):
+        # Snakemake made a number of it: 2025_01 would silently become 202501.
+        raise ConfigError(
+            f"--config name={own['name']}: was read as a number or a truth value; give the study a "
+            "name with a letter, such as run-1"
+        )
     name = str(own["name"] or "-".join([base.stem, *sorted(changes)[:3], digest(changes)[:6]]))
     profile = load_profile(base, Layer(Path("--config name"), {"profile": name}), *over)
     study = Study(profile, CONFIG / f"{name}.yaml", Layout(name))

@@ -7,13 +7,16 @@ because it fades on white. Fonts are embedded as TrueType, and no file carries a
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.text import Text
 
 from faithdiff.config import Profile
 from faithdiff.study.files import write_bytes_atomic
@@ -101,11 +104,52 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         "png": {"Software": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     }
+    _give_fonts(figure, stem)
     paths = []
-    for suffix, metadata in undated.items():
-        paths.append(_save(figure, stem.with_name(f"{stem.name}.{suffix}"), metadata))
-        figure.set_layout_engine("none")  # the second file keeps the first one's layout
+    with warnings.catch_warnings():
+        # Said above in one line; matplotlib says it for each letter, at each of its drawings.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+        for suffix, metadata in undated.items():
+            paths.append(_save(figure, stem.with_name(f"{stem.name}.{suffix}"), metadata))
+            figure.set_layout_engine("none")  # the second file keeps the first one's layout
     return paths
+
+
+def _give_fonts(figure: Figure, stem: Path) -> None:
+    """Take the letters that DejaVu lacks (Chinese, Japanese, Korean, ...) from another font here.
+
+    Where no font has them, the figure is drawn with boxes, and one line says so.
+    """
+    own = _letters(font_manager.findfont(RC["font.family"]))
+    texts = {text: _visible(text.get_text()) - own for text in figure.findobj(Text)}
+    lacking = set().union(*texts.values())
+    if not lacking:
+        return
+    # By name and file: of several fonts that would do, every run takes the same.
+    fonts = sorted((font.name, font.fname) for font in font_manager.fontManager.ttflist)
+    families = [str(RC["font.family"])]
+    for name, file in fonts:
+        # "Last Resort" has a box for every letter, which is what is to be avoided.
+        if not name.startswith("Last Resort") and (found := lacking & _letters(file)):
+            families.append(name)
+            lacking -= found
+    for text, letters in texts.items():
+        if letters:
+            text.set_fontfamily(families)
+    if lacking:
+        print(
+            f"{stem}: no font here has {''.join(sorted(lacking))}: boxes are drawn instead; install "
+            "one (such as Noto Sans CJK), or give the label in other letters"
+        )
+
+
+def _letters(font: str) -> set[str]:
+    """Every character that a font file has."""
+    return set(map(chr, font_manager.get_font(font).get_charmap()))
+
+
+def _visible(text: str) -> set[str]:
+    return {letter for letter in text if letter.isprintable() and not letter.isspace()}
 
 
 def _save(figure: Figure, path: Path, metadata: dict[str, str | None]) -> Path:

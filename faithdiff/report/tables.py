@@ -117,6 +117,7 @@ def _leaders(
         "Underlined: the runner-up, or both leaders where the difference is not significant. "
         f"{'Rows whose mean prints the same get the same mark. ' if draft.shared_marks else ''}"
         f"{_APART if apart else ''}{_starred(draft)}{_surrogates(columns)}"
+        f"{equal_images(scores, profile, methods, sets)}"
         f"{_comparability(any(published)) if name == 'main' else _REAL_NOTE}"
     )
     return replace(draft.table(caption, found, differences=False), unmeasured=unmeasured)
@@ -150,7 +151,8 @@ def ablation_table(scores: pd.DataFrame, profile: Profile, protocol: str = "") -
         f"Beside each mean: paired difference to {first} with its 95% interval. "
         f"*: statistically significant, judged by {draft.rule('differences of the table')}. "
         f"{'Updates: of the whole training. ' * budgets}"
-        f"{_surrogates(columns)}{_comparability(False)}"
+        f"{_surrogates(columns)}{equal_images(scores, profile, methods, set(datasets))}"
+        f"{_comparability(False)}"
     )
     return replace(draft.table(caption, rows, differences=True), unmeasured=unmeasured)
 
@@ -196,6 +198,33 @@ def _surrogates(columns: Sequence[Column]) -> str:
     """Say which metric is a surrogate, so that nobody takes it for LPIPS."""
     found = any(column.metric.startswith("st-lpips") for column in columns)
     return "ST-LPIPS is a surrogate for LPIPS, with weights of its own. " * found
+
+
+_LIMIT = 79.99  # dB; pyiqa adds 1e-8 to the mean squared error, so PSNR ends at 80
+
+
+def equal_images(
+    scores: pd.DataFrame, profile: Profile, methods: Sequence[str], datasets: set[str]
+) -> str:
+    """Say which means hold the PSNR of images equal to their HQ image, which is no measurement."""
+    capped = scores[
+        (scores["metric"] == "psnr")
+        & (scores["status"] == "ok")
+        & (scores["value"] >= _LIMIT)
+        & scores["method"].isin(methods)
+        & scores["dataset"].isin(datasets)
+    ]
+    if capped.empty:
+        return ""
+    images = capped.drop_duplicates(["method", "dataset", "level", "image"])
+    counts = ", ".join(
+        f"{n} of {profile.methods[str(method)].label}"
+        for method, n in images.groupby("method", sort=True).size().items()
+    )
+    return (
+        f"PSNR is infinite where an image equals its HQ image; its code gives 80 dB there "
+        f"({counts}), so means with such images say little. "
+    )
 
 
 _REAL_NOTE = "The paper's numbers on real-world sets were not found (results/paper)."

@@ -127,9 +127,9 @@ class Scorer:
         try:
             value = measure(*pair.images)
         except Exception as error:  # noqa: BLE001 - a metric may raise anything; the other columns go on
-            return math.nan, _summary(error)
-        # An infinite PSNR (equal images) or a NaN would carry over into the mean of the method.
-        return value, "" if math.isfinite(value) else f"value is {value}"
+            return math.nan, _summary(error) + _of_one_colour(pair)
+        # A NaN or an infinite value would carry over into the mean of the method.
+        return value, "" if math.isfinite(value) else f"value is {value}{_of_one_colour(pair)}"
 
     def _measure(self, metric: Metric) -> Measure | str:
         if metric.digest not in self._loaded:
@@ -152,6 +152,14 @@ def _problem(metric: Metric, pair: Pair) -> str | None:
     if side < needed:
         return f"unavailable: needs {needed} px on the shorter side, the image has {side}"
     return None
+
+
+def _of_one_colour(pair: Pair) -> str:
+    """Why many a metric has no value, for the end of a message: contrast is what it measures."""
+    restored = pair.images[0]
+    if bool((restored == restored[..., :1, :1]).all()):
+        return "; all pixels of the restored image are equal"
+    return ""
 
 
 def _summary(error: Exception) -> str:

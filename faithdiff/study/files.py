@@ -23,7 +23,7 @@ def read_text(file: Path) -> str:
 
     Raises:
         OSError: It cannot be read.
-        UserError: It is neither UTF-8 nor marked UTF-16, or was left so by git (:func:`left_by_git`).
+        UserError: It is neither UTF-8 nor marked UTF-16, or as :func:`left_by_git` says.
     """
     data = file.read_bytes()
     if said := left_by_git(data, printable(file)):
@@ -203,8 +203,8 @@ def left_by_git(content: bytes, file: str) -> str:
     mark = found[0].decode("utf-8", "replace")[:40]
     return (
         f"holds both sides of a merge that nobody finished (line {line}: {mark}); keep one side "
-        f"with: git checkout --ours {shlex.quote(file)} (or --theirs), or edit it; results are then "
-        "made again by snakemake"
+        f"with: git checkout --ours {shlex.quote(file)} (or --theirs), or edit it; results are "
+        "then made again by snakemake"
     )
 
 

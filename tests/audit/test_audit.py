@@ -124,6 +124,8 @@ def test_only_seeds_of_both_are_compared(other: World) -> None:
     found = other.audit()
     assert cell(found, "faithdiff", "psnr").verdict == "identical"
     assert "faithdiff: seeds 0 in OLD, 0, 1 in NEW; compared over 0" in found.notes
+
+
 def test_means_agree_with_dvc_metrics_diff(world: World) -> None:
     with Repo(str(world.root)) as repo:
         said = repo.metrics.diff("first", "worse")["diff"]

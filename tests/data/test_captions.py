@@ -87,6 +87,15 @@ def test_a_table_of_another_program_has_no_byte_order_mark_in_it(
     assert file_captions(tmp_path, {"a": tmp_path / "a.png"}).by_name == {"a": "a café"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["name;caption\r\na;red, with a roof\r\n", '"name"\t"caption"\na\tred, with a roof\n',
+     'caption;name\n"red, with a roof";a\n'],
+)  # fmt: skip
+def test_a_table_of_a_spreadsheet_may_have_other_separators(tmp_path: Path, text: str) -> None:
+    assert captions_of(tmp_path, text.encode("utf-8-sig"), "a").by_name == {"a": "red, with a roof"}
+
+
 @pytest.mark.parametrize("name", ["captions.csv", "a.txt", "a.json"])
 @pytest.mark.parametrize(
     ("encoding", "guess"),
@@ -157,7 +166,8 @@ def test_a_caption_is_read_as_it_was_written(tmp_path: Path, caption: str) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name;caption\na;b\n", "needs the columns name,caption, has name;caption"),
+        ("name|caption\na|b\n", r"needs the columns name,caption, has name\|caption"),
+        ("name;caption\na;b;c\n", "line 2: has not 2 fields"),
         ("name,caption\na,red, with a roof\n", "line 2: has not 2 fields .* into quotes"),
         ("name,caption\na\n", "line 2: has not 2 fields"),
         ("name,caption\na,b\na,c\n", "names 'a' more than once"),

@@ -105,11 +105,28 @@ def test_scores_choose_images_and_limit_bounds_them(raw: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "a.png;0,9\r\nb.png;0,72\r\nc.png;0,73\r\n",
+        "name;score\na.png;0,9\nb.png;0,72\nc.png;1\n",
+        "a.png\t9e-1\nb.png\t0.72\nc.png\t0,73\n",
+        "name,score\na.png,0.9\nb.png,0.72\nc.png,0.73\n",
+    ],
+)
+def test_scores_are_read_as_a_spreadsheet_saves_them(raw: Path, tmp_path: Path, text: str) -> None:
+    scores = tmp_path / "scores.csv"
+    scores.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    config = folder_set(raw, quality={"scores": scores, "above": 0.72})
+    assert [source.name for source in sources(config)] == ["a", "c"]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (None, r"scores.csv: is missing, .* faithdiff fetch --profile paper"),
         ("a.png,0.9\n", "has no score for b.png"),
-        ("a.png;0.9\n", "is not made of lines"),
+        ("a.png|0.9\n", "is not made of lines"),
+        ("a.png;0,9\nb.png 1\n", "is not made of lines|has no score for a.png"),
         ("a.png,0\nb.png,0\nc.png,0\n", "no image scores above 0.72"),
         ("a.png,1\nB.png,1\nc.png,1\n", r"no score for b.png .*did you mean 'B.png'"),
         ("a.png,1\nb.png,1\nc.png,nan\n", "'c.png' has nan"),

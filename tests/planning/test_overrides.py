@@ -66,6 +66,8 @@ def test_without_options_it_is_the_default_profile() -> None:
         (["seeds="], "--config seeds=: has no value"),
         (["time_limit=soon"], "--config time_limit=soon: must be a number of minutes"),
         (["name=a b", "seed=3"], "--config name: profile: must match pattern"),
+        (["name=2025_01", "seed=3"], "--config name=202501: was read as a number"),
+        (["name=True", "seed=3"], "--config name=True: was read as a number or a truth value"),
         (["name=lab", "seed=3"], "config/lab.yaml: is there and has other settings"),
         (["name=mini", "seed=3"], "config/mini.yaml: is there and has other settings"),
     ],

@@ -11,7 +11,7 @@ import matplotlib
 import pandas as pd
 import pytest
 from shared import ROOT
-from shared.scores import make_scores, with_report
+from shared.scores import load_rows, make_scores, with_report
 
 from faithdiff.audit.command import run_explain
 from faithdiff.audit.explain import explain_cell, explanation_json, explanation_sections
@@ -161,6 +161,19 @@ def test_nothing_was_measured_at_all(tiny: Profile) -> None:
     results = shown(tiny, scores.assign(value=float("nan")))
     assert results.tables["ablation"].cells == {}
     assert "faithdiff fetch" in results.tables["ablation"].unmeasured
+
+
+def test_images_that_equal_their_hq_are_told_from_measurements(tiny: Profile) -> None:
+    """Their PSNR is infinite, and the library's 80 dB would weigh in a mean like a measurement."""
+    scores = load_rows(make_scores(tiny))
+    assert "80 dB" not in main_table(scores, tiny).caption
+    first = sorted(set(scores["image"]))[0]
+    equal = (scores["method"] == "frozen") & (scores["image"] == first)
+    scores.loc[equal & (scores["metric"] == "psnr"), "value"] = 80.0
+    places = len(scores.loc[equal, ["dataset", "level"]].drop_duplicates())
+    label = tiny.methods["frozen"].label
+    for table in (main_table(scores, tiny), ablation_table(scores, tiny)):
+        assert f"its code gives 80 dB there ({places} of {label})" in table.caption
 
 
 def test_it_says_not_run(tiny: Profile) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib import font_manager
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
 from shared import ROOT
@@ -113,3 +115,36 @@ def test_the_enlarged_box_finds_the_detail() -> None:
     top, left, side = detailed_box(hq)
     assert (side, abs(top - 40) <= 2, abs(left - 70) <= 2) == (16, True, True)
     assert stats.entropy(np.bincount(hq[top : top + side, left : left + side].ravel())) > 3
+
+
+def titled(text: str) -> Figure:
+    figure = Figure(figsize=(3, 2), layout="constrained")
+    figure.subplots().set_title(text)
+    return figure
+
+
+@pytest.mark.filterwarnings("error")
+def test_letters_that_no_font_has_are_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = [f for f in font_manager.fontManager.ttflist if f.name == "DejaVu Sans"]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+    with matplotlib.rc_context(RC):
+        save(titled("平均 & Средний"), tmp_path / "figure")
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "figure: no font here has 均平: boxes are drawn instead; install one" in said
+
+
+@pytest.mark.filterwarnings("error")
+def test_letters_of_another_font_are_drawn_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figure, plain = titled("Clock ⌚"), titled("Clock")
+    own = figure.axes[0].title.get_fontfamily()
+    with matplotlib.rc_context(RC):
+        save(figure, tmp_path / "figure")
+        save(plain, tmp_path / "plain")
+    assert capsys.readouterr().out == ""
+    assert figure.axes[0].title.get_fontfamily()[0] == "DejaVu Sans"
+    assert plain.axes[0].title.get_fontfamily() == own  # nothing changes without need

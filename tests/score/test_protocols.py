@@ -118,6 +118,22 @@ def test_a_wrong_size_and_a_nan_are_failures(
     assert not (tmp_path / "cache.csv").exists()  # only ok values are kept
 
 
+@pytest.mark.parametrize("metric", ["piqe", "niqe"])
+def test_an_image_of_one_colour_fails_where_a_metric_has_no_value_for_it(
+    tmp_path: Path, metric: str
+) -> None:
+    """Never a NaN among the values, and the reason is that of the image, not of the library."""
+    flat = np.zeros((192, 192, 3), np.uint8)
+    outcome = Scorer(prepared([metric, "psnr", "ssim"]), tmp_path).score(
+        pair(tmp_path, flat, picture(2, 192))
+    )
+    value, status = outcome["ycbcr", metric]
+    assert value == ""
+    assert status.startswith("failed: ")
+    assert status.endswith("; all pixels of the restored image are equal")
+    assert {outcome["ycbcr", name].status for name in ("psnr", "ssim")} == {"ok"}
+
+
 def test_definitions_agree_with_pyiqa() -> None:
     for protocol in PROTOCOLS.values():
         for definition in protocol.metrics.values():
