@@ -21,7 +21,17 @@ from faithdiff.report.curves import curve_figure, curve_table, points
 from faithdiff.report.heldout import heldout_figure
 from faithdiff.report.panels import levels_figure, panel_level, panels_figure
 from faithdiff.report.scores import load_scores
-from faithdiff.report.style import GREY, NOTE, RC, WIDTH, MethodStyle, grid, method_styles, save
+from faithdiff.report.style import (
+    GREY,
+    NOTE,
+    RC,
+    WIDTH,
+    MethodStyle,
+    grid,
+    in_lines,
+    method_styles,
+    save,
+)
 from faithdiff.report.tables import ablation_table, main_table, metric_columns
 from faithdiff.report.tradeoff import tradeoff_figure
 from faithdiff.report.training import training_figure
@@ -105,7 +115,8 @@ def ablation_figure(profile: Profile, table: Table) -> Figure | None:
 
 
 def _with_budget(row: Row) -> str:
-    return f"{row.label}, {updates_text(row)} updates" if row.updates else row.label
+    label = in_lines(row.label)
+    return f"{label}, {updates_text(row)} updates" if row.updates else label
 
 
 def _differences(

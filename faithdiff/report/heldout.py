@@ -16,7 +16,7 @@ from faithdiff.config import Profile
 from faithdiff.report.cells import Block, Column, Row, timestep_columns, updates_text
 from faithdiff.report.draft import Draft
 from faithdiff.report.groups import budgeted
-from faithdiff.report.style import GREY, NOTE, WIDTH, MethodStyle, grid, method_styles
+from faithdiff.report.style import GREY, NOTE, WIDTH, MethodStyle, grid, in_lines, method_styles
 
 ACROSS = 3  # panels beside each other
 
@@ -97,5 +97,6 @@ def _curve(axes: Axes, timesteps: Sequence[int], row: Row, style: MethodStyle) -
 def _title(row: Row, first: Row) -> str:
     """The label, and the two budgets where they differ."""
     if row.updates is None or row.updates == first.updates:
-        return row.label
-    return f"{row.label}\n{updates_text(row)} updates ({first.label}: {updates_text(first)})"
+        return in_lines(row.label)
+    budgets = f"{updates_text(row)} updates ({first.label}: {updates_text(first)})"
+    return f"{in_lines(row.label)}\n{budgets}"

@@ -7,6 +7,7 @@ because it fades on white. Fonts are embedded as TrueType, and no file carries a
 from __future__ import annotations
 
 import io
+import textwrap
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,7 @@ RC: Any = {
 }
 NOTE: NoteStyle = {"fontsize": 6.5, "color": "#404040"}
 SMALL = 256  # pixels
+LONG = 48  # characters of a label that have a line for themselves
 WIDTH = 7.0  # inches: the text width of a two-column paper
 
 
@@ -82,14 +84,21 @@ def method_styles(profile: Profile) -> dict[str, MethodStyle]:
     colours[reference] = VERMILLION
     styles = {
         name: MethodStyle(
-            profile.methods[name].label,
+            in_lines(profile.methods[name].label),
             colours[profile.checkpoint_of(name)],
             _MARKERS[1 + i % (len(_MARKERS) - 1)],
         )
         for i, name in enumerate([*owners, *(name for name in others if name not in owners)])
     }
-    label = profile.methods[reference].label
+    label = in_lines(profile.methods[reference].label)
     return {reference: MethodStyle(label, VERMILLION, _MARKERS[0]), **styles}
+
+
+def in_lines(label: str) -> str:
+    """Break a label that would take the place of the axes beside it; tables have it whole."""
+    if len(label) <= LONG:
+        return label
+    return "\n".join(textwrap.wrap(label, LONG - 8, max_lines=3, placeholder=" …"))
 
 
 def grid(axes: Axes) -> None:
@@ -138,8 +147,8 @@ def _give_fonts(figure: Figure, stem: Path) -> None:
             text.set_fontfamily(families)
     if lacking:
         print(
-            f"{stem}: no font here has {''.join(sorted(lacking))}: boxes are drawn instead; install "
-            "one (such as Noto Sans CJK), or give the label in other letters"
+            f"{stem}: no font here has {''.join(sorted(lacking))}: boxes are drawn instead; "
+            "install one (such as Noto Sans CJK), or give the label in other letters"
         )
 
 

@@ -249,11 +249,27 @@ def _dvc(root: Path) -> Iterator[Repo]:
 
 
 def _explain(error: BaseException, root: Path) -> str:
+    from dvc.exceptions import CheckoutError, DownloadError
+
+    # DVC counts what failed, and names it only by hash in its log above. A remote that lost a file
+    # is not mended by `dvc push`, which believes that it is there.
+    if isinstance(error, DownloadError | CheckoutError):
+        return (
+            "dvc: files of the study are neither in DVC's cache nor in the remote, or cannot be "
+            "read there; is its disk mounted (dvc remote list)? Were they never pushed, do it where "
+            "the study was made (dvc push), then pull again; or make them here: snakemake --cores "
+            "all, which keeps what is there"
+        )
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
     if any(isinstance(c, OSError) and c.errno in (errno.ENOSPC, errno.EDQUOT) for c in causes):
         return f"{root.resolve()}: dvc could not write: the disk is full; {MEND}"
+    if isinstance(error, OSError) and error.errno != errno.ENOSPC:
+        return (
+            f"dvc: {error.filename or root}: {error.strerror}; is the disk of DVC's cache mounted, "
+            "and yours to write to (dvc cache dir)?"
+        )
     return f"dvc: {error}"
 
 

@@ -15,15 +15,19 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
 from shared import ROOT
-from shared.scores import make_scores
+from shared.scores import make_scores, with_report
 
 from faithdiff.config import Profile, load_profile
 from faithdiff.data.images import write_png
 from faithdiff.errors import ImageError
 from faithdiff.methods.method import Study
-from faithdiff.report.figures import write_figures
+from faithdiff.report.figures import ablation_figure, write_figures
+from faithdiff.report.html import to_html
+from faithdiff.report.latex import to_latex
 from faithdiff.report.panels import detailed_box, levels_figure, panel_level, panels_figure
+from faithdiff.report.render import to_markdown
 from faithdiff.report.style import RC, WIDTH, method_styles, save
+from faithdiff.report.tables import ablation_table, main_table
 from faithdiff.report.training import training_figure
 from faithdiff.study.layout import Layout
 
@@ -115,6 +119,43 @@ def test_the_enlarged_box_finds_the_detail() -> None:
     top, left, side = detailed_box(hq)
     assert (side, abs(top - 40) <= 2, abs(left - 70) <= 2) == (16, True, True)
     assert stats.entropy(np.bincount(hq[top : top + side, left : left + side].ravel())) > 3
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_very_long_label_leaves_the_axes_their_room(profile: Profile, tmp_path: Path) -> None:
+    label = "frozen lr1e-4 bs32 crop512 wd0.01 ema0.999 steps40000 warmup500 " * 3
+    frozen = profile.variants["frozen"].model_copy(update={"label": label})
+    profile = profile.model_copy(update={"variants": {**profile.variants, "frozen": frozen}})
+    scores = make_scores(profile)
+    with matplotlib.rc_context(RC):
+        figure = ablation_figure(profile, ablation_table(scores, profile))
+        assert figure is not None
+        save(figure, tmp_path / "ablation")  # matplotlib warns where nothing is left for the axes
+    assert min(axes.get_position().width for axes in figure.axes) > 0.1
+    assert label in to_markdown(main_table(scores, profile)).replace("\\", "")  # whole in tables
+
+
+def test_twenty_methods_and_one(profile: Profile, tmp_path: Path) -> None:
+    """Every table and figure is made, and of a table of one row nothing is called the best."""
+    bicubic = profile.baselines["bicubic"]
+    many = {f"own-{i}": bicubic.model_copy(update={"label": f"Own {i}"}) for i in range(20)}
+    wide = with_report(
+        profile.model_copy(update={"baselines": {**profile.baselines, **many}}),
+        main=["bicubic", *many], ablation=["faithdiff", *many],
+    )  # fmt: skip
+    scores = make_scores(wide)
+    table = main_table(scores, wide)
+    assert [row.method for row in table.blocks[0].rows] == ["bicubic", *many]
+    for text in (to_latex(table), to_markdown(table), to_html(table)):
+        assert all(f"Own {i}" in text for i in range(20))
+    with matplotlib.rc_context(RC):
+        figure = ablation_figure(wide, ablation_table(scores, wide))
+        assert figure is not None
+        save(figure, tmp_path / "ablation")
+    alone = with_report(profile, main=["faithdiff"], ablation=["faithdiff"])
+    table = main_table(make_scores(alone), alone)
+    assert {cell.mark for block in table.blocks for row in block.rows for cell in row.cells} == {""}
+    assert ablation_figure(alone, ablation_table(make_scores(alone), alone)) is None
 
 
 def titled(text: str) -> Figure:

@@ -307,9 +307,34 @@ def test_a_remote_that_lacks_a_file_is_an_error(study: Path, tmp_path: Path) -> 
     clone = pushed(study, tmp_path / "remote")
     digest = hashlib.md5((study / IMAGE).read_bytes()).hexdigest()
     (tmp_path / "remote/files/md5" / digest[:2] / digest[2:]).unlink()
-    with pytest.raises(RunError, match="dvc"):
+    with pytest.raises(RunError, match=r"in the remote.*dvc push.*or make them here: snakemake"):
         pull_study("mini", clone, clone / STAMP)
     assert not (clone / STAMP).exists()
+
+
+def test_a_remote_whose_disk_is_gone_is_asked_about(study: Path, tmp_path: Path) -> None:
+    clone = pushed(study, tmp_path / "remote")
+    (tmp_path / "remote").rename(tmp_path / "unmounted")
+    with pytest.raises(RunError, match=r"is its disk mounted \(dvc remote list\)\?") as caught:
+        pull_study("mini", clone, clone / STAMP)
+    assert "\n" not in str(caught.value)
+    assert not (clone / STAMP).exists()
+
+
+@pytest.mark.parametrize("verb", [version_study, pull_study])
+def test_a_cache_whose_disk_is_gone_is_named(
+    study: Path, tmp_path: Path, verb: Callable[[str, Path, Path], None]
+) -> None:
+    clone = pushed(study, tmp_path / "remote")
+    pull_study("mini", clone, clone / STAMP)
+    write(clone / IMAGE, "other")
+    write(tmp_path / "disk", "a file where the disk was")
+    write(clone / ".dvc/config.local", f"[cache]\n    dir = {tmp_path / 'disk' / 'cache'}\n")
+    lock = (clone / "dvc.lock").read_bytes()
+    with pytest.raises(RunError, match=r"disk/cache.*disk of DVC's cache mounted"):
+        verb("mini", clone, clone / STAMP)
+    assert (clone / "dvc.lock").read_bytes() == lock
+    assert (clone / IMAGE).read_text() == "other"
 
 
 def test_job_records_survive_long_and_unusual_names(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Literal, TypedDict
 
 import pytest
 from shared import ROOT
@@ -34,13 +35,30 @@ with SnakemakeApi() as api:
         for rule in loaded._workflow.rules
     }
     gpus = loaded._workflow.global_resources.get("gpu").value
-json.dump([rules, gpus], sys.stdout)
+    files = {
+        rule.name: {"input": [*map(str, rule.input)], "output": [*map(str, rule.output)]}
+        for rule in loaded._workflow.rules
+    }
+json.dump({"params": rules, "gpus": gpus, "files": files}, sys.stdout)
 """
 
 
+class Loaded(TypedDict):
+    """The workflow that Snakemake knows.
+
+    Attributes:
+        params: With the name by which one asks the table, by rule.
+        gpus: How many its jobs may use at once.
+        files: Inputs and outputs by rule.
+    """
+
+    params: dict[str, dict[str, str | None]]
+    gpus: int | None
+    files: dict[str, dict[Literal["input", "output"], list[str]]]
+
+
 @functools.cache
-def loaded(**config: str) -> tuple[dict[str, dict[str, str | None]], int | None]:
-    """Rules that Snakemake knows: params, with the name by which one asks the table; and GPUs."""
+def loaded(**config: str) -> Loaded:
     done = subprocess.run(
         [sys.executable, "-c", LOAD, json.dumps({"profile": "test", **config})],
         cwd=ROOT,
@@ -50,25 +68,32 @@ def loaded(**config: str) -> tuple[dict[str, dict[str, str | None]], int | None]
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    rules, gpus = json.loads(done.stdout.splitlines()[-1])
-    return rules, gpus
+    found: Loaded = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def test_the_rules_of_the_workflow_are_those_of_the_table() -> None:
-    assert {*loaded()[0]} - {"all"} == {rule.name for rule in RULES}
+    assert {*loaded()["params"]} - {"all"} == {rule.name for rule in RULES}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_a_rule_asks_the_table_for_its_own_digests(rule: Rule) -> None:
     wanted = {"code": bool(rule.modules), "config": bool(rule.settings(on_prior=True))}
-    params = loaded()[0][rule.name]
+    params = loaded()["params"][rule.name]
     asked = {key: params[key] for key in ("code", "config") if key in params}
     assert asked == {key: rule.name for key, there in wanted.items() if there}
 
 
 def test_jobs_on_gpus_are_as_many_at_once_as_there_are_gpus() -> None:
-    assert loaded()[1] is None
-    assert (loaded(device="cuda", name="on-gpus")[1] or 0) >= 1
+    assert loaded()["gpus"] is None
+    assert (loaded(device="cuda", name="on-gpus")["gpus"] or 0) >= 1
+
+
+@pytest.mark.parametrize("name", ["collect", "tables", "figures", "claims"])
+def test_a_result_that_was_deleted_is_asked_for_by_name(name: str) -> None:
+    """Snakemake does not miss a file that only stands between two others that are there."""
+    files = loaded()["files"]
+    assert {*files[name]["output"]} <= {*files["all"]["input"]}
 
 
 def test_the_place_where_catalogs_look_has_the_same_study() -> None:
