@@ -256,9 +256,9 @@ def _explain(error: BaseException, root: Path) -> str:
     if isinstance(error, DownloadError | CheckoutError):
         return (
             "dvc: files of the study are neither in DVC's cache nor in the remote, or cannot be "
-            "read there; is its disk mounted (dvc remote list)? Were they never pushed, do it where "
-            "the study was made (dvc push), then pull again; or make them here: snakemake --cores "
-            "all, which keeps what is there"
+            "read there; is its disk mounted (dvc remote list)? If they were never pushed, do so "
+            "where the study was made (dvc push), then pull again; or make them here: "
+            "snakemake --cores all, which keeps what is there"
         )
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
