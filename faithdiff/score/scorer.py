@@ -155,7 +155,7 @@ def _problem(metric: Metric, pair: Pair) -> str | None:
 
 
 def _of_one_colour(pair: Pair) -> str:
-    """Why many a metric has no value, for the end of a message: contrast is what it measures."""
+    """Why a metric may have no value, for the end of a message: contrast is what it measures."""
     restored = pair.images[0]
     if bool((restored == restored[..., :1, :1]).all()):
         return "; all pixels of the restored image are equal"

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Literal, TypedDict
 
 import pytest
@@ -107,3 +108,27 @@ def test_the_place_where_catalogs_look_has_the_same_study() -> None:
         counts.append({line for line in stats if line.split() and line.split()[0] != "all"})
     assert len(counts[0]) > 10
     assert counts[0] == {line for line in counts[1] if line.split()[0] != "study"}
+
+
+def test_the_graph_alone_is_on_standard_output() -> None:
+    """What `dot` is given; messages go to standard error."""
+    call = [sys.executable, "-m", "snakemake", "--nolock", "--config", "profile=test", "--dag"]
+    done = subprocess.run(call, cwd=ROOT, text=True, capture_output=True, timeout=300)
+    assert done.stdout.startswith("digraph snakemake_dag {"), done.stderr
+    assert done.stdout.rstrip().endswith("}")
+
+
+@pytest.mark.slow
+def test_a_checkout_that_stays_as_it_is_has_its_results_elsewhere(tmp_path: Path) -> None:
+    """As where it is read-only: a folder with links to what a study reads by its path."""
+    for part in ("config", "prior", "results/paper"):
+        (tmp_path / part).parent.mkdir(exist_ok=True)
+        (tmp_path / part).symlink_to(ROOT / part)
+    call = [sys.executable, "-m", "snakemake", "-n", "-s", str(ROOT / "Snakefile")]
+    call += ["--config", "profile=test"]
+    done = subprocess.run(call, cwd=tmp_path, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "prepare_dataset" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config", "prior", "results", ".snakemake"
+    }  # fmt: skip
