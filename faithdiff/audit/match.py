@@ -94,13 +94,13 @@ def seed_notes(old: Results, new: Results, selection: Selection) -> list[str]:
 
 
 def renamed_notes(old: Results, new: Results, selection: Selection) -> list[str]:
-    """Say which methods, data sets and levels seem to have another name only: equal images.
+    """Say which methods, datasets and levels seem to have another name only: equal images.
 
     They are not paired: whether the new name is the old thing is for a person to say.
     """
     sides = [selection.apply(side.scores) for side in (old, new)]
     notes = []
-    for column, noun in (("method", "method"), ("dataset", "data set"), ("level", "level")):
+    for column, noun in (("method", "method"), ("dataset", "dataset"), ("level", "level")):
         names = [set(side[column]) for side in sides]
         gone, come = (
             _images(sides[0], column, names[0] - names[1]),
