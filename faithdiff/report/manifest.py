@@ -185,12 +185,13 @@ def job_costs(layout: Layout) -> dict[str, JobCost]:
 
 def _total(jobs: Iterable[JobCost]) -> TotalCost:
     costs = list(jobs)
+    known = [c.start_up_seconds for c in costs if c.start_up_seconds is not None]
     peaks = [cost.peak_memory_mb for cost in costs if cost.peak_memory_mb is not None]
     return TotalCost(
         jobs=len(costs),
         seconds=round(sum(c.seconds for c in costs if c.seconds is not None), 2),
         cpu_seconds=round(sum(c.cpu_seconds for c in costs if c.cpu_seconds is not None), 2),
-        start_up_seconds=round(sum(c.start_up_seconds or 0 for c in costs), 2),
+        start_up_seconds=round(sum(known), 2) if known else None,
         peak_memory_mb=max(peaks, default=None),
     )
 

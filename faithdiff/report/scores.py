@@ -56,6 +56,8 @@ def read_scores(stream: IO[bytes], path: str) -> pd.DataFrame:
         frame = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not a CSV file: {error}") from None
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what stands before for an index
+        raise UserError(f"{path}: its rows have more fields than its head; score and collect again")
     if PICTURE not in frame and "image" in frame:  # as older commits have it
         frame.insert(list(frame).index("image") + 1, PICTURE, frame["image"])
     if missing := [name for name in COLUMNS if name not in frame]:

@@ -79,8 +79,9 @@ def check_summed(file: Path) -> None:
     """
     beside = sum_file(file)
     if beside.is_file() and file.is_file():
-        wanted = beside.read_bytes().split(b" ", 1)[0].decode("ascii", "replace").strip()
-        check_file(file, wanted)
+        words = beside.read_bytes().split()
+        # An empty one says nothing of the table, and so nothing good.
+        check_file(file, words[0].decode("ascii", "replace") if words else "nothing")
 
 
 # --- JSON that holds its own hash -----------------------------------------------------------------

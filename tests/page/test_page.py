@@ -177,8 +177,8 @@ def test_a_table_of_other_scores_leaves_the_page_as_it_was(page: Path, tmp_path:
     ("content", "said"),
     [
         ("{\n<<<<<<< HEAD\n=======\n>>>>>>> other\n}", "both sides of a merge"),
-        ("[]", "is not a group of keys"),
-        ('{"a": 1}', "holds no verdicts.*faithdiff claims"),
+        ("[]", "Input should be an object.*faithdiff claims"),
+        ('{"a": 1}', "profile: Field required.*faithdiff claims"),
     ],
 )
 def test_claims_that_cannot_be_read_are_named(tmp_path: Path, content: str, said: str) -> None:

@@ -154,6 +154,7 @@ def test_costs_of_jobs_and_their_total(study: Study) -> None:
         "jobs": 2,
         "seconds": 13.0,
         "cpu_seconds": 11.75,
+        "start_up_seconds": None,
         "peak_memory_mb": 900.25,
     }
 
