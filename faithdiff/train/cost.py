@@ -85,6 +85,8 @@ class Costs:
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
         self.prior = meta_prior(profile)
+        self._models: dict[str, FaithDiff] = {}
+        self._phases: dict[tuple[str, tuple[Group, ...], str], PhaseCost] = {}
         self._encoders: dict[str, Forward] = {}
         self._unet = self._unet_alone()  # before a model attaches its alignment to it
 
@@ -93,16 +95,25 @@ class Costs:
         return self.profile.training
 
     def model(self, recipe: Stage1) -> FaithDiff:
-        """The model of a recipe without memory."""
-        with META:
-            prior = replace(self.prior, unet=copy.deepcopy(self.prior.unet))
-            return build(prior, recipe, self.profile.alignment)
+        """The model of a recipe without memory; to be looked at, not changed."""
+        key = recipe.model_dump_json()
+        if key not in self._models:
+            with META:
+                prior = replace(self.prior, unet=copy.deepcopy(self.prior.unet))
+                self._models[key] = build(prior, recipe, self.profile.alignment)
+        return self._models[key]
 
     def phase(
         self, recipe: Stage1, groups: Iterable[Group], objective: str = "denoising"
     ) -> PhaseCost:
         """Cost of one optimisation of a recipe that trains some groups."""
-        model, groups = self.model(recipe), tuple(groups)
+        key = (recipe.model_dump_json(), tuple(groups), objective)
+        if key not in self._phases:
+            self._phases[key] = self._phase(recipe, *key[1:])
+        return self._phases[key]
+
+    def _phase(self, recipe: Stage1, groups: tuple[Group, ...], objective: str) -> PhaseCost:
+        model = self.model(recipe)
         sizes = {
             name: parameters(model.group(name)) for name in ("lq_encoder", "alignment", "unet")
         }
