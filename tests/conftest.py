@@ -64,8 +64,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: workers test the others beside them, and end at the same time."""
-    longest = ("test_kill.py", "test_study.py", "test_corruption.py")
-    items.sort(key=lambda item: item.path.name not in longest)
+    longest = ("test_kill.py", "test_study.py", "test_documented.py", "test_released.py")
+    longest += ("test_determinism.py", "test_corruption.py", "test_processes.py")
+    items.sort(key=lambda item: (*longest, item.path.name).index(item.path.name))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
