@@ -25,6 +25,7 @@ from faithdiff.planning.checks import check_study
 from faithdiff.planning.disk import download, encoded_set, images_in
 from faithdiff.planning.memory import GIB, memory, memory_lines
 from faithdiff.planning.resources import Sizes
+from faithdiff.planning.wall_time import cores_lines
 from faithdiff.planning.workload import PlannedJob, counts, critical_path, jobs_of, wall_hours
 from faithdiff.score.protocols import files_needed
 from faithdiff.study.rules import BY_NAME
@@ -75,6 +76,7 @@ class Plan:
         yield from self._runs()
         yield from self._memory()
         yield from self._disk()
+        yield from cores_lines(self.study, self.jobs)
         yield from self._cluster()
         yield from self._download()
         uncounted = ", ".join([*self._uncounted(), "degradation", "restoration", "scoring"])
