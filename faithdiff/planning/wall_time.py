@@ -42,9 +42,9 @@ def cores_lines(study: Study, jobs: list[PlannedJob]) -> Iterator[str]:
     total = sum(seconds[timed_name(job)] for job in timed)
     chain = critical_path(jobs, lambda job: seconds.get(timed_name(job), 0.0))
     yield (
-        f"\n## Time on cores\n\nIn the last run {len(timed)} jobs took {total:,.0f} seconds, those on "
-        f"the critical path {chain:,.0f}. No schedule is shorter than that, or than all seconds "
-        "divided by the cores.\n"
+        f"\n## Time on cores\n\nIn the last run {len(timed)} jobs took {total:,.0f} seconds, those "
+        f"on the critical path {chain:,.0f}. No schedule is shorter than that, or than all "
+        "seconds divided by the cores.\n"
     )
     yield "| cores | minutes | at least | ratio |\n|--:|--:|--:|--:|"
     for cores in CORES:
