@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, TypedDict
@@ -157,13 +157,14 @@ def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices
                 # After every picture: a run that is killed loses the one that it is at, no other.
                 _record(made, picture.key, done, output)
     if failures:
-        reasons = "\n".join(map(str, failures.values()))
-        kind = (
-            TooLargeError
-            if all(isinstance(e, TooLargeError) for e in failures.values())
-            else RunError
-        )
-        raise kind(f"{len(failures)} of {len(sources)} were not restored:\n{reasons}")
+        raise _failed(list(failures.values()), len(sources))
+
+
+def _failed(errors: Sequence[Exception], asked: int) -> RunError:
+    """One error for all pictures that failed; of its own kind where memory was what lacked."""
+    kind = TooLargeError if all(isinstance(e, TooLargeError) for e in errors) else RunError
+    reasons = "\n".join(map(str, errors))
+    return kind(f"{len(errors)} of {asked} were not restored:\n{reasons}")
 
 
 def _too_large(
