@@ -21,7 +21,7 @@ from faithdiff.data.outside import contents, files_in
 from faithdiff.planning.overrides import asked_for
 from faithdiff.planning.checks import check_study
 from faithdiff.study.rules import BY_NAME
-from faithdiff.page.build import PAGE, page_digest
+from faithdiff.page.parts import PAGE, page_digest
 from faithdiff.report.published import PAPER
 from faithdiff.planning.resources import Sizes
 from faithdiff.score.protocols import weights_state

@@ -14,19 +14,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from faithdiff.audit.results import load_results
 from faithdiff.audit.revision import WORKING_TREE, find_revision
-from faithdiff.config import digest
 from faithdiff.methods.method import Study
 from faithdiff.page.audited import audited
 from faithdiff.page.content import page_content
 from faithdiff.page.embedded import embedded
+from faithdiff.page.parts import HERE, PAGE, STATIC
 from faithdiff.page.pictures import Album, explorer, figures
 from faithdiff.study.files import unwritable
 from faithdiff.study.layout import Layout
-from faithdiff.study.provenance import file_digest
-
-HERE = Path(__file__).parent
-STATIC = ("page.css", "page.js", "explorer.js")
-PAGE = "index.html"
 
 
 def write_page(study: Study, root: Path) -> Path:
@@ -68,12 +63,6 @@ def write_page(study: Study, root: Path) -> Path:
 def report_folder(layout: Layout) -> Path:
     """Where the page of a profile lies."""
     return layout.results / "report"
-
-
-def page_digest() -> str:
-    """Hash of the template, the style and the scripts, which no import leads to."""
-    files = [HERE / f"{PAGE}.jinja", *(HERE / name for name in STATIC)]
-    return digest([file_digest(file) for file in files])
 
 
 def _environment() -> Environment:

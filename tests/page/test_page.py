@@ -23,9 +23,10 @@ from faithdiff.data.images import write_png
 from faithdiff.errors import UserError
 from faithdiff.methods.method import Study
 from faithdiff.page import embedded as embedding
-from faithdiff.page.build import _environment, page_digest, write_page
+from faithdiff.page.build import _environment, write_page
 from faithdiff.page.content import page_content
 from faithdiff.page.embedded import embedded
+from faithdiff.page.parts import page_digest
 from faithdiff.page.pictures import EXACT, WHOLE, Album, _box, _cut
 from faithdiff.report.costs import cost_table, load_costs
 from faithdiff.report.render import write_table
@@ -279,7 +280,7 @@ def test_an_edit_of_the_page_is_an_edit_of_its_rule(
 ) -> None:
     before = page_digest()
     shutil.copytree(ROOT / "faithdiff/page", tmp_path / "page")
-    monkeypatch.setattr("faithdiff.page.build.HERE", tmp_path / "page")
+    monkeypatch.setattr("faithdiff.page.parts.HERE", tmp_path / "page")
     assert page_digest() == before
     (tmp_path / "page" / "page.css").write_text("body { color: red }", encoding="utf-8")
     assert page_digest() != before
