@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from shared import ROOT
 
 from faithdiff.claims.record import read_claims
 from faithdiff.errors import UserError
-from tests.shared import ROOT
 
 FILES = sorted((ROOT / "results").glob("*/claims.json"))
 

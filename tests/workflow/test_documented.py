@@ -36,6 +36,7 @@ NOT_RUN = {
     "make .venv": _SUITE,
     "make lint": _SUITE,
     "make bench": "takes minutes: tests/planning measures with it",
+    "make bench-peers": "tests/planning/test_peers.py rehearses it",
     "make gpu-check": "tests/planning/test_gpu_check.py",
     "make gpu-check SMALL=1": "the same",
     "faithdiff doctor --config config/released.yaml": "tests/planning/test_doctor.py",
