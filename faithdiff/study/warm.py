@@ -40,9 +40,13 @@ TAKEN, REFUSED = b"+", b"-"
 KILLED = 128 + signal.SIGKILL
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 LOG = "FAITHDIFF_LOG"  # holds the path of a job's log, for its command
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
+_ALONE = "faithdiff: jobs start by themselves, which takes longer; a TMPDIR that works helps"
 # Each command has its own; no module reads them while it is imported.
 OF_A_COMMAND = ("_", "PWD", "OLDPWD", "SHLVL", LOG)
 _SIZE = struct.Struct("!I")
+_CODE = str(Path(__file__).resolve())  # one environment may serve several copies of the suite
+_LONGEST = 100  # bytes of a socket's path: Linux allows 107, macOS 103
 # What the jobs of a verb import: these modules, and those of the suite that they reach by imports.
 _METHODS = ("faithdiff.train.variants", "baselines.design")
 _IMPORTS = {
@@ -65,16 +69,18 @@ class _Request(NamedTuple):
     folder: str
     environment: dict[str, str]
     python: str
+    code: str
     process: int
 
     @classmethod
     def of_this_process(cls) -> _Request:
-        return cls(sys.argv[1:], str(Path.cwd()), dict(os.environ), sys.prefix, os.getpid())
+        folder = str(Path.cwd())
+        return cls(sys.argv[1:], folder, dict(os.environ), sys.prefix, _CODE, os.getpid())
 
     def imports_as(self, other: _Request) -> bool:
         """Whether modules that one process imports are those that the other would."""
         ours, theirs = (_lasting(request.environment) for request in (self, other))
-        return self.python == other.python and ours == theirs
+        return (self.python, self.code, ours) == (other.python, other.code, theirs)
 
 
 def _lasting(environment: dict[str, str]) -> dict[str, str]:
@@ -88,11 +94,29 @@ def start() -> None:
     """Start the process that jobs are forked from, and name it to the commands of this run.
 
     It ends with the caller, however that ends: the caller holds one end of its standard input.
+    Where it cannot be started, a line says why, and each job starts by itself.
     """
-    address = Path(tempfile.mkdtemp(prefix="faithdiff-"), "socket")
+    try:
+        address = _free_address()
+        # -P: with -m, Python would first look for the suite in the current folder, which the
+        # command `faithdiff` of a job does not.
+        command = [sys.executable, "-P", "-m", "faithdiff", VERB, str(address)]
+        _held.append(subprocess.Popen(command, stdin=subprocess.PIPE))
+    except OSError as error:
+        print(f"{_ALONE}: {error}", file=sys.stderr)
+        return
     os.environ[VARIABLE] = str(address)
-    command = [sys.executable, "-m", "faithdiff", VERB, str(address)]
-    _held.append(subprocess.Popen(command, stdin=subprocess.PIPE))
+
+
+def _free_address() -> Path:
+    """A path for the socket in a new folder that nobody else can enter."""
+    name = "faithdiff-"
+    for parent in (None, "/tmp"):  # noqa: S108  (TMPDIR may be too long for a socket)
+        address = Path(tempfile.mkdtemp(prefix=name, dir=parent), "socket")
+        if len(os.fsencode(address)) <= _LONGEST:
+            break
+        address.parent.rmdir()
+    return address
 
 
 def ask() -> int | None:
@@ -181,10 +205,16 @@ def serve(address: Path) -> Child:
     # Ctrl-C reaches the whole group: the commands pass it on, and this ends with its input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
+    for number in _ENDS:
+        if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
+            signal.signal(number, _end)
     listener = socket.socket(socket.AF_UNIX)
     try:
-        listener.bind(str(address))
-        listener.listen(64)
+        try:
+            listener.bind(str(address))
+            listener.listen(64)
+        except OSError as error:  # some network disks have no sockets
+            sys.exit(f"{_ALONE}: {address}: {error}")
         with selectors.DefaultSelector() as selector:
             selector.register(listener, selectors.EVENT_READ)
             selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
@@ -200,6 +230,11 @@ def serve(address: Path) -> Child:
     finally:
         if os.getpid() == ours:
             shutil.rmtree(address.parent, ignore_errors=True)
+
+
+def _end(number: int, _: object) -> NoReturn:
+    """End with what the process holds removed, as when a terminal is closed."""
+    sys.exit(128 + number)
 
 
 def _fork(connection: socket.socket) -> _Request | None:
@@ -228,7 +263,7 @@ _first: list[_Request] = []
 def _suits(request: _Request) -> bool:
     """Whether a child may do it: the modules here are those that it would import itself."""
     if not _first:
-        if request.python != sys.prefix:
+        if (request.python, request.code) != (sys.prefix, _CODE):
             return False
         # Snakemake gives jobs more variables than it has itself; nothing is imported yet.
         os.environ.clear()
@@ -270,6 +305,9 @@ def _become(request: _Request, files: list[int], connection: socket.socket) -> N
         os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in _ENDS:
+            if signal.getsignal(number) is _end:
+                signal.signal(number, signal.SIG_DFL)
         for file, number in zip(files, FILES, strict=True):
             os.dup2(file, number)
         for name in ("stdout", "stderr"):

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from shared import ROOT
@@ -178,3 +180,78 @@ def test_the_command_line_answers_alike_when_it_is_forked(
         forked.stdout,
         forked.stderr,
     )
+
+
+def test_the_code_of_another_folder_is_not_run(start: Start, tmp_path: Path) -> None:
+    # Two copies of the suite, one environment: a job alone takes what is installed.
+    for package in ("faithdiff", "faithdiff/study"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    (tmp_path / "faithdiff/study/warm.py").write_bytes(Path(warm.__file__).read_bytes())
+    # The command is run in that folder, and finds its copy first.
+    printed, errors = start("print('done')").communicate(timeout=60)
+    assert (printed, errors) == ("", "by itself\n")
+
+
+def test_the_current_folder_does_not_come_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "faithdiff").mkdir()
+    (tmp_path / "faithdiff" / "__init__.py").touch()
+    (tmp_path / "faithdiff" / "__main__.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    _start_and_end(monkeypatch)
+
+
+@pytest.mark.parametrize("length", [20, 120])
+def test_temporary_folders_with_long_names_serve(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, length: int
+) -> None:
+    folder = tmp_path / ("x" * length)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    _start_and_end(monkeypatch)
+    assert not list(folder.iterdir())
+
+
+def _start_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start a warm process, wait until it listens, and let it end by closing its input."""
+    monkeypatch.setattr(warm, "_held", held := [])
+    monkeypatch.setenv(warm.VARIABLE, "")
+    warm.start()
+    address = Path(os.environ[warm.VARIABLE])
+    _wait_for(lambda: address.exists() or held[0].poll() is not None)
+    held[0].stdin.close()
+    assert held[0].wait() == 0
+    assert not address.parent.exists()
+
+
+@pytest.mark.parametrize("failing", [(tempfile, "mkdtemp"), (subprocess, "Popen")])
+def test_what_cannot_be_started_is_said_and_not_needed(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    failing: tuple[ModuleType, str],
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*failing, refuse)
+    monkeypatch.delenv(warm.VARIABLE, raising=False)
+    warm.start()
+    assert warm.VARIABLE not in os.environ
+    assert "No space left" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_closed_terminal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    address = tmp_path / "warm" / "socket"
+    address.parent.mkdir()
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", SERVER, str(address)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:
+        _wait_for(address.exists)
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 128 + number
+    assert not address.parent.exists()
