@@ -18,7 +18,7 @@ from faithdiff.audit.revision import SCORES, WORKING_TREE, Revision
 from faithdiff.errors import UserError
 from faithdiff.report.cells import HELD_OUT, Column, timestep_columns
 from faithdiff.report.costs import COLUMNS as COST_COLUMNS
-from faithdiff.report.scores import read_scores
+from faithdiff.report.scores import check_profile, read_scores
 from faithdiff.score.protocols import load_protocols
 from faithdiff.score.rows import ALL
 from faithdiff.study.checksums import checksum_fits
@@ -125,8 +125,7 @@ def _scores(content: bytes, name: str, profile: str) -> pd.DataFrame:
     scores = read_scores(io.BytesIO(content), name)
     if scores.empty:
         raise UserError(f"{name}: has no rows; the run behind it is not finished")
-    if other := sorted(set(scores["profile"]) - {profile}):
-        raise UserError(f"{name}: holds results of the profile {other[0]!r}, not {profile!r}")
+    check_profile(scores, profile, name)
     scores = scores[scores["image"] != ALL].reset_index(drop=True)  # no measurement, a note
     _check_images(scores, name)
     return scores

@@ -24,7 +24,7 @@ def write_claims(
     Raises:
         UserError: Claims, scores or manifest cannot be read.
     """
-    scores = load_scores(layout.results / "scores.csv")
+    scores = load_scores(layout.results / "scores.csv", layout.profile)
     report = evaluate(load_claims(file), scores, profile, gpus_of_restorations(layout))
     texts = {"claims.json": to_json(report), "claims.md": to_markdown(report)}
     paths = [layout.results / name for name in texts]

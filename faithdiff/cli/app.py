@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
 from typer.core import TyperGroup
@@ -23,6 +23,16 @@ SECTIONS = ("study", "results", "models", "pictures", "external")  # modules bes
 class Sections(TyperGroup):
     """Lists commands by the module that defines them, a section each."""
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; refuse words of its line that would be taken for something else.
+
+        Raises:
+            UserError: Names the word, and how to write it.
+        """
+        name, command, words = super().resolve_command(ctx, args)
+        _check_words(command, words)
+        return name, command, words
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each module; a group of commands is listed where its commands are."""
         rows: dict[str, list[tuple[str, str]]] = {name: [] for name in SECTIONS}
@@ -35,6 +45,31 @@ class Sections(TyperGroup):
             title = str(sys.modules[f"faithdiff.cli.{section}"].__doc__).splitlines()[0]
             with formatter.section(title.rstrip(".")):
                 formatter.write_dl(listed)
+
+
+def _check_words(command: Any, words: list[str]) -> None:
+    hints = get_type_hints(command.callback) if command.callback else {}
+    options = [param for param in command.params if param.param_type_name == "option"]
+    paths = {
+        flag
+        for each in options
+        if Path in (hint := hints.get(each.name), *get_args(hint))
+        for flag in each.opts
+    }
+    # What may be empty: `--caption ""`.
+    texts = {flag for each in options if not each.is_flag for flag in each.opts} - paths
+    for before, word in zip(["", *words], words, strict=False):
+        if word == "--":
+            break
+        if word.startswith("-") and Path(word).exists():
+            raise UserError(f"{word}: is taken for an option; the file of this name is ./{word}")
+        # `Path("")` is the current folder: `--output "$OUT"` would write there without OUT.
+        if (not word and before not in texts) or word in {f"{flag}=" for flag in paths}:
+            where = word[:-1] or (before if before in paths else command.name)
+            raise UserError(
+                f"{where}: has an empty word, as of a shell variable without a value; the current "
+                "folder is called ."
+            )
 
 
 app = typer.Typer(

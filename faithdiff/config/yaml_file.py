@@ -221,10 +221,16 @@ def _read(file: Path, above: tuple[Path, ...]) -> Iterator[Layer]:
     try:
         text = read_text(file)
     except OSError as error:
-        raise ConfigError(unreadable(Path(named), error)) from None
+        # A profile by its name, as `snakemake --config profile=` takes it.
+        meant = Path("config", f"{file.stem}.yaml")
+        known = meant.is_file() and not above and file != meant
+        advice = f"did you mean {meant}?" if known else ""
+        raise ConfigError(unreadable(Path(named), error, advice)) from None
     except UserError as error:  # its encoding
         raise ConfigError(str(error)) from None
     data = read_yaml(text, named)
+    if data is None:
+        raise ConfigError(f"{named}: is empty; a profile names another with `extends: mini.yaml`")
     if not (isinstance(data, dict) and "extends" in data):
         yield Layer(file, data)
         return
@@ -234,8 +240,11 @@ def _read(file: Path, above: tuple[Path, ...]) -> Iterator[Layer]:
             f"{named}: extends: must name one file beside this one, not {named_base!r}"
         )
     base = file.parent / named_base
-    if not base.is_file() and base.with_name(f"{base.name}.yaml").is_file():
-        raise ConfigError(f"{named}: extends: did you mean {named_base}.yaml?")
+    if not base.is_file():
+        # Written from the root of the suite, or without its ending.
+        for other in (f"{base.name}.yaml", base.name):
+            if other != named_base and base.name and (file.parent / other).is_file():
+                raise ConfigError(f"{named}: extends: did you mean {other}? (beside this file)")
     yield Layer(file, data)
     yield from _read(base, (*above, file))
 

@@ -152,9 +152,11 @@ def profile_file(name: object) -> Path:
         for other in CONFIG.glob("*.yaml")
     }
     known = sorted(stem for stem, text in others.items() if "\nprofile:" in f"\n{text}")
+    # Its file, as the option --config of `faithdiff` takes it, is the same name for sure.
+    meant = Path(str(name)).stem
+    hint = f"; did you mean {meant!r}?" if meant in known else _hint(str(name), known)
     raise ConfigError(
-        f"profile={name}: there is no {file}{_hint(str(name), known)} "
-        f"(there are: {', '.join(known) or 'none'})"
+        f"profile={name}: there is no {file}{hint} (there are: {', '.join(known) or 'none'})"
     )
 
 

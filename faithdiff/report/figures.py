@@ -49,7 +49,7 @@ def write_figures(study: Study) -> list[Path]:
         UserError: The scores, an index or an image is missing or corrupted.
     """
     layout = study.layout
-    scores = load_scores(layout.results / "scores.csv")
+    scores = load_scores(layout.results / "scores.csv", layout.profile)
     with matplotlib.rc_context(RC):
         return [
             path

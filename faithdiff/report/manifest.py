@@ -34,6 +34,7 @@ from faithdiff.study.manifest import (
 )
 from faithdiff.study.provenance import commit, file_digest, folder_digest, packages
 from faithdiff.study.records import Hardware, RunRecord
+from faithdiff.study.remake import command_for
 from faithdiff.study.restored import RestoredSet
 from faithdiff.study.usage import job_cost
 
@@ -165,7 +166,8 @@ def _results(layout: Layout) -> dict[str, str]:
     files = (file for file in layout.results.rglob("*") if file.is_file())
     names = {file.relative_to(layout.results).as_posix(): file for file in files}
     if "scores.csv" not in names:
-        raise RunError(f"{layout.results / 'scores.csv'}: is missing; run: snakemake --cores all")
+        file = layout.results / "scores.csv"
+        raise RunError(f"{file}: is missing; run: {command_for(file)}")
     kept = sorted(
         name
         for name in names
@@ -206,4 +208,4 @@ def _sha256(file: Path) -> str:
         check_summed(file)
         return file_digest(file)
     except OSError as error:
-        raise RunError(f"{file}: {error.strerror}; run: snakemake --cores all") from None
+        raise RunError(f"{file}: {error.strerror}; run: {command_for(file)}") from None

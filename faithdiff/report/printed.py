@@ -94,7 +94,7 @@ def _table(name: str, profile: Profile, layout: Layout, protocol: str) -> Table:
         return cost_table(load_costs(layout.results / "cost.csv"), profile)
     if name == "realworld" and not profile.data.real:
         raise UserError(f"table realworld: profile {profile.profile} has no set with lq_only")
-    scores = load_scores(layout.results / "scores.csv")
+    scores = load_scores(layout.results / "scores.csv", layout.profile)
     if name in curves:
         return curve_table(scores, profile, curves[name], metric_columns(profile, protocol))
     return _SCORED[name](scores, profile, protocol)

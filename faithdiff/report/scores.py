@@ -30,17 +30,36 @@ COLUMNS = ["profile", *COLUMNS_OF_JOB]  # as `collect` puts the tables of the jo
 Status = Literal["ok", "unavailable", "failed", "incomplete", "not run"]
 
 
-def load_scores(path: Path) -> pd.DataFrame:
+def load_scores(path: Path, profile: str | None = None) -> pd.DataFrame:
     """Read and check a score file; rows come back in the order of their keys.
 
+    Args:
+        profile: Whose scores they must be; None: anyone's.
+
     Raises:
-        UserError: The file is missing, or as :func:`read_scores`.
+        UserError: The file is missing, is of another profile, or as :func:`read_scores`.
     """
     try:
         with path.open("rb") as stream:
-            return read_scores(stream, str(path))
+            scores = read_scores(stream, str(path))
     except OSError as error:
         raise UserError(unreadable(path, error, "`faithdiff collect` writes it")) from None
+    if profile is not None:
+        check_profile(scores, profile, str(path))
+    return scores
+
+
+def check_profile(scores: pd.DataFrame, profile: str, path: str) -> None:
+    """Refuse a folder of results that was copied: its numbers are those of other settings.
+
+    Raises:
+        UserError: Names both profiles.
+    """
+    if other := sorted(set(scores["profile"]) - {profile}):
+        raise UserError(
+            f"{path}: holds results of the profile {other[0]!r}, not {profile!r}; a folder belongs "
+            "to the profile of its name"
+        )
 
 
 def read_scores(stream: IO[bytes], path: str) -> pd.DataFrame:

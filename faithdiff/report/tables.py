@@ -273,7 +273,7 @@ def write_tables(profile: Profile, layout: Layout) -> list[Path]:
     Raises:
         UserError: ``scores.csv`` or ``cost.csv`` is missing or corrupted.
     """
-    scores = load_scores(layout.results / "scores.csv")
+    scores = load_scores(layout.results / "scores.csv", layout.profile)
     tables = [_TABLES[name](scores, profile) for name in profile.tables if name in _TABLES]
     columns = metric_columns(profile)
     tables += [curve_table(scores, profile, name, columns) for name in profile.curves]

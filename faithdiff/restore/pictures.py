@@ -201,7 +201,9 @@ def _files(inputs: list[Path], output: Path, done: Record, notes: Notes) -> list
     files: dict[tuple[Path, str], Path] = {}
     for given in inputs:
         if not given.exists():
-            raise UserError(f"{given}: no such file or folder")
+            address = ":/" in str(given)
+            advice = "; download the picture first, and give its file" if address else ""
+            raise UserError(f"{given}: no such file or folder{advice}")
         found = [given]
         if given.is_dir():
             listing = scan(given)

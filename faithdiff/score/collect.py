@@ -12,7 +12,7 @@ import pandas as pd
 from faithdiff.config import REAL, Profile
 from faithdiff.errors import RunError
 from faithdiff.methods.absent import Absent
-from faithdiff.score.costs import cost_table
+from faithdiff.score.costs import cost_table, keep_peaks
 from faithdiff.score.protocols import definitions_of
 from faithdiff.score.rows import ALL, ScoreRow, read_rows_of_job
 from faithdiff.study.checkpoints import check_checkpoint
@@ -45,8 +45,9 @@ def collect(profile: Profile, layout: Layout) -> None:
     summary = json.dumps(summarise(table), indent=1)
     write_text_atomic(summary + "\n", layout.results / "summary.json")
     _training(profile, layout)
-    costs = cost_table(profile, layout).to_csv(index=False, lineterminator="\n")
-    write_text_atomic(costs, layout.results / "cost.csv")
+    file = layout.results / "cost.csv"
+    costs = keep_peaks(cost_table(profile, layout), file)
+    write_text_atomic(costs.to_csv(index=False, lineterminator="\n"), file)
 
 
 def unavailable_rows(profile: Profile, absent: Absent) -> list[ScoreRow]:

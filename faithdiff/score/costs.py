@@ -6,6 +6,8 @@ benchmark files of Snakemake, which a step run by hand does not write.
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -63,6 +65,30 @@ def cost_table(profile: Profile, layout: Layout) -> pd.DataFrame:
     ]
     whole = dict.fromkeys(COUNTS, "Int64")  # stay whole numbers where some fields are empty
     return pd.DataFrame(rows, columns=list(COST_COLUMNS)).astype(whole)
+
+
+def keep_peaks(costs: pd.DataFrame, before: Path) -> pd.DataFrame:
+    """Keep the memory in an earlier file where the same jobs left no benchmark files here.
+
+    As after a pull of checkpoints and restorations, which brings no logs. Jobs are the same where
+    all else that was measured of them is, seconds included.
+    """
+    if not before.is_file():
+        return costs
+    earlier = {}
+    with before.open(newline="", encoding="utf-8", errors="replace") as stream:
+        for row in csv.DictReader(stream):
+            peak = row.pop("peak_memory_mb", "")
+            earlier[tuple(row.values())] = peak
+    *others, _ = COST_COLUMNS
+    text = io.StringIO(costs[others].to_csv(index=False))
+    peaks = [
+        earlier.get(tuple(row.values())) if row["seconds_per_image"] else None
+        for row in csv.DictReader(text)
+    ]
+    kept = pd.to_numeric(pd.Series(peaks, index=costs.index), errors="coerce")
+    own = pd.to_numeric(costs["peak_memory_mb"])
+    return costs.assign(peak_memory_mb=own.where(own.notna(), kept))
 
 
 def _training(profile: Profile, layout: Layout, method: str, seed: int) -> CostRow:

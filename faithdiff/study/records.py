@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from faithdiff.errors import RunError
 from faithdiff.study.checksums import corrupted, read_checked
 from faithdiff.study.plain import JsonObject
+from faithdiff.study.remake import command_for
 
 # As JSON has them: the sum of no seconds is the whole number 0, and is written as it was read.
 Seconds = int | float
@@ -53,7 +54,7 @@ class Record(BaseModel):
         try:
             return cls.read(file)
         except OSError as error:
-            raise RunError(f"{file}: {error.strerror}; run: snakemake --cores all") from None
+            raise RunError(f"{file}: {error.strerror}; run: {command_for(file)}") from None
 
     def plain(self) -> JsonObject:
         """The record as JSON takes it; without the fields that its file did not have."""

@@ -110,9 +110,8 @@ def start() -> None:
 
 def _free_address() -> Path:
     """A path for the socket in a new folder that nobody else can enter."""
-    name = "faithdiff-"
-    for parent in (None, "/tmp"):  # noqa: S108  (TMPDIR may be too long for a socket)
-        address = Path(tempfile.mkdtemp(prefix=name, dir=parent), "socket")
+    for parent in (None, "/tmp"):  # TMPDIR may be too long for a socket
+        address = Path(tempfile.mkdtemp(prefix="faithdiff-", dir=parent), "socket")
         if len(os.fsencode(address)) <= _LONGEST:
             break
         address.parent.rmdir()

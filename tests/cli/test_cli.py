@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -45,6 +46,8 @@ def test_help_loads_nothing_heavy() -> None:
         (["degrade", "--dataset", "Photos", "--level", "IV"], "'IV' is not one of I, II, III"),
         (["score", "--method", "bicubc"], "'bicubc' is not one of bicubic, realesrgan-x4plus"),
         (["score", "--method", "bicubic", "--config", "config/none.yaml"], "config/none.yaml"),
+        (["tables", "--config", "mini"], "mini: cannot be read (No such file or directory); did"),
+        (["tables", "--config", "lab.yaml"], "did you mean config/lab.yaml?"),
     ],
 )
 def test_user_errors_exit_with_2_and_one_message(
@@ -58,6 +61,35 @@ def test_user_errors_exit_with_2_and_one_message(
         cli.main()
     assert stop.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--output", "", "a.png"], "--output: has an empty word"),
+        (["--output=", "a.png"], "--output: has an empty word"),
+        (["--output", "out", ""], "restore: has an empty word"),
+        (["--progressive", "", "--output", "out"], "restore: has an empty word"),
+        (["--output", "out", "-a.png"], "-a.png: is taken for an option; the file of this name is"),
+        (["--output", "out", "--caption", "", "b.png"], "none/run.json: is missing"),
+        (["--output", "out", "--", "-a.png"], "none/run.json: is missing"),
+    ],
+)
+def test_words_that_would_be_taken_for_something_else_are_refused(
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-a.png").touch()
+    monkeypatch.setattr(sys, "argv", ["faithdiff", "restore", "--checkpoint", "none", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
+    assert [file.name for file in Path().iterdir()] == ["-a.png"]
 
 
 def test_commands_that_the_documentation_names_exist() -> None:

@@ -131,6 +131,7 @@ def test_null_removes_what_is_inherited_and_nothing_else(tmp_path: Path) -> None
         ),
         ("null", "own.yaml: extends: must name one file beside this one, not None"),
         ("base", "own.yaml: extends: did you mean base.yaml?"),
+        ("config/base.yaml", "own.yaml: extends: did you mean base.yaml? (beside this file)"),
     ],
 )
 def test_what_a_file_extends_is_one_file(tmp_path: Path, base: str, message: str) -> None:
@@ -215,3 +216,10 @@ def test_a_copy_that_kept_the_name_is_refused(
         Path("config", f"{name}.yaml").write_text("profile: mini\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"profile: 'mini' is the name of config/mini\.yaml"):
         check_own_name(Path("config/copy.yaml"), "mini")
+
+
+def test_an_empty_file_is_told_what_it_needs(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("# nothing yet\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"own\.yaml: is empty; .* `extends: mini\.yaml`"):
+        Layers.read(file)

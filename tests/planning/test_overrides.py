@@ -57,6 +57,10 @@ def test_without_options_it_is_the_default_profile() -> None:
         ),
         (["shard=2"], "--config: shard: unknown key; did you mean 'shards'?"),
         (["profile=labb"], "profile=labb: there is no config/labb.yaml; did you mean 'lab'?"),
+        (
+            ["profile=config/lab.yaml"],
+            "profile=config/lab.yaml: there is no config/config/lab.yaml.yaml; did you mean 'lab'?",
+        ),
         (["extends=lab.yaml"], "--config: extends: unknown key"),
         (["training={stepz: 3}"], "--config: training.stepz: unknown key"),
         (["seeds=[0, 0]"], "--config: seeds: 0 is listed 2 times"),

@@ -171,18 +171,19 @@ def test_twice_gives_the_same_bytes_and_leaves_no_partial_file(study: Study) -> 
 
 
 @pytest.mark.parametrize(
-    "file",
+    ("file", "verb"),
     [
-        "data/own/train/lq/train/degradation.jsonl",
-        "data/own/Photos/index.csv",
-        "checkpoints/own/stage1-released/seed1/run.json",
-        "restored/own/bicubic/seed0/Photos/I/manifest.json",
-        "results/own/scores.csv",
+        ("data/own/train/lq/train/degradation.jsonl", "degrade"),
+        ("data/own/Photos/index.csv", "prepare"),
+        ("checkpoints/own/stage1-released/seed1/run.json", "pretrain"),
+        ("restored/own/bicubic/seed0/Photos/I/manifest.json", "restore-sets"),
+        ("results/own/scores.csv", "collect"),
     ],
 )
-def test_an_unfinished_study_has_no_manifest(study: Study, file: str) -> None:
+def test_an_unfinished_study_has_no_manifest(study: Study, file: str, verb: str) -> None:
     Path(file).unlink()
-    with pytest.raises(RunError, match=f"^{file}: .*run: snakemake --cores all"):
+    again = f"^{file}: .*run: faithdiff {verb} --config config/own.yaml"
+    with pytest.raises(RunError, match=again):
         write_manifest(study)
     assert not (study.layout.results / "manifest.json").exists()
 

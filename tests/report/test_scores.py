@@ -52,3 +52,13 @@ def test_a_missing_or_empty_score_file_is_named(tmp_path: Path) -> None:
     for name in ("absent.csv", "empty.csv"):
         with pytest.raises(UserError, match=name):
             load_scores(tmp_path / name)
+
+
+def test_a_folder_of_results_that_was_copied_is_refused(profile: Profile, tmp_path: Path) -> None:
+    file = tmp_path / "scores.csv"
+    scores = make_scores(profile)
+    scores.to_csv(file, index=False)
+    (own,) = set(scores["profile"])
+    load_scores(file, own)
+    with pytest.raises(UserError, match=f"results of the profile '{own}', not 'copied'"):
+        load_scores(file, "copied")

@@ -99,6 +99,12 @@ def test_finished_pictures_are_kept_and_others_made_again(
     assert (out / "grey.png").read_bytes() != before["grey.png"]
 
 
+def test_an_address_is_no_picture(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.png: no such file or folder; download the picture"):
+        _own(study, [Path("https://example.org/a.png")], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_picture_of_somebody_else_is_not_written_over(study: Study, tmp_path: Path) -> None:
     photo, album = tmp_path / "holiday.jpg", tmp_path / "album"
     Image.fromarray(_gradient(8, 8)).save(photo)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from faithdiff.methods.method import Study
 from faithdiff.report.costs import cost_table as cost_report
 from faithdiff.report.costs import load_costs
 from faithdiff.report.render import to_markdown
-from faithdiff.score.costs import COST_COLUMNS, cost_table
+from faithdiff.score.costs import COST_COLUMNS, cost_table, keep_peaks
 from faithdiff.study.files import write_text_atomic
 from faithdiff.train.spent import measure
 
@@ -114,6 +115,21 @@ def test_memory_is_the_highest_of_both_jobs_or_unknown(study: Study) -> None:
     peaks = collected(study)["peak_memory_mb"]
     assert peaks["faithdiff", 0] == 800.5
     assert peaks.isna().sum() == len(peaks) - 1
+
+
+def test_memory_of_the_same_jobs_is_kept_where_their_logs_are_not(study: Study) -> None:
+    file = study.layout.results / "cost.csv"
+    file.parent.mkdir(parents=True)
+    whole = cost_table(study.profile, study.layout)
+    whole.to_csv(file, index=False)
+    shutil.rmtree("logs")
+    lost = cost_table(study.profile, study.layout)
+    assert lost["peak_memory_mb"].isna().all()
+    pd.testing.assert_frame_equal(keep_peaks(lost, file), whole, check_dtype=False)
+    # Restored again, elsewhere: no longer the same job.
+    again = lost.assign(seconds_per_image=0.75)
+    assert keep_peaks(again, file)["peak_memory_mb"].isna().all()
+    assert keep_peaks(lost, file.with_name("none.csv")) is lost
 
 
 def test_a_checkpoint_without_its_cost_is_named(study: Study) -> None:
