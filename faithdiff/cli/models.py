@@ -37,7 +37,7 @@ def fetch(
     """
     from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts, needed_by
     from faithdiff.data.fetch import fetch_all
-    from faithdiff.score.protocols import weights_needed
+    from faithdiff.score.protocols import load_protocols, weights_needed
 
     if profile is not None and weights:
         raise UserError("--profile fetches everything, --weights a part of it; give one of them")
@@ -50,6 +50,10 @@ def fetch(
 
         wanted = artifacts_of(study, baseline)
     elif profile is None:
+        protocols = load_protocols(read.score.protocols_file)
+        for metric in weights or ():
+            for name in read.score.protocols:
+                one_of(metric, list(protocols[name].metrics), "--weights")
         wanted = weights_needed(read, metrics=weights or None)
     else:
         wanted = needed_by(profile, load_artifacts(ARTIFACTS_FILE))

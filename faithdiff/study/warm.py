@@ -304,9 +304,9 @@ def _become(request: _Request, files: list[int], connection: socket.socket) -> N
         os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in _ENDS:
-            if signal.getsignal(number) is _end:
-                signal.signal(number, signal.SIG_DFL)
+        for each in _ENDS:
+            if signal.getsignal(each) is _end:
+                signal.signal(each, signal.SIG_DFL)
         for file, number in zip(files, FILES, strict=True):
             os.dup2(file, number)
         for name in ("stdout", "stderr"):

@@ -46,6 +46,7 @@ def test_help_loads_nothing_heavy() -> None:
         (["degrade", "--dataset", "Photos", "--level", "IV"], "'IV' is not one of I, II, III"),
         (["score", "--method", "bicubc"], "'bicubc' is not one of bicubic, realesrgan-x4plus"),
         (["score", "--method", "bicubic", "--config", "config/none.yaml"], "config/none.yaml"),
+        (["fetch", "--weights", "lpip"], "--weights: 'lpip' is not one of psnr, ssim"),
         (["tables", "--config", "mini"], "mini: cannot be read (No such file or directory); did"),
         (["tables", "--config", "lab.yaml"], "did you mean config/lab.yaml?"),
     ],
