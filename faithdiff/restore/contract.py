@@ -1,12 +1,13 @@
 """The contract of a method, as checks that run on any of them: built-in, official, the user's own.
 
-A few small pictures are restored as a study restores them, in a folder that is thrown away: twice,
-in another order, alone, after an interruption, and with one of them corrupted. (The idea is
-benchopt's: one test-suite for every solver.)
+A few small pictures are restored as a study restores them, in a folder that is thrown away unless
+a point is broken: twice, in another order, alone, after an interruption, and with one of them
+corrupted. (The idea is benchopt's: one test-suite for every solver.)
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -80,13 +81,21 @@ def check_method(study: Study, name: str, seed: int = 0, size: int = 24) -> list
         FaithDiffError: It cannot run at all: not trained, not prepared, weights missing.
     """
     method = find_method(study, name)
-    with tempfile.TemporaryDirectory(prefix="faithdiff-contract-") as folder:
+    folder = Path(tempfile.mkdtemp(prefix="faithdiff-contract-"))
+    findings: list[ContractFinding] = []
+    try:
         if method.given:
-            return _given(study, method, name, seed, Path(folder))
-        if problems := method.needs(study):
+            findings = _given(study, method, name, seed, folder)
+        elif problems := method.needs(study):
             raise UserError("\n".join(f"{name}: {problem}" for problem in problems))
-        method.minutes = method.minutes or MINUTES
-        return list(_Trial(study, method, name, seed, size, Path(folder)).findings())
+        else:
+            method.minutes = method.minutes or MINUTES
+            findings = list(_Trial(study, method, name, seed, size, folder).findings())
+    finally:
+        # Of a method that breaks it, its author needs the log that was named, and the images.
+        if kept(findings):
+            shutil.rmtree(folder)
+    return findings
 
 
 def kept(findings: list[ContractFinding]) -> bool:
@@ -126,8 +135,7 @@ class _Trial:
         try:
             results, failures = self._restore(first)
         except RunError as error:
-            # The log that a message names goes with this folder.
-            yield ContractFinding("names", "broken", str(error).partition("; all that")[0])
+            yield ContractFinding("names", "broken", str(error))
             return
         yield _finding("names", self._names(results), _reasons(failures))
         if failures:

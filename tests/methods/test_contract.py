@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,8 @@ for number, file in enumerate(files):
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "config", "config")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     return tmp_path
 
 
@@ -126,6 +130,19 @@ def test_a_good_command_keeps_the_contract(place: Path, per: str) -> None:
 def test_each_point_can_be_broken(place: Path, body: str, broken: set[str]) -> None:
     found = findings_of(body)
     assert {point for point, finding in found.items() if finding.outcome == "broken"} == broken
+
+
+def test_the_log_of_a_command_that_fails_stays(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = findings_of("raise SystemExit('no such model')")
+    assert found["names"].outcome == "broken"
+    printed = capfd.readouterr()
+    named = re.search(r"log in (\S+/log\.txt)", printed.out + printed.err)
+    assert named is not None
+    assert "no such model" in Path(named[1]).read_text("utf-8")
+    assert kept([*findings_of("pass").values()])
+    assert len([*(place / "temporary").iterdir()]) == 1
 
 
 def test_a_call_for_each_image_mends_what_depends_on_the_others(place: Path) -> None:

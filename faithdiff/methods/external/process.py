@@ -89,7 +89,8 @@ def run(call: Call, meanwhile: Callable[[], None] | None = None) -> Ended:
             )
         except OSError as error:
             raise UserError(
-                f"{call.arguments[0]}: cannot be started in {call.folder}: {error.strerror}"
+                f"{call.arguments[0]}: cannot be started in {call.folder}: {error.strerror}; it is "
+                "the first word of `command`, a program or the path of one"
             ) from None
         try:
             gpu, in_time = _watch(process.pid, call, meanwhile)
