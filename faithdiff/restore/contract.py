@@ -92,8 +92,8 @@ def check_method(study: Study, name: str, seed: int = 0, size: int = 24) -> list
             method.minutes = method.minutes or MINUTES
             findings = list(_Trial(study, method, name, seed, size, folder).findings())
     finally:
-        # Of a method that breaks it, its author needs the log that was named, and the images.
-        if kept(findings):
+        # Of a command that breaks it, its author needs the log that was named, and the images.
+        if method.given or kept(findings):
             shutil.rmtree(folder)
     return findings
 
