@@ -136,7 +136,8 @@ def ask() -> int | None:
         except OSError:  # it has not started yet, or is gone
             return None
         for number in PASSED_ON:
-            signal.signal(number, lambda number, _: connection.send(bytes([number])))
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, lambda number, _: connection.send(bytes([number])))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         return _wait(connection)
 

@@ -295,6 +295,8 @@ def on_a_terminal(folder: Path, end: str, interrupt: str = "") -> tuple[int, str
     process = subprocess.Popen(
         command, cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=slave,
         start_new_session=True,
+        # A shell starts what runs in the background with Ctrl-C ignored, these tests perhaps, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     os.close(slave)
     said, deadline = b"", time.monotonic() + 120

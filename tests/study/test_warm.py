@@ -53,7 +53,9 @@ def server(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
 def start(server: "subprocess.Popen[bytes]", tmp_path: Path) -> Iterator[Start]:
     started = []
 
-    def run(work: str, **more: str) -> "subprocess.Popen[str]":
+    def run(
+        work: str, on_ctrl_c: signal.Handlers = signal.SIG_DFL, **more: str
+    ) -> "subprocess.Popen[str]":
         known = {"PYTHONPATH": str(ROOT), warm.VARIABLE: str(tmp_path / "warm" / "socket")}
         command = [sys.executable, "-c", COMMAND, work]
         process = subprocess.Popen(
@@ -64,6 +66,7 @@ def start(server: "subprocess.Popen[bytes]", tmp_path: Path) -> Iterator[Start]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, on_ctrl_c),
         )
         started.append(process)
         return process
@@ -129,6 +132,14 @@ def test_signals_reach_the_child(start: Start, number: signal.Signals) -> None:
     assert process.stdout.readline() == "up\n"
     process.send_signal(number)
     assert process.wait(timeout=30) == 7
+
+
+def test_a_signal_that_the_command_ignores_does_not_reach_the_child(start: Start) -> None:
+    process = start("print('up', flush=True); time.sleep(1); print('done')", signal.SIG_IGN)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[0] == "done\n" and process.returncode == 0
 
 
 def test_a_child_dies_with_its_command(start: Start, tmp_path: Path) -> None:
