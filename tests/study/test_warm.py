@@ -261,7 +261,12 @@ def test_a_closed_terminal_leaves_nothing_behind(tmp_path: Path, number: signal.
     address.parent.mkdir()
     environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", SERVER, str(address)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        env=environment,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # these tests may be under nohup
+    ) as process:
         _wait_for(address.exists)
         process.send_signal(number)
         assert process.wait(timeout=30) == 128 + number
