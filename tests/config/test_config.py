@@ -237,7 +237,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ConfigError, match=r"own\.yaml: is not valid YAML: expected .*, line 1, column 9$"
     ):
         load_profile(write(tmp_path, "own.yaml", "a: [1, 2"))
-    with pytest.raises(ConfigError, match=r"own\.yaml: must be a group of keys, not None"):
+    with pytest.raises(ConfigError, match=r"own\.yaml: is empty; a profile names another with"):
         load_profile(write(tmp_path, "own.yaml", ""))
 
 
