@@ -38,7 +38,16 @@ def test_slurm_comes_up_and_goes_down(possible: None, tmp_path: Path) -> None:
     with one_machine.slurm(tmp_path / "slurm") as cluster:
         answer = tmp_path / "answer"
         script = f"--wrap=echo $OMP_NUM_THREADS > {answer}; sleep 600"
-        cluster.ask("sbatch", "--gpus=1", "--mem=100", "-t", "5", "--comment=one", script)
+        cluster.ask(
+            "sbatch",
+            "--output=/dev/null",
+            "--gpus=1",
+            "--mem=100",
+            "-t",
+            "5",
+            "--comment=one",
+            script,
+        )
         one_machine.wait(cluster, lambda: answer.is_file() and answer.read_text() != "")
         (job,) = cluster.jobs()
         assert (job.state, job.memory, job.limit) == ("RUNNING", "100M", "00:05:00")
