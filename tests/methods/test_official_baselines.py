@@ -1,4 +1,4 @@
-"""Official baselines: their command lines against the scripts', and whole runs on small fakes."""
+"""Official baselines: whole runs on small fakes of their repositories."""
 
 from __future__ import annotations
 
@@ -18,33 +18,25 @@ import torch
 import yaml
 
 from baselines.official import driver
-from baselines.official.definition import FOLDER, load_definition
+from baselines.official.definition import FOLDER
 from baselines.official.realesrgan import ARCHITECTURE
-from baselines.official.runner import Official
 from faithdiff import cli
 from faithdiff import compat as compat
 
 # isort: split
 from basicsr.archs.rrdbnet_arch import RRDBNet
 from shared import ROOT
-from shared.pictures import picture, save
+from shared.official import CLASSES, SCALE, TABLE
+from shared.pictures import picture
+from shared.small_set import DATA, failed, save_lq
 
-from faithdiff.data.artifacts import load_artifacts
 from faithdiff.data.images import read_image
-from faithdiff.errors import CheckpointError, ConfigError, RunError, UserError
-from faithdiff.methods.external.command import Task
-from faithdiff.methods.method import Item, Study
+from faithdiff.errors import CheckpointError, RunError, UserError
+from faithdiff.methods.method import Study
 from faithdiff.methods.registry import find_method
 from faithdiff.restore.run import restore_job
 from faithdiff.study.files import write_text_atomic
 
-TABLE = yaml.safe_load((ROOT / "tests/shared/official_arguments.yaml").read_text(encoding="utf-8"))
-CLASSES = {
-    "diffbir": "baselines.official.diffbir:OfficialDiffBIR",
-    "seesr": "baselines.official.seesr:OfficialSeeSR",
-    "supir": "baselines.official.supir:OfficialSUPIR",
-    "realesrgan": "baselines.official.realesrgan:OfficialRealESRGAN",
-}
 # How each script names its folders, its scale and its outputs.
 IO = {
     "diffbir": ("input", "output", "upscale", "", ""),
@@ -53,98 +45,7 @@ IO = {
     "realesrgan": ("input", "output", "outscale", "", ""),
 }
 NAMES = ("one", "three", "two.dots")
-SIDE, SCALE = 12, 4
-
-
-# --- Definitions and arguments --------------------------------------------------------------------
-
-
-def adapter(method: str, **settings: Any) -> Official:
-    module, _, name = CLASSES[method].partition(":")
-    made = getattr(__import__(module, fromlist=[name]), name)(settings, f"x: baselines.{method}")
-    assert isinstance(made, Official)
-    return made
-
-
-def task(tmp: Path = Path("work")) -> Task:
-    item = Item("one", Path("one.png"), "", "a cat", 2**62, "key")
-    return Task(tmp, [item], item.seed, SCALE)
-
-
-def fits(arguments: list[str], table: dict[str, Any]) -> str:
-    """Why a command line is none of the script's; empty if it is."""
-    left = list(arguments)
-    while left:
-        name = left.pop(0).removeprefix("--")
-        if name not in table:
-            return f"no argument {name}"
-        if table[name]["type"] == "flag":
-            continue
-        value = left.pop(0)
-        try:
-            {"int": int, "float": float, "str": str}[table[name]["type"]](value)
-        except ValueError:
-            return f"{name}: {value} is no {table[name]['type']}"
-        if "choices" in table[name] and value not in table[name]["choices"]:
-            return f"{name}: {value} is none of its choices"
-    return ""
-
-
-@pytest.mark.parametrize("method", CLASSES)
-def test_every_argument_is_one_of_the_script(method: str) -> None:
-    assert fits(adapter(method).arguments(task()), TABLE[method]) == ""
-
-
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (["--g_start", "1"], "no argument g_start"),
-        (["--steps", "4.5"], "steps: 4.5 is no int"),
-        (["--sampler", "euler"], "sampler: euler is none of its choices"),
-    ],
-)
-def test_the_table_refuses(arguments: list[str], problem: str) -> None:
-    assert fits(arguments, TABLE["diffbir"]) == problem
-
-
-@pytest.mark.parametrize("method", CLASSES)
-def test_every_setting_can_be_passed_and_a_misspelt_one_is_refused(method: str) -> None:
-    definition, _ = load_definition(method, None)
-    with pytest.raises(ConfigError, match="unknown key"):
-        adapter(method, stepz=3)
-    assert adapter(method).per in ("image", "folder")
-    assert definition.method == method
-
-
-@pytest.mark.parametrize("method", CLASSES)
-def test_definitions_name_known_weights_and_a_lock(method: str) -> None:
-    definition, file = load_definition(method, None)
-    artifacts = load_artifacts(ROOT / "config" / "artifacts.yaml")
-    found = definition.weights(artifacts)
-    for wanted in definition.artifacts:
-        assert any(name == wanted or name.startswith(f"{wanted}/") for name in found), wanted
-    assert (file.parent / definition.requirements).is_file()
-
-
-def test_seeds_fit_every_script_and_can_be_fixed() -> None:
-    line = adapter("diffbir").arguments(task())
-    assert 0 <= int(line[line.index("--seed") + 1]) < 2**31
-    line = adapter("diffbir", fixed_seed=231).arguments(task())
-    assert line[line.index("--seed") + 1] == "231"
-
-
-def test_supir_takes_the_captions_of_the_study() -> None:
-    line = adapter("supir").arguments(task())
-    assert line[line.index("--a_prompt") + 1].startswith("a catCinematic")
-    assert "--no_llava" in line
-    asked = adapter("supir", captions="llava")
-    assert "--no_llava" not in asked.arguments(task())
-    assert asked.per == "folder"
-    assert "llava: give its folder" in asked.more_needs()[0]
-    assert "cannot go with captions: given" in adapter("supir", per="folder").more_needs()[0]
-
-
-# --- Whole runs on a small fake -------------------------------------------------------------------
+SIDE = 12
 
 
 @pytest.fixture(scope="module")
@@ -210,11 +111,7 @@ def study_of(method: str, definition: dict[str, Any], **settings: Any) -> Study:
     profile = {
         "extends": "mini.yaml",
         "profile": "official",
-        "data": {
-            "scale": SCALE,
-            "levels": ["II"],
-            "test": {"Photos": None, "Scenes": None, "Set": {"source": "folder", "path": "raw"}},
-        },
+        "data": {"scale": SCALE, **DATA},
         "baselines": {
             "realesrgan": None,
             "theirs": {
@@ -228,10 +125,7 @@ def study_of(method: str, definition: dict[str, Any], **settings: Any) -> Study:
     }
     write_text_atomic(yaml.safe_dump(profile), Path("config/official.yaml"))
     study = Study.load(Path("config/official.yaml"))
-    for number, name in enumerate(NAMES):
-        save(picture(number, SIDE), study.layout.lq("Set", "II") / f"{name}.png")
-    rows = "".join(f"{name},of {name}\n" for name in NAMES)
-    write_text_atomic(f"name,caption\n{rows}", study.layout.dataset("Set") / "index.csv")
+    save_lq(study, NAMES, SIDE)
     return study
 
 
@@ -250,10 +144,6 @@ def restore(study: Study) -> dict[str, Any]:
     file = study.layout.restoration("theirs", 0, "Set", "II") / "manifest.json"
     manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return manifest
-
-
-def failed(manifest: dict[str, Any]) -> dict[str, str]:
-    return {n: i["failed"] for n, i in manifest["images"].items() if "failed" in i}
 
 
 def plan(text: str) -> None:

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from shared import ROOT
 from shared.pictures import picture, save
+from shared.small_set import DATA, failed, save_lq
 
 from faithdiff.data.images import read_image
 from faithdiff.errors import ConfigError, FaithDiffError, ImageError, RunError, UserError
@@ -79,11 +80,7 @@ def study_with(method: dict[str, Any], names: tuple[str, ...] = NAMES) -> Study:
     profile = {
         "extends": "mini.yaml",
         "profile": "own",
-        "data": {
-            "scale": SCALE,
-            "levels": ["II"],
-            "test": {"Photos": None, "Scenes": None, "Set": {"source": "folder", "path": "raw"}},
-        },
+        "data": {"scale": SCALE, **DATA},
         "baselines": {
             **dict.fromkeys(
                 ("realesrgan-x4plus", "realesrgan", "diffbir", "supir", "supir-own", "seesr")
@@ -95,13 +92,9 @@ def study_with(method: dict[str, Any], names: tuple[str, ...] = NAMES) -> Study:
     }
     write_text_atomic(yaml.safe_dump(profile), Path("config/own.yaml"))
     study = Study.load(Path("config/own.yaml"))
-    folder = study.layout.dataset("Set")
+    save_lq(study, names, SIDE)
     for number, name in enumerate(names):
-        save(picture(number, SCALE * SIDE), folder / "hq" / f"{name}.png")
-        save(picture(number, SIDE), study.layout.lq("Set", "II") / f"{name}.png")
-    write_text_atomic(
-        "name,caption\n" + "".join(f"{name},of {name}\n" for name in names), folder / "index.csv"
-    )
+        save(picture(number, SCALE * SIDE), study.layout.dataset("Set") / "hq" / f"{name}.png")
     return study
 
 
@@ -116,10 +109,6 @@ def restore(study: Study) -> dict[str, Any]:
     folder = study.layout.restoration("mine", 0, "Set", "II")
     manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return manifest
-
-
-def failed(manifest: dict[str, Any]) -> dict[str, str]:
-    return {n: i["failed"] for n, i in manifest["images"].items() if "failed" in i}
 
 
 def seen() -> list[str]:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from shared import ROOT
 from shared.pictures import picture, save
+from shared.small_set import DATA, save_lq
 
 from baselines import bicubic
 from faithdiff import cli
@@ -80,19 +81,13 @@ def study_with(own: type[Method], **more: Any) -> Study:
     profile = {
         "extends": "mini.yaml",
         "profile": "own",
-        "data": {
-            "levels": ["II"],
-            "test": {"Photos": None, "Scenes": None, "Set": {"source": "folder", "path": "raw"}},
-        },
+        "data": DATA,
         "baselines": {"mine": mine},
         **more,
     }
     write_text_atomic(yaml.safe_dump(profile), Path("config/own.yaml"))
     study = Study.load(Path("config/own.yaml"))
-    for number, name in enumerate(NAMES):
-        save(picture(number, SIDE), study.layout.lq("Set", "II") / f"{name}.png")
-    rows = "".join(f"{name},\n" for name in NAMES)
-    write_text_atomic(f"name,caption\n{rows}", study.layout.dataset("Set") / "index.csv")
+    save_lq(study, NAMES, SIDE)
     return study
 
 
