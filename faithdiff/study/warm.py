@@ -191,7 +191,7 @@ class Child(NamedTuple):
         except BaseException:  # noqa: BLE001  (any: it ends here as the interpreter would end it)
             traceback.print_exc()
             code = 1
-        # As multiprocessing ends its forks: taking down all that was imported costs a second.
+        # As multiprocessing ends its forks: taking down all that was imported would take long.
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

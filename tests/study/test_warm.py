@@ -11,9 +11,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer
 from shared import ROOT
 
+from faithdiff.cli import app
 from faithdiff.study import warm
+from faithdiff.study.provenance import closure
 
 # A warm process whose children do what their first argument says, and a command that asks it.
 SERVER = """
@@ -148,6 +151,14 @@ def test_a_child_dies_with_its_command(start: Start, tmp_path: Path) -> None:
     child = int(process.stdout.readline())
     process.kill()
     _wait_for(lambda: not Path("/proc", str(child), "cmdline").exists())
+
+
+def test_what_is_imported_for_a_verb_is_there_and_the_verb_is_known() -> None:
+    # A name that is wrong here would only make each job start by itself, and nobody would see it.
+    group = typer.main.get_command(app)
+    for verb, modules in warm._IMPORTS.items():
+        assert verb in group.commands  # type: ignore[attr-defined]
+        assert closure(*modules)  # raises where one is missing
 
 
 def test_without_a_warm_process_a_command_runs_by_itself(
