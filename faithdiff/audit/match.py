@@ -100,14 +100,14 @@ def renamed_notes(old: Results, new: Results, selection: Selection) -> list[str]
     """
     sides = [selection.apply(side.scores) for side in (old, new)]
     notes = []
-    for column, noun in (("method", "method"), ("dataset", "dataset"), ("level", "level")):
+    for column in ("method", "dataset", "level"):
         names = [set(side[column]) for side in sides]
         gone, come = (
             _images(sides[0], column, names[0] - names[1]),
             _images(sides[1], column, names[1] - names[0]),
         )
         notes += [
-            f"{noun} {before} of OLD and {after} of NEW have the same images: renamed? Names are "
+            f"{column} {before} of OLD and {after} of NEW have the same images: renamed? Names are "
             "compared, so its cells count as removed and added"
             for before, images in gone.items()
             for after, others in come.items()

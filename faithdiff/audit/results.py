@@ -160,7 +160,7 @@ def _absent(revision: Revision, profile: str) -> str:
     return f"{revision.title}: has no results/{profile}/{SCORES}{others}{away}"
 
 
-def read_json(revision: Revision, path: str) -> dict[str, Any]:
+def _json(revision: Revision, path: str) -> dict[str, Any]:
     """A JSON object of a revision; empty where the revision has no such file.
 
     Raises:
@@ -180,7 +180,7 @@ def read_json(revision: Revision, path: str) -> dict[str, Any]:
 
 
 def _manifest(revision: Revision, path: str) -> dict[str, Any]:
-    content = read_json(revision, path)
+    content = _json(revision, path)
     try:
         RecordedConfig.model_validate(Manifest.model_validate(content).config)
         whole = checksum_fits(content)
@@ -196,7 +196,7 @@ def _manifest(revision: Revision, path: str) -> dict[str, Any]:
 
 def _table(revision: Revision, path: str) -> RecordedTable:
     try:
-        return RecordedTable.model_validate(read_json(revision, path))
+        return RecordedTable.model_validate(_json(revision, path))
     except ValidationError:
         raise UserError(
             f"{revision.place(path)}: is no table of cells (corrupted, or edited); write it again "

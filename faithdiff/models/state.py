@@ -29,7 +29,7 @@ _WITHIN = (
 )
 # What every name begins with where a wrapper was saved with its module.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "unet.")
-_INDEX = ".index.json"
+INDEX = ".index.json"  # how the name of a sharded model's index ends
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.(?:safetensors|bin)$)")
 _ZIP, _GGUF = b"PK\x03\x04", b"GGUF"
 _HEADER = 8  # bytes of a safetensors file that hold the length of its header
@@ -82,14 +82,23 @@ def what_holds(names: Iterable[str]) -> str:
     return next(found, "")
 
 
+def named_by(index: Path) -> list[Path]:
+    """The files that the index of a sharded model names.
+
+    Raises:
+        CheckpointError: It is none.
+    """
+    try:
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return [index.with_name(name) for name in sorted(set(names))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index}: is no index of a sharded model: {error!r}") from None
+
+
 def _shards(file: Path) -> list[Path]:
     """All files of the sharded model that a file is of; none where it is not sharded."""
-    if file.name.endswith(_INDEX):
-        try:
-            names = json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()
-            shards = [file.with_name(name) for name in sorted(set(names))]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{file}: is no index of a sharded model: {error!r}") from None
+    if file.name.endswith(INDEX):
+        shards = named_by(file)
     elif number := _SHARD.search(file.name):
         head, tail = file.name[: number.start()], file.name[number.end() :]
         count = int(number[2])
@@ -219,6 +228,6 @@ def _why_no_weights(file: Path, begins: bytes) -> str:
 
 def _of_folder(folder: Path) -> str:
     """Why a folder is no file of weights, and which of its files may be meant."""
-    kinds = (f"*{_INDEX}", "*.safetensors", "*.bin", "*.pth", "*.pt", "*.ckpt")
+    kinds = (f"*{INDEX}", "*.safetensors", "*.bin", "*.pth", "*.pt", "*.ckpt")
     files = [file for kind in kinds for file in sorted(folder.rglob(kind))]
     return f"is a folder; give the file{f' in it, such as {files[0]}' if files else ''}"

@@ -7,7 +7,6 @@ with what the part's own config asks for, by the headers of its files, before an
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from faithdiff.errors import CheckpointError
+from faithdiff.models.state import INDEX, named_by
 from faithdiff.study.files import lfs_pointer
 
 Part = TypeVar("Part", bound=ModelMixin)
@@ -87,14 +87,11 @@ def read_shapes(folder: Path, variant: str | None = None) -> Shapes:
 
 def _check_shards(folder: Path) -> None:
     """Refuse a sharded part of which a file is missing, before each of its tensors is missed."""
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{index}: is corrupted: {error!r}") from None
-        if missing := sorted(name for name in names if not (folder / name).exists()):
+    for index in sorted(folder.glob(f"*.safetensors{INDEX}")):
+        files = named_by(index)
+        if missing := [file.name for file in files if not file.exists()]:
             raise CheckpointError(
-                f"{index}: names {len(names)} files, and {len(missing)} are not there "
+                f"{index}: names {len(files)} files, and {len(missing)} are not there "
                 f"({missing[0]}); fetch them, too"
             )
 
