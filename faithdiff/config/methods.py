@@ -14,6 +14,7 @@ from faithdiff.config.section import (
     NaturalOrAuto,
     Positive,
     PositiveOrAuto,
+    Precision,
     Rate,
     Section,
 )
@@ -149,7 +150,7 @@ class Restore(Section):
     batch_size: Positive  # images of equal size sampled together
     tile_batch: PositiveOrAuto  # tiles of each of them in one UNet pass
     vae_tile: NaturalOrAuto  # pixels; 0 encodes and decodes whole images
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Precision
     channels_last: bool = (
         False  # on a GPU, weights of convolutions in NHWC order; equal to rounding
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from faithdiff.config.data import Dataset
-from faithdiff.config.section import Natural, Positive, Probability, Rate, Section
+from faithdiff.config.section import Natural, Positive, Precision, Probability, Rate, Section
 from faithdiff.study.plain import JsonObject
 
 
@@ -17,6 +17,8 @@ class Vae(Section):
     latent_channels: Positive
     block_out_channels: list[Positive]
     layers_per_block: Positive
+    refine_channels: Natural = 0  # of convolutions on the decoded image; 0: there are none
+    refine_layers: Positive = 3  # before the last of them
 
 
 class Unet(Section):
@@ -47,6 +49,15 @@ class Optimiser(Section):
     hold: Probability  # share of the updates at the full rate before the cosine falls
 
 
+class Perceptual(Section):
+    """The second part of a VAE's training: L1 and a perceptual distance, ST-LPIPS with VGG."""
+
+    steps: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    weight: Rate  # of the distance, beside the L1
+
+
 class VaeTraining(Section):
     steps: Positive
     batch_size: Positive
@@ -54,6 +65,7 @@ class VaeTraining(Section):
     learning_rate: Rate
     kl_weight: Annotated[float, Field(ge=0)]
     latent_noise: Annotated[float, Field(ge=0)]  # decoder robustness: up to this much extra noise
+    perceptual: Perceptual | None = None
 
 
 class UnetTraining(Section):
@@ -67,6 +79,7 @@ class UnetTraining(Section):
 
 class PriorTraining(Section):
     data: Dataset
+    precision: Precision = "fp32"  # of the passes
     optimiser: Optimiser
     vae: VaeTraining
     unet: UnetTraining

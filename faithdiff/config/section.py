@@ -26,6 +26,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Label = Annotated[str, AfterValidator(_one_line)]  # heads a row of a table
 Group = Literal["lq_encoder", "alignment", "unet"]
 Scale = Literal[1, 2, 4, 8]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def _kind(value: object) -> str:

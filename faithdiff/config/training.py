@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from faithdiff.config.models import Optimiser
-from faithdiff.config.section import Group, Natural, Positive, Probability, Rate, Section
+from faithdiff.config.section import Group, Natural, Positive, Precision, Probability, Rate, Section
 from faithdiff.study.plain import JsonObject
 
 
@@ -58,7 +58,7 @@ class Training(Section):
     flip: bool = False  # mirror each crop left to right with probability 1/2
     ema_decay: Probability
     weights: Literal["raw", "ema"]  # which of the two is the trained model
-    precision: Literal["fp32", "bf16", "fp16"]  # of the passes; weights and their sums are float32
+    precision: Precision  # of the passes; weights and their sums are float32
     tf32: bool = False  # float32 products on a GPU with 10 bits of mantissa
     channels_last: bool = (
         False  # on a GPU, weights of convolutions in NHWC order; equal to rounding

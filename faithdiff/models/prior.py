@@ -153,6 +153,8 @@ def build_prior(config: PriorSettings, tokenizer: PreTrainedTokenizerBase) -> Pr
         latent_channels=config.vae.latent_channels,
         block_out_channels=tuple(config.vae.block_out_channels),
         layers_per_block=config.vae.layers_per_block,
+        refine_channels=config.vae.refine_channels,
+        refine_layers=config.vae.refine_layers,
     )
     # SDXL's noise schedule, digit by digit. It ends at sqrt(ᾱ) = 0.068 and not at zero, so a trace
     # of the LQ image is left in a start from its noised latent; a study on another schedule would

@@ -8,6 +8,8 @@ such start it is the ordinary AutoencoderKL.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
@@ -22,6 +24,8 @@ class PatchAutoencoderKL(AutoencoderKL):
     Images are ``(B, 3, H, W)`` in ``[-1, 1]``, latents ``(B, C, H/f, W/f)`` with
     ``f = patch_size * 2 ** (levels - 1)``. The output normalisations of encoder and decoder are
     removed, so that the principal-component start (:func:`start_from_patches`) passes unchanged.
+    With `refine_channels`, convolutions at the size of the image follow the decoder: what it puts
+    out patch by patch shows their borders.
     """
 
     @register_to_config
@@ -32,6 +36,8 @@ class PatchAutoencoderKL(AutoencoderKL):
         block_out_channels: tuple[int, ...] = (96,),
         layers_per_block: int = 1,
         scaling_factor: float = 1.0,
+        refine_channels: int = 0,
+        refine_layers: int = 3,
     ) -> None:
         levels = len(block_out_channels)
         super().__init__(
@@ -52,6 +58,7 @@ class PatchAutoencoderKL(AutoencoderKL):
         for half in (self.encoder, self.decoder):
             half.conv_norm_out = nn.Identity()
             half.conv_act = nn.Identity()
+        self.refine = _refinement(refine_channels, refine_layers) if refine_channels else None
 
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput:
         return super().encode(F.pixel_unshuffle(x, self.config.patch_size), return_dict)
@@ -59,7 +66,22 @@ class PatchAutoencoderKL(AutoencoderKL):
     def _decode(self, z: Tensor, return_dict: bool = True) -> Tensor:
         decoded = super()._decode(z, return_dict)
         decoded.sample = F.pixel_shuffle(decoded.sample, self.config.patch_size)
+        if self.refine is not None:
+            decoded.sample = decoded.sample + self.refine(decoded.sample)
         return decoded
+
+
+def _refinement(channels: int, layers: int) -> nn.Sequential:
+    """Convolutions on images ``(B, 3, H, W)``; what they add starts at zero."""
+    widths = [3, *[channels] * layers]
+    hidden: list[nn.Module] = []
+    for before, after in itertools.pairwise(widths):
+        # Without norms: those of a tile would differ from those of its image.
+        hidden += [nn.Conv2d(before, after, 3, padding=1), nn.SiLU()]
+    last = nn.Conv2d(channels, 3, 3, padding=1)
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
+    return nn.Sequential(*hidden, last)
 
 
 def tile_vae(vae: AutoencoderKL, size: int) -> None:

@@ -13,13 +13,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from faithdiff.config import Optimiser
+from faithdiff.config import Optimiser, Precision
 from faithdiff.errors import ConfigError, Paused, RunError
 from faithdiff.study.progress import ProgressBar
 from faithdiff.train import pause, sharding
@@ -63,7 +62,7 @@ class Job:
     micro_batches: int = 1
     images: int = 0
     ema_decay: float | None = None
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     processes: Processes = ALONE
     shard_optimiser: bool = False
     sharded: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Trains the small prior: the VAE first, then the UNet with its text encoder in its latents.
 
 The paper starts from SDXL; this is what stands in its place. The recipe (principal-component
-start, L1 with a small KL term, v-prediction, warm-up / hold / cosine, averaged weights) is
+start, L1 and a perceptual distance, v-prediction, warm-up / hold / cosine, averaged weights) is
 `prior.training` of the profile.
 """
 
@@ -28,7 +28,8 @@ from faithdiff.train.cache import to_signed
 from faithdiff.train.engine import Trained
 from faithdiff.train.log import LogRow, write_log
 from faithdiff.train.loop import Job, train
-from faithdiff.train.pairs import corners, crops, pick, read_stack
+from faithdiff.train.pairs import pick, read_stack
+from faithdiff.train.prior_vae import encode_all, random_crops, set_scale, train_vae
 
 
 def train_prior(
@@ -43,8 +44,8 @@ def train_prior(
         state: Folder for the resumable states.
     """
     prior = _start(profile, images, captions).to(profile.device)
-    log = _train_vae(profile, prior, images, state / "vae.pt")
-    moments = _encode(prior, images)
+    log = train_vae(profile, prior, images, state)
+    moments = encode_all(prior, images)
     log += _train_unet(profile, prior, moments, captions, state / "unet.pt")
     prior.save(folder)
     write_log(log, folder / "training.csv")
@@ -64,53 +65,8 @@ def _start(profile: Profile, images: Tensor, captions: list[str]) -> Prior:
 def untrained_prior(study: Study, images: Tensor, captions: list[str]) -> Prior:
     """The start that :func:`train_prior` would take from these images: a "before" to compare."""
     prior = _start(study.profile, images, captions)
-    _set_scale(prior, images)
+    set_scale(prior, images)
     return prior.freeze()
-
-
-def _set_scale(prior: Prior, images: Tensor) -> None:
-    """Scale latents to unit deviation, as SDXL's are."""
-    latents = _encode(prior, images[:64]).chunk(2, dim=1)[0]
-    prior.vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
-
-
-def _train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> list[LogRow]:
-    recipe, vae = profile.prior.training.vae, prior.vae
-
-    def loss(step: int, _: int) -> Tensor:
-        generator = seeds.torch_generator(profile.seed, "prior", "vae", step)
-        rows = pick(len(images), recipe.batch_size, generator)
-        target = to_signed(_crop(images[rows], recipe.crop, generator)[0]).to(vae.device)
-        posterior = vae.encode(target).latent_dist
-        # More noise on the latents than their own posterior has, of a random amount: what a sampler
-        # leaves of the noise must not show in the decoded image.
-        # Drawn on the CPU: the same numbers on every device.
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(vae.device)
-        amount = recipe.latent_noise * torch.rand((len(rows), 1, 1, 1), generator=generator)
-        spread = torch.randn(noise.shape, generator=generator).to(vae.device)
-        extra = amount.to(vae.device) * posterior.mean.detach().std() * spread
-        decoded = vae.decode(posterior.mean + posterior.std * noise + extra).sample
-        # A KL term so small that it only keeps latents from running away; the prior learns their
-        # shape.
-        return (
-            F.l1_loss(decoded, target) + recipe.kl_weight * posterior.kl().mean() / noise[0].numel()
-        )
-
-    job = Job(
-        name="prior vae",
-        model=vae,
-        groups=[Trained.whole(vae, recipe.learning_rate)],
-        loss=loss,
-        steps=recipe.steps,
-        optimiser=profile.prior.training.optimiser,
-        state=state,
-        identity=digest(profile.prior, profile.seed),
-    )
-    # Without averaged weights: the codec starts next to its optimum and ends at a rate of zero.
-    train(job)
-    vae.eval().requires_grad_(False)
-    _set_scale(prior, images)
-    return job.log
 
 
 def _train_unet(
@@ -126,7 +82,7 @@ def _train_unet(
     def loss(step: int, _: int) -> Tensor:
         generator = seeds.torch_generator(profile.seed, "prior", "unet", step)
         rows = pick(len(moments), recipe.batch_size, generator)
-        part, corner = _crop(moments[rows], crop, generator)
+        part, corner = random_crops(moments[rows], crop, generator)
         latents = prior.sample_latents(part, torch.randn(part[:, ::2].shape, generator=generator))
         latents = latents.to(device)
         prompt = _prompt(
@@ -144,7 +100,8 @@ def _train_unet(
         ).sample
         # MSE, which diffusion models are trained with: the L1 of the paper is FaithDiff's, not
         # SDXL's.
-        return F.mse_loss(prediction, prediction_target(prior.scheduler, latents, noise, timesteps))
+        target = prediction_target(prior.scheduler, latents, noise, timesteps)
+        return F.mse_loss(prediction.float(), target)
 
     job = Job(
         name="prior unet",
@@ -153,6 +110,7 @@ def _train_unet(
         loss=loss,
         steps=recipe.steps,
         optimiser=profile.prior.training.optimiser,
+        precision=profile.prior.training.precision,
         ema_decay=recipe.ema_decay,
         state=state,
         identity=digest(profile.prior, profile.seed),
@@ -170,19 +128,6 @@ def _prompt(
 ) -> Prompt:
     dropped = torch.rand(len(captions), generator=generator) < dropout
     return prior.encode_text(["" if d else c for d, c in zip(dropped, captions, strict=True)])
-
-
-def _crop(images: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random square crops ``(B, C, size, size)`` and their corners ``(B, 2)`` (top, left)."""
-    corner = corners(images.shape[-1], size, len(images), generator)
-    return crops(images, corner, size), corner
-
-
-@torch.no_grad()
-def _encode(prior: Prior, images: Tensor) -> Tensor:
-    """Moments ``(N, 2C, h, w)``, on the CPU, of uint8 images ``(N, 3, H, W)``."""
-    batches = (to_signed(batch).to(prior.vae.device) for batch in images.split(16))
-    return torch.cat([prior.encode_moments(batch).cpu() for batch in batches])
 
 
 def train_prior_job(study: Study, folder: Path, state: Path) -> None:
