@@ -9,14 +9,13 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from faithdiff.claims.schema import Claim, Expect, GainTest, Kind, TrendTest
 from faithdiff.claims.verdict import Verdict, Window
 from faithdiff.config import Profile
 from faithdiff.report.cells import HELD_OUT, Column
 from faithdiff.report.scores import KEY, Sample, ScoreBook, difference
-from faithdiff.report.statistics import CONFIDENCE, Draws, Estimate, Floats, estimate
+from faithdiff.report.statistics import CONFIDENCE, Draws, Estimate, Floats, estimate, quantile
 from faithdiff.score.protocols import load_protocols
 
 # surrogate: decides in place of a metric that was not measured. second: has a verdict of its own.
@@ -282,7 +281,7 @@ def _over_seeds(means: Floats) -> Window:
         return math.nan, math.nan
     # Student's t and not a normal quantile: of three seeds the spread itself is hardly known, and
     # 1.96 would make the interval less than half as wide as it has to be (4.30).
-    reach = float(special.stdtrit(k - 1, 0.5 + CONFIDENCE / 2) * np.std(means, ddof=1)) / k**0.5
+    reach = quantile(0.5 + CONFIDENCE / 2, k) * float(np.std(means, ddof=1)) / k**0.5
     return float(means.mean()) - reach, float(means.mean()) + reach
 
 

@@ -8,6 +8,7 @@ The fonts are the DejaVu family inside the matplotlib wheel, so no system font i
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -171,9 +172,8 @@ def _mask(word: str, font: str, points: int, tilt: float) -> Bytes:
 
 def font_files() -> dict[str, Path]:
     """The fonts that words are drawn with, by name."""
-    import matplotlib  # here: most jobs that read a dataset draw no words
-
-    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
+    # Not by an import: a plan asks for the fonts, and matplotlib takes a third of a second.
+    folder = Path(str(distribution("matplotlib").locate_file("matplotlib/mpl-data/fonts/ttf")))
     return {name: folder / f"{name}.ttf" for name in _FONTS}
 
 

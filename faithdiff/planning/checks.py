@@ -16,9 +16,9 @@ from faithdiff.degrade.levels import load_choices
 from faithdiff.errors import ConfigError, RunError
 from faithdiff.methods.method import Study
 from faithdiff.methods.registry import find_method
+from faithdiff.planning.code_digests import code_digest
 from faithdiff.score.protocols import definitions_of
 from faithdiff.study.files import write_text_atomic
-from faithdiff.study.provenance import code_digest
 
 
 def check_study(study: Study, record: Path | None = None) -> None:

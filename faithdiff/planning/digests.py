@@ -15,15 +15,13 @@ from faithdiff.config import Baseline, digest
 from faithdiff.config.section import Hashed
 from faithdiff.data.outside import contents, files_in
 from faithdiff.degrade.levels import load_choices
+from faithdiff.planning.code_digests import code_digest
 from faithdiff.score.protocols import definitions_of
-from faithdiff.study.provenance import code_digest, folder_digest
+from faithdiff.study.provenance import folder_digest
 from faithdiff.study.rules import BY_NAME, NAMING, Rule, makes_scores
 
 if TYPE_CHECKING:
     from faithdiff.methods.method import Study
-
-# Many jobs of a rule have one closure, and hashing it takes longer than all the rest of a plan.
-_code_digest = functools.cache(code_digest)
 
 
 def describes(study: Study, dataset: str) -> bool:
@@ -53,7 +51,7 @@ class Digests:
         own: tuple[str, ...] = ()
         if found.by_method and method is not None:
             own = (self.profile.methods[method].implementation.partition(":")[0],)
-        return _code_digest(*found.modules, *own)
+        return code_digest(*found.modules, *own)
 
     def settings(self, rule: str, wildcards: Mapping[str, str]) -> str:
         """Digest of the settings that decide the result of a job.

@@ -25,7 +25,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from faithdiff.study.seeds import numpy_rng
 
@@ -86,10 +85,10 @@ class Estimate:
 
     def reach(self, tail: float) -> float:
         """Distance from the true mean that the estimate exceeds with this probability."""
-        pictures = _quantile(1 - tail, self.pictures) * self.picture_error
+        pictures = quantile(1 - tail, self.pictures) * self.picture_error
         if not self.training_error:
             return pictures
-        return math.hypot(pictures, _quantile(1 - tail, self.trainings) * self.training_error)
+        return math.hypot(pictures, quantile(1 - tail, self.trainings) * self.training_error)
 
 
 def estimate(values: Floats, draws: Draws) -> Estimate:
@@ -117,7 +116,7 @@ def estimate(values: Floats, draws: Draws) -> Estimate:
     error = float(own.std(ddof=1)) / math.sqrt(pictures)
     extra = training_error(values)
     if extra:
-        reach = _quantile(0.5 + CONFIDENCE / 2, trainings) * extra
+        reach = quantile(0.5 + CONFIDENCE / 2, trainings) * extra
         low, high = mean - math.hypot(mean - low, reach), mean + math.hypot(high - mean, reach)
     found = Estimate(mean, low, high, p, pictures, trainings, error, extra)
     # Sign flips take the trainings as given; with more of them the test must hold for others, too.
@@ -160,8 +159,10 @@ def _crossed_p(found: Estimate) -> float:
     return 2 * math.exp(high)
 
 
-def _quantile(share: float, n: int) -> float:
+def quantile(share: float, n: int) -> float:
     """Student's t for the mean of n."""
+    from scipy import special  # here: a plan reads the claims, and takes no quantile of them
+
     return float(special.stdtrit(n - 1, share))
 
 
@@ -178,7 +179,7 @@ def intervals(values: Floats, draws: Draws) -> Intervals:
         return Intervals(nothing, nothing, np.ones(cells))
     mean = values.mean(axis=0)
     error = values.std(axis=0, ddof=1) / math.sqrt(pictures)
-    reach = _quantile(0.5 + CONFIDENCE / 2, pictures)
+    reach = quantile(0.5 + CONFIDENCE / 2, pictures)
     # Studentised and not percentile: with 10 pictures a percentile interval is too narrow, since
     # the spread of a resample is smaller than that of what it is drawn from.
     t = np.concatenate(list(_studentised(values - mean, draws)))
