@@ -20,6 +20,7 @@ from faithdiff.study.locks import forget_killed_runs
 from faithdiff.data.outside import contents, files_in
 from faithdiff.planning.overrides import asked_for
 from faithdiff.planning.checks import check_study
+from faithdiff.planning.missing import not_there
 from faithdiff.study.rules import BY_NAME
 from faithdiff.page.parts import PAGE, page_digest
 from faithdiff.report.published import PAPER
@@ -51,6 +52,10 @@ if request.time_limit is not None:
     os.environ["FAITHDIFF_TIME_LIMIT"] = str(request.time_limit)
 if request.note and workflow.is_main_process:
     logger.info(request.note)
+# Said and not refused: a plan is asked for before anything is fetched, and a run may be of a part.
+if workflow.is_main_process:
+    for lack in not_there(request.study):
+        logger.warning(f"MISSING: {request.named.file}: {lack}")
 
 
 # Not in a dry run, which writes nothing.

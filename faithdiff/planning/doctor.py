@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from faithdiff.config import FolderSet, MixtureSet
 from faithdiff.data.fetch import RAW
 from faithdiff.data.hub import Hub
 from faithdiff.methods.method import Study
 from faithdiff.planning.machine import Machine, unreachable
-from faithdiff.planning.missing import absent_from_set
+from faithdiff.planning.missing import (
+    absent_from_set,
+    missing_sets,
+    missing_weights,
+    weights_read,
+)
 from faithdiff.planning.resources import Sizes
 from faithdiff.planning.workload import external_method, jobs_of, lack_of_gpus, most_gpus
 from faithdiff.score.protocols import files_needed, weights_needed
@@ -141,27 +145,24 @@ def _room(study: Study, machine: Machine) -> Iterator[Diagnosis]:
 def _pieces(study: Study) -> Iterator[Diagnosis]:
     """Weights, sets and baselines without which a job would stop."""
     profile = study.profile
-    fetch = f"get it with: faithdiff fetch --profile {profile.profile}"
-    weights = [v.weights for v in profile.variants.values() if v.weights]
-    if profile.prior.source == "shipped":
-        weights.append(profile.prior.path)
-    used = profile.used_datasets
-    if any(chosen.asks for chosen in used.values()):
-        weights.append(profile.captioner.path)
-    if profile.captioner.clean and any(chosen.asks for chosen in profile.data.test.values()):
-        weights.append(profile.captioner.clean)
-    gone = tuple(f"{path}: is missing; {fetch}" for path in weights if not path.exists())
-    yield Diagnosis("weights", f"{len(weights) - len(gone)} of {len(weights)}", problems=gone)
-    folders = {n: each for n, each in used.items() if isinstance(each, FolderSet | MixtureSet)}
-    empty = [f"{n}: {why}" for n, each in folders.items() if (why := absent_from_set(each, study))]
-    yield Diagnosis("sets", f"{len(used) - len(empty)} of {len(used)}", problems=(*empty,))
+    weights, gone = weights_read(profile), missing_weights(study)
+    yield Diagnosis("weights", f"{len(weights) - len(gone)} of {len(weights)}", problems=(*gone,))
+    used, lacking = profile.used_datasets, missing_sets(study)
+    # Of folders that hold files it is asked whether a set can be made of them.
+    lacking |= {
+        name: [f"{name}: {why}"]
+        for name, chosen in used.items()
+        if name not in lacking and (why := absent_from_set(chosen, study))
+    }
+    problems = tuple(why for reasons in lacking.values() for why in reasons)
+    yield Diagnosis("sets", f"{len(used) - len(lacking)} of {len(used)}", problems=problems)
     stops: list[str] = []
     without: list[str] = []
     for name in profile.baselines:
         if (method := external_method(study, name)) is not None:
             # The workflow prepares by itself.
             needs = [need for need in method.needs(study) if need not in method.unprepared(study)]
-            lacking = stops if method.stops_without_needs else without
-            lacking += [f"{name}: {need}" for need in needs]
+            needed = stops if method.stops_without_needs else without
+            needed += [f"{name}: {need}" for need in needs]
     note = f"{'; '.join(without)}; until then its rows say `failed`" if without else ""
     yield Diagnosis("baselines", f"{len(profile.baselines)}", problems=(*stops,), note=note)

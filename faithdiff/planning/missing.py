@@ -1,13 +1,16 @@
-"""Looks which test sets and baselines of a study are not there, before anything starts.
+"""Looks what a study would read and is not there, before anything starts.
 
 Nothing is fetched or prepared for it: what is here now takes part.
 """
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
-from faithdiff.config import Dataset, FolderSet, MixtureSet
+from faithdiff.config import Dataset, FolderSet, MixtureSet, Profile
+from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, load_artifacts
+from faithdiff.data.fetch import RAW
 from faithdiff.data.folders import sources
 from faithdiff.errors import UserError
 from faithdiff.methods.absent import Absent, AbsentSet
@@ -45,13 +48,97 @@ def absent_from_set(chosen: Dataset, study: Study) -> str:
     parts = [chosen] if isinstance(chosen, FolderSet) else list(chosen.parts.values())
     empty = [part.path for part in parts if not _has_files(part.path)]
     if empty:
-        fetch = f"faithdiff fetch --profile {study.profile.profile}"
-        return f"{', '.join(map(str, empty))}: no images; {fetch} brings them or says how"
+        ways = dict.fromkeys(way_to_get(path, study.profile) for path in empty)
+        return f"{', '.join(map(str, empty))}: no images; {'; '.join(ways)}"
     try:
         sources(chosen)
     except UserError as error:
         return str(error)
     return ""
+
+
+def not_there(study: Study) -> list[str]:
+    """What jobs read and would stop at: each with its field, its path and the way out."""
+    sets = [why for reasons in missing_sets(study).values() for why in reasons]
+    return [*missing_weights(study), *sets]
+
+
+def missing_sets(study: Study) -> dict[str, list[str]]:
+    """Why sets that jobs read have no images, by name: each with field, path and way out."""
+    sets = _set_folders(study.profile)
+    found = {name: [*_lacking(each, study.profile).values()] for name, each in sets.items()}
+    return {name: said for name, said in found.items() if said}
+
+
+def missing_weights(study: Study) -> list[str]:
+    """Which weights that jobs read are not there: each with its field, its path, the way out."""
+    return [*_lacking(weights_read(study.profile), study.profile).values()]
+
+
+def weights_read(profile: Profile) -> dict[str, Path]:
+    """Weights of networks that jobs read from outside of the study, by field."""
+    variants = profile.variants.items()
+    found = {f"variants.{name}.weights": each.weights for name, each in variants if each.weights}
+    if profile.prior.source == "shipped" and (profile.on_prior or profile.learns):
+        found["prior.path"] = profile.prior.path
+    if any(chosen.asks for chosen in profile.used_datasets.values()):
+        found["captioner.path"] = profile.captioner.path
+    if profile.captioner.clean and any(chosen.asks for chosen in profile.data.test.values()):
+        found["captioner.clean"] = profile.captioner.clean
+    return found
+
+
+def way_to_get(path: Path, profile: Profile) -> str:
+    """What a person does about a path of a profile where nothing is."""
+    roots = {"weights": profile.score.weights, "data": RAW}
+    wanted = path.resolve()
+    for artifact in _artifacts(ARTIFACTS_FILE.absolute()):
+        root = roots[artifact.root]
+        place = (artifact.folder(root) or artifact.file(root)).resolve()
+        above_or_below = wanted in (place, *place.parents) or place in wanted.parents
+        # Of what is here already: the path names something that it does not hold.
+        if above_or_below and artifact.profiles and not artifact.is_here(root):
+            # A profile that extends another has the paths of it, and no files listed for it.
+            own = profile.profile in artifact.profiles
+            name = profile.profile if own else artifact.profiles[0]
+            return f"faithdiff fetch --profile {name} brings it or says how"
+    return "faithdiff fetch does not bring it: correct the path, or put it there"
+
+
+@functools.cache
+def _artifacts(file: Path) -> tuple[Artifact, ...]:
+    """The list of artifacts, read once for all paths."""
+    return tuple(load_artifacts(file).values())
+
+
+def _set_folders(profile: Profile) -> dict[str, dict[str, Path]]:
+    """The folders that images of sets are read from: by set, then by field."""
+    fields = {"train": "data.train", "prior": "prior.training.data"}
+    found = {}
+    for name, chosen in profile.used_datasets.items():
+        field = fields.get(name, f"data.test.{name}")
+        if isinstance(chosen, FolderSet):
+            found[name] = {f"{field}.path": chosen.path}
+        elif isinstance(chosen, MixtureSet):
+            parts = chosen.parts.items()
+            found[name] = {f"{field}.parts.{part}.path": each.path for part, each in parts}
+    return found
+
+
+def _lacking(paths: dict[str, Path], profile: Profile) -> dict[str, str]:
+    """What is wrong with paths of a profile, by field; fields of folders end in ``path``."""
+    found = {}
+    for field, path in paths.items():
+        if not path.exists():
+            said = "is missing"
+        elif field.endswith("path") and not path.is_dir():
+            said = "is a file, not a folder"
+        elif path.is_dir() and not _has_files(path):
+            said = "is empty"
+        else:
+            continue
+        found[field] = f"{field}: {path}: {said}; {way_to_get(path, profile)}"
+    return found
 
 
 def _has_files(folder: Path) -> bool:

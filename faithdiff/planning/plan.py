@@ -24,6 +24,7 @@ from faithdiff.planning.captions import captions_lines
 from faithdiff.planning.checks import check_study
 from faithdiff.planning.disk import download, encoded_set, images_in
 from faithdiff.planning.memory import GIB, memory, memory_lines
+from faithdiff.planning.missing import not_there
 from faithdiff.planning.resources import Sizes
 from faithdiff.planning.wall_time import cores_lines
 from faithdiff.planning.workload import PlannedJob, counts, critical_path, jobs_of, wall_hours
@@ -86,6 +87,9 @@ class Plan:
         )
         if self.runs and profile.training.processes > 1:
             yield f"Trainings start {profile.training.processes} processes by `accelerate launch`."
+        if lacking := not_there(self.study):
+            yield "\n## Not there yet\n"
+            yield from (f"- {each}" for each in lacking)
 
     def _uncounted(self) -> list[str]:
         names = [n for n, b in self.profile.baselines.items() if b.trained]

@@ -104,8 +104,11 @@ def test_the_set_of_a_prior_that_is_trained_and_the_cleaner_of_captions_are_need
         }
     )
     found = {each.part: each.problems for each in findings(replace(study, profile=profile), NODE)}
-    assert any(why.startswith("prior: raw/prior: no images") for why in found["sets"])
-    assert any(why.startswith("weights/bsrnet.pth: is missing") for why in found["weights"])
+    for part, said in {
+        "sets": "prior.training.data.path: raw/prior: is missing",
+        "weights": "captioner.clean: weights/bsrnet.pth: is missing",
+    }.items():
+        assert any(why.startswith(said) for why in found[part])
 
 
 @pytest.mark.parametrize(
@@ -135,9 +138,12 @@ def test_missing_files_are_said_with_the_command_that_brings_them(
     found = problems("released", NODE)
     assert set(found) == {"weights", "sets", "baselines"}
     assert found["weights"][0] == (
-        "weights/FaithDiff.bin: is missing; get it with: faithdiff fetch --profile released"
+        "variants.faithdiff.weights: weights/FaithDiff.bin: is missing; faithdiff fetch --profile "
+        "released brings it or says how"
     )
-    assert found["sets"][0].startswith("DIV2K-Val: data/raw/DIV2K-Val/DIV2K_valid_HR: no images")
+    assert found["sets"][0].startswith(
+        "data.test.DIV2K-Val.path: data/raw/DIV2K-Val/DIV2K_valid_HR: is missing; faithdiff fetch"
+    )
     assert any("faithdiff fetch --baseline diffbir" in each for each in found["baselines"])
     # A run goes on without this one.
     notes = {

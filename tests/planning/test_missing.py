@@ -20,7 +20,11 @@ from faithdiff.data.images import write_png
 from faithdiff.errors import ConfigError, UserError
 from faithdiff.methods.absent import FILE
 from faithdiff.methods.method import Study
+from faithdiff.planning.doctor import findings
+from faithdiff.planning.machine import Machine
+from faithdiff.planning.missing import not_there, way_to_get
 from faithdiff.planning.overrides import Asked, asked_for
+from faithdiff.planning.plan import write_plan
 from faithdiff.score.rows import ALL
 
 PROFILE, RESULTS = Path("config/part.yaml"), Path("results/part")
@@ -93,6 +97,56 @@ def test_it_is_whole_without_being_asked_and_once_all_is_there(study: Path) -> N
     asked.write()
     assert not (RESULTS / FILE).exists()
     assert Study.load(PROFILE) == Study.whole(PROFILE)
+
+
+BY_HAND = "faithdiff fetch does not bring it: correct the path, or put it there"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ("prior: {path: prior/minii}", f"prior.path: prior/minii: is missing; {BY_HAND}"),
+        (
+            "data: {test: {Own: {source: folder, path: data/own}}}",
+            f"data.test.Own.path: data/own: is missing; {BY_HAND}",
+        ),
+        (
+            "data: {train: {source: mixture, parts: {a: {source: folder, path: own.yaml}}}}",
+            f"data.train.parts.a.path: own.yaml: is a file, not a folder; {BY_HAND}",
+        ),
+        # No file of config/artifacts.yaml is listed for a profile of this name.
+        (
+            "data: {test: {Own: {source: folder, path: data/raw/DIV2K-Val/DIV2K_valid_HR}}}",
+            "data.test.Own.path: data/raw/DIV2K-Val/DIV2K_valid_HR: is missing; faithdiff fetch "
+            "--profile released brings it or says how",
+        ),
+    ],
+)
+def test_a_path_where_nothing_is_is_named_before_its_job_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: str, said: str
+) -> None:
+    for part in ("config", "prior"):
+        (tmp_path / part).symlink_to(ROOT / part)
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "own.yaml"
+    file.write_text(f"extends: {ROOT}/config/mini.yaml\nprofile: own\n{changes}\n")
+    study = Study.load(file)
+    assert not_there(study) == [said]
+    assert write_plan(file, 1, 0.4).endswith(f"\n## Not there yet\n\n- {said}\n")
+    found = findings(study, Machine((), "", "2", "", True, (), 16, 900))
+    assert [why for each in found for why in each.problems] == [said]
+
+
+def test_what_was_fetched_already_is_not_fetched_for_a_path_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    monkeypatch.chdir(tmp_path)
+    profile = Study.load(Path("config/released.yaml")).profile
+    path = Path("data/raw/DIV2K-Val/DIV2K_valid_HRR")
+    assert way_to_get(path, profile).startswith("faithdiff fetch --profile released")
+    path.parent.mkdir(parents=True)
+    assert way_to_get(path, profile) == BY_HAND
 
 
 def test_there_is_something_to_go_on_with(study: Path) -> None:

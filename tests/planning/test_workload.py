@@ -145,6 +145,14 @@ def test_a_time_limit_reaches_a_training(
     assert "FAITHDIFF_TIME_LIMIT" in said and "valid number" in said
 
 
+def test_a_dry_run_says_what_is_not_there() -> None:
+    lines = dry_run("paper").splitlines()
+    assert not [line for line in lines if "MISSING: " in line and "config/paper.yaml" not in line]
+    for field in ("prior.path", "data.test.RealDeg.path", "data.train.parts.DIV8K.path"):
+        said = [line for line in lines if f"MISSING: config/paper.yaml: {field}: " in line]
+        assert len(said) == 1 and "faithdiff fetch --profile paper" in said[0]
+
+
 def test_on_one_machine_a_training_asks_for_a_gpu_for_each_process() -> None:
     # Which cards they are is tests/study/test_gpus.py.
     assert "gpu=2" in resources_of(dry_run("paper"), "train_variant")
