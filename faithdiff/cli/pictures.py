@@ -67,6 +67,10 @@ def restore(
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Write each picture beside its result, too.")
     ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace results of another checkpoint or settings."),
+    ] = False,
 ) -> None:
     """Restore your own pictures, whole and of any size, with a trained checkpoint.
 
@@ -92,6 +96,7 @@ def restore(
         offload=offload,
         side_by_side=side_by_side,
         changes={key: value for key, value in changes.items() if value is not None},
+        overwrite=overwrite,
     )
     restore_pictures(checkpoint, inputs, output, choices)
 

@@ -5,6 +5,7 @@ Messages name the option that was typed, not the key of the profile behind it.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,6 +47,7 @@ class Choices:
         offload: Keep each network on the GPU only while it computes.
         side_by_side: Write each picture beside its result, too.
         changes: Settings of the profile's section `restore` to replace.
+        overwrite: Replace results of other choices in the output folder.
     """
 
     caption: str = ""
@@ -55,6 +57,20 @@ class Choices:
     offload: bool = False
     side_by_side: bool = False
     changes: Mapping[str, object] = field(default_factory=dict)
+    overwrite: bool = False
+
+    def typed(self, checkpoint: Path) -> str:
+        """Write the options that decide a result, as a person would type them."""
+        words: dict[str, object] = {
+            "--checkpoint": checkpoint,
+            "--scale": self.scale,
+            "--caption": self.caption,
+            # Where one option sets two keys, the first of them is what was typed.
+            **{option: self.changes.get(key) for key, option in reversed(OPTIONS.items())},
+            "--seed": self.seed,
+        }
+        given = [f"{k} {shlex.quote(str(v))}" for k, v in words.items() if v not in (None, "")]
+        return " ".join([*given, *["--progressive"] * self.progressive])
 
 
 @dataclass(frozen=True)

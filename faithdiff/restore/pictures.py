@@ -60,10 +60,19 @@ RECORD = "restored.json"  # beside the results: the key of each, so that none is
 
 
 class Result(TypedDict, total=False):
-    """A result in the record: the key of picture and settings, and the hash of the file."""
+    """A result in the record.
+
+    Attributes:
+        key: Of the picture, its caption, what was chosen and the code.
+        sha256: Of the file.
+        choice: Of the weights and of what was chosen.
+        made_by: The options that were typed.
+    """
 
     key: str
     sha256: str
+    choice: str
+    made_by: str
 
 
 Record: TypeAlias = dict[str, Result]  # by the name of the file
@@ -101,13 +110,15 @@ def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices
         checkpoint: Folder that ``faithdiff train`` wrote; its ``run.json`` has the settings.
         inputs: Pictures, or folders of pictures; sub-folders are not read. What was skipped, or is
             read otherwise than it is in its file, is printed in one line.
-        output: Made where missing. A result of the same picture and settings is kept.
+        output: Made where missing. A result of the same picture and settings is kept; one that
+            another checkpoint or other settings made is replaced only where that was asked for.
         choices: What is asked for.
 
     Raises:
         ImageError: Names every picture that cannot be read or is too small; nothing is restored.
         UserError: An input is missing, two results would have one name, one would take the place of
-            an input or of a file that this command did not write, or a choice is not possible.
+            an input, of a file that this command did not write or of a result of other settings,
+            or a choice is not possible.
         CheckpointError: The checkpoint or the prior is missing or corrupted.
         TooLargeError: Names the pictures that did not fit into memory.
         RunError: Names these and those whose results were not finite.
@@ -124,6 +135,10 @@ def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices
     identity = describe(chosen.study, method, chosen.method, checkpoint)
     code = code_digest(read_picture.__module__)
     settings = digest(identity, chosen.passes, choices.seed, code)
+    # Without the code: an update of the suite makes results again, and is nobody's choice.
+    chose = {key: value for key, value in identity.items() if key != "code"}
+    choice = digest(chose, chosen.passes, choices.seed, choices.caption)
+    made: Result = {"choice": choice, "made_by": choices.typed(checkpoint)}
     done = _read_record(output)
     sources = _sources(inputs, output, done)
     captions = picture_captions(choices.caption, [s.file for s in sources], chosen.captioned)
@@ -135,6 +150,8 @@ def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices
     beside = beside if choices.side_by_side else set()
     targets = [file for p in pictures for file in _targets(p, todo, beside)]
     _check_ours(targets, done, output)
+    if not choices.overwrite:
+        _check_choice(targets, done, output, made)
     for why in failures.values():
         print(f"failed, the others go on: {why}", flush=True)
     if len(todo) < len(pictures):
@@ -153,9 +170,9 @@ def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices
                 bar.say(f"failed, the others go on: {error}")
                 failures[picture] = error
                 continue
-            if made := _targets(picture, todo, beside):
+            if written := _targets(picture, todo, beside):
                 # After every picture: a run that is killed loses the one that it is at, no other.
-                _record(made, picture.key, done, output)
+                _record(written, {**made, "key": picture.key}, done, output)
     if failures:
         raise _failed(list(failures.values()), len(sources))
 
@@ -299,10 +316,10 @@ def _read_record(output: Path) -> Record:
     )
 
 
-def _record(files: list[Path], key: str, record: Record, output: Path) -> None:
+def _record(files: list[Path], made: Result, record: Record, output: Path) -> None:
     for file in files:
         name = file.relative_to(output).as_posix()
-        record[name] = {"key": key, "sha256": sha256_file(file)}
+        record[name] = {**made, "sha256": sha256_file(file)}
     write_text_atomic(json.dumps(record, indent=1) + "\n", output / RECORD)
 
 
@@ -338,6 +355,23 @@ def _check_ours(targets: list[Path], done: Record, output: Path) -> None:
         raise UserError(
             f"{others[0]}{more}: is there already, and {output / RECORD} does not say that "
             "`faithdiff restore` wrote it; give another --output, or move it. Nothing was restored"
+        )
+
+
+def _check_choice(targets: list[Path], done: Record, output: Path, now: Result) -> None:
+    """Refuse to replace whole results that another checkpoint or other settings made."""
+    others: list[tuple[Path, str]] = []
+    for file in targets:
+        entry = done.get(file.relative_to(output).as_posix(), {})
+        whole = file.is_file() and sha256_file(file) == entry.get("sha256")
+        if whole and entry.get("choice") != now["choice"]:
+            others.append((file, entry.get("made_by", "settings that were not recorded")))
+    for file, before in others[:1]:
+        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+        then = ", whose weights or settings were others then" * (before == now["made_by"])
+        raise UserError(
+            f"{file}{more}: was made by {before}{then}; this call has {now['made_by']}. Give "
+            "another --output, or --overwrite to replace it. Nothing was restored"
         )
 
 

@@ -54,7 +54,8 @@ def pictures(tmp_path: Path) -> Path:
 
 def _own(study: Study, inputs: list[Path], output: Path, **changes: Any) -> None:
     checkpoint = study.layout.checkpoint("faithdiff", 0)
-    choices = Choices(caption="a hill", seed=3, changes=changes)
+    overwrite = changes.pop("overwrite", False)
+    choices = Choices(caption="a hill", seed=3, changes=changes, overwrite=overwrite)
     restore_pictures(checkpoint, inputs, output, choices)
 
 
@@ -95,8 +96,48 @@ def test_finished_pictures_are_kept_and_others_made_again(
     assert "4 of 6 pictures are restored already" in text
     assert "grey.png" in text and "palette.png" in text and "sixteen.png" not in text
     assert {file.name: file.read_bytes() for file in out.glob("*.png")} == before
-    _own(study, [pictures], out, guidance_scale=4.0)
-    assert (out / "grey.png").read_bytes() != before["grey.png"]
+    write_png(_gradient(13, 21)[::-1], pictures / "turned.png")  # another picture of this name
+    (pictures / "turned.jpeg").unlink()
+    _own(study, [pictures], out)
+    assert (out / "turned.png").read_bytes() != before["turned.png"]
+
+
+def test_results_of_other_settings_are_replaced_only_when_asked(
+    study: Study, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        write_png(_gradient(8, 8), tmp_path / "in" / f"{name}.png")
+    out = tmp_path / "out"
+    _own(study, [tmp_path / "in"], out)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    with pytest.raises(UserError) as caught:
+        _own(study, [tmp_path / "in"], out, guidance_scale=4.0)
+    both = f"--checkpoint {study.layout.checkpoint('faithdiff', 0)} --caption 'a hill'"
+    assert str(caught.value) == (
+        f"{out}/a.png (and 1 more): was made by {both} --seed 3; this call has {both} --guidance "
+        "4.0 --seed 3. Give another --output, or --overwrite to replace it. Nothing was restored"
+    )
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    (out / "a.png").unlink()  # nothing is lost by what is not there
+    _own(study, [tmp_path / "in/a.png"], out, guidance_scale=4.0)
+    with pytest.raises(UserError, match=r"a\.png: was made by .* --guidance 4\.0 "):
+        _own(study, [tmp_path / "in"], out)
+    _own(study, [tmp_path / "in"], out, overwrite=True)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+def test_results_of_the_same_path_with_other_weights_are_kept(study: Study, tmp_path: Path) -> None:
+    write_png(_gradient(8, 8), tmp_path / "a.png")
+    _own(study, [tmp_path / "a.png"], tmp_path / "out")
+    record = json.loads((tmp_path / "out" / RECORD).read_text())
+    record["a.png"] |= {"key": "of others", "choice": "of others"}
+    (tmp_path / "out" / RECORD).write_text(json.dumps(record))
+    with pytest.raises(UserError, match="whose weights or settings were others then; this call"):
+        _own(study, [tmp_path / "a.png"], tmp_path / "out")
+    del record["a.png"]["choice"], record["a.png"]["made_by"]  # by an older version of the suite
+    (tmp_path / "out" / RECORD).write_text(json.dumps(record))
+    with pytest.raises(UserError, match="was made by settings that were not recorded; this call"):
+        _own(study, [tmp_path / "a.png"], tmp_path / "out")
 
 
 def test_an_address_is_no_picture(study: Study, tmp_path: Path) -> None:
@@ -115,7 +156,7 @@ def test_a_picture_of_somebody_else_is_not_written_over(study: Study, tmp_path: 
     assert (album / "holiday.png").read_bytes() == before
     (album / "holiday.png").rename(album / "mine.png")
     _own(study, [photo], album)
-    _own(study, [photo], album, guidance_scale=4.0)  # our own result may be made again
+    _own(study, [photo], album, guidance_scale=4.0, overwrite=True)  # ours may be replaced
     assert (album / "mine.png").read_bytes() == before
 
 

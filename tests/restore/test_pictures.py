@@ -139,7 +139,7 @@ def test_pictures_and_results_side_by_side(study: Study, pictures: Path, tmp_pat
     assert np.array_equal(both[:, :48], to_image(left))
     assert np.array_equal(both[:, 48:], read_image(out / "one.png"))
     (out / BESIDE / "two.png").unlink()
-    _restore(study, pictures, out, side_by_side=True, seed=1)
+    _restore(study, pictures, out, side_by_side=True, seed=1, overwrite=True)
     assert (out / BESIDE / "two.png").exists()
     other = tmp_path / "other"
     write_png(both, other / BESIDE / "one.png")
@@ -315,6 +315,8 @@ def test_the_command_passes_on_what_was_typed(
             "color_fix": "none", "start_point": "lq",
         },
     )  # fmt: skip
+    call("--overwrite")
+    assert given.pop() == Choices(overwrite=True)
     call("--progressive --offload --side-by-side --seed 3 --caption llava --tile auto")
     changes = {"tile": "auto", "tile_stride": "auto"}
     assert given.pop() == Choices("llava", 3, None, True, True, True, changes)
