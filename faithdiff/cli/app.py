@@ -6,6 +6,7 @@ line. Heavy imports happen inside the command that needs them, so that ``--help`
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -58,9 +59,10 @@ def _check_words(command: Any, words: list[str]) -> None:
     }
     # What may be empty: `--caption ""`.
     texts = {flag for each in options if not each.is_flag for flag in each.opts} - paths
-    for before, word in zip(["", *words], words, strict=False):
+    for before, word, after in zip(["", *words], words, [*words[1:], ""], strict=False):
         if word == "--":
             break
+        _check_profile(command, word, after)
         if word.startswith("-") and Path(word).exists():
             raise UserError(f"{word}: is taken for an option; the file of this name is ./{word}")
         # `Path("")` is the current folder: `--output "$OUT"` would write there without OUT.
@@ -70,6 +72,19 @@ def _check_words(command: Any, words: list[str]) -> None:
                 f"{where}: has an empty word, as of a shell variable without a value; the current "
                 "folder is called ."
             )
+
+
+def _check_profile(command: Any, word: str, after: str) -> None:
+    """Refuse the option by which other commands take a profile, and say that of this command."""
+    flags = {flag for each in command.params for flag in each.opts}
+    option, equals, value = word.partition("=")
+    # Its name, of whatever else means a profile: config/lab.yaml, or profile=lab of snakemake.
+    name = Path((value if equals else after).removeprefix("profile=")).stem
+    name = name if re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) else "mini"
+    ways = {"--config": f"--profile {name}", "-c": f"--profile {name}"}
+    way = {**ways, "--profile": f"--config config/{name}.yaml"}.get(option, "")
+    if option not in flags and way and way.split()[0] in flags:
+        raise UserError(f"{option}: is no option of faithdiff {command.name}; give {way}")
 
 
 app = typer.Typer(

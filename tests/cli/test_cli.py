@@ -49,6 +49,17 @@ def test_help_loads_nothing_heavy() -> None:
         (["fetch", "--weights", "lpip"], "--weights: 'lpip' is not one of psnr, ssim"),
         (["tables", "--config", "mini"], "mini: cannot be read (No such file or directory); did"),
         (["tables", "--config", "lab.yaml"], "did you mean config/lab.yaml?"),
+        (
+            ["explain", "main", "FaithDiff", "PSNR", "--config", "config/lab.yaml"],
+            "--config: is no option of faithdiff explain; give --profile lab\n",
+        ),
+        (["audit", "--config", "profile=lab"], "faithdiff audit; give --profile lab\n"),
+        (["audit", "-c", "--metric", "PSNR"], "-c: is no option of faithdiff audit; give --pro"),
+        (["audit", "--config=config/lab.yaml"], "faithdiff audit; give --profile lab\n"),
+        (
+            ["tables", "--profile", "lab"],
+            "--profile: is no option of faithdiff tables; give --config config/lab.yaml\n",
+        ),
     ],
 )
 def test_user_errors_exit_with_2_and_one_message(
