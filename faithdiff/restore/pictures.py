@@ -7,14 +7,11 @@ the last finished picture.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, TypedDict
 
 import numpy as np
 import torch
@@ -36,16 +33,27 @@ from faithdiff.errors import (
     TooLargeError,
     UserError,
 )
-from faithdiff.methods.method import Restorer
+from faithdiff.methods.method import Method, Restorer
 from faithdiff.methods.registry import find_method
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.restore.choices import Choices, Chosen, chosen_study
 from faithdiff.restore.enlarge import enlarge
 from faithdiff.restore.memory import restore_in_memory
 from faithdiff.restore.picture_captions import picture_captions
+from faithdiff.restore.picture_record import (
+    RECORD,
+    Record,
+    Result,
+    check_choice,
+    check_ours,
+    is_done,
+    is_result,
+    read_record,
+    write_record,
+)
 from faithdiff.restore.run import describe
 from faithdiff.restore.tile_sizes import free_memory
-from faithdiff.study.files import printable, write_text_atomic
+from faithdiff.study.files import printable
 from faithdiff.study.progress import ProgressBar
 from faithdiff.study.provenance import code_digest
 
@@ -56,26 +64,6 @@ IN_OPTIONS = (
     "--precision bf16, --vae-tile auto, a smaller --tile and, with a GPU, --offload need less"
 )
 ONE_FAILS = (TooLargeError, NotFiniteError)  # where the next picture may be restored
-RECORD = "restored.json"  # beside the results: the key of each, so that none is made twice
-
-
-class Result(TypedDict, total=False):
-    """A result in the record.
-
-    Attributes:
-        key: Of the picture, its caption, what was chosen and the code.
-        sha256: Of the file.
-        choice: Of the weights and of what was chosen.
-        made_by: The options that were typed.
-    """
-
-    key: str
-    sha256: str
-    choice: str
-    made_by: str
-
-
-Record: TypeAlias = dict[str, Result]  # by the name of the file
 
 
 @dataclass(frozen=True)
@@ -130,28 +118,20 @@ def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices
             f"--offload: {chosen.method} keeps its networks on one device; FaithDiff and its "
             "variants can be offloaded. Leave it out"
         )
-    # One digest over all that decides a result: a picture is made again when any of it changes, and
-    # never when only its file was touched.
-    identity = describe(chosen.study, method, chosen.method, checkpoint)
-    code = code_digest(read_picture.__module__)
-    settings = digest(identity, chosen.passes, choices.seed, code)
-    # Without the code: an update of the suite makes results again, and is nobody's choice.
-    chose = {key: value for key, value in identity.items() if key != "code"}
-    choice = digest(chose, chosen.passes, choices.seed, choices.caption)
-    made: Result = {"choice": choice, "made_by": choices.typed(checkpoint)}
-    done = _read_record(output)
+    settings, made = _decisive(chosen, method, checkpoint, choices)
+    done = read_record(output)
     sources = _sources(inputs, output, done)
     captions = picture_captions(choices.caption, [s.file for s in sources], chosen.captioned)
     pictures = [_picture(source, captions[source.file], settings) for source in sources]
     failures = _too_large(pictures, done, output, chosen)
     pictures = [picture for picture in pictures if picture not in failures]
-    todo = {p for p in pictures if not _is_done(p.target, p.key, done, output)}
-    beside = {p for p in pictures if p in todo or not _is_done(p.beside, p.key, done, output)}
+    todo = {p for p in pictures if not is_done(p.target, p.key, done, output)}
+    beside = {p for p in pictures if p in todo or not is_done(p.beside, p.key, done, output)}
     beside = beside if choices.side_by_side else set()
     targets = [file for p in pictures for file in _targets(p, todo, beside)]
-    _check_ours(targets, done, output)
+    check_ours(targets, done, output)
     if not choices.overwrite:
-        _check_choice(targets, done, output, made)
+        check_choice(targets, done, output, made)
     for why in failures.values():
         print(f"failed, the others go on: {why}", flush=True)
     if len(todo) < len(pictures):
@@ -172,9 +152,24 @@ def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices
                 continue
             if written := _targets(picture, todo, beside):
                 # After every picture: a run that is killed loses the one that it is at, no other.
-                _record(written, {**made, "key": picture.key}, done, output)
+                write_record(written, {**made, "key": picture.key}, done, output)
     if failures:
         raise _failed(list(failures.values()), len(sources))
+
+
+def _decisive(
+    chosen: Chosen, method: Method, checkpoint: Path, choices: Choices
+) -> tuple[str, Result]:
+    """A digest of all that decides a result beside its picture, and what the record says of it."""
+    # One digest over all of it: a picture is made again when any of it changes, and never when only
+    # its file was touched.
+    identity = describe(chosen.study, method, chosen.method, checkpoint)
+    code = code_digest(read_picture.__module__)
+    # Without the code: an update of the suite makes results again, and is nobody's choice.
+    chose = {key: value for key, value in identity.items() if key != "code"}
+    choice = digest(chose, chosen.passes, choices.seed, choices.caption)
+    made: Result = {"choice": choice, "made_by": choices.typed(checkpoint)}
+    return digest(identity, chosen.passes, choices.seed, code), made
 
 
 def _failed(errors: Sequence[Exception], asked: int) -> RunError:
@@ -195,7 +190,7 @@ def _too_large(
     found: dict[Picture, FaithDiffError] = {}
     for picture in pictures:
         needed = LEAST_BYTES * picture.pixels * factor**2
-        if needed > free and not _is_done(picture.target, picture.key, done, output):
+        if needed > free and not is_done(picture.target, picture.key, done, output):
             found[picture] = TooLargeError(
                 f"{picture.file}: its {picture.pixels / 1e6:,.0f} megapixels become "
                 f"{picture.pixels * factor**2 / 1e6:,.0f}, for which {needed / 1e9:,.0f} GB of "
@@ -228,7 +223,7 @@ def _files(inputs: list[Path], output: Path, done: Record, notes: Notes) -> list
             ours = [each for each in listing.skipped if each[0].name == RECORD]
             notes.skip(replace(listing, skipped=[s for s in listing.skipped if s not in ours]))
         for file in found:
-            if _is_result(file, output, done):
+            if is_result(file, output, done):
                 notes.add("skipped, result of an earlier call", file.name)
             else:
                 files.setdefault((file.resolve(), file.stem), file)
@@ -238,13 +233,6 @@ def _files(inputs: list[Path], output: Path, done: Record, notes: Notes) -> list
             "them once more give another --output"
         )
     return list(files.values())
-
-
-def _is_result(file: Path, output: Path, done: Record) -> bool:
-    """Whether a file is what an earlier call wrote into the output folder."""
-    if file.name not in done or file.parent.resolve() != output.resolve():
-        return False
-    return file.is_file() and sha256_file(file) == done[file.name].get("sha256")
 
 
 def _sources(inputs: list[Path], output: Path, done: Record) -> list[PictureFile]:
@@ -300,79 +288,6 @@ def _pixels(file: Path, notes: Notes) -> int:
 def _picture(source: PictureFile, caption: str, settings: str) -> Picture:
     key = digest(settings, caption, sha256_file(source.file))
     return Picture(source.file, source.target, source.pixels, caption, key)
-
-
-def _read_record(output: Path) -> Record:
-    file = output / RECORD
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # without a record every picture is restored
-    if isinstance(record, dict) and all(isinstance(entry, dict) for entry in record.values()):
-        return record
-    raise UserError(
-        f"{file}: is not what `faithdiff restore` writes beside its results; give another "
-        "--output, or move it. Nothing was restored"
-    )
-
-
-def _record(files: list[Path], made: Result, record: Record, output: Path) -> None:
-    for file in files:
-        name = file.relative_to(output).as_posix()
-        record[name] = {**made, "sha256": sha256_file(file)}
-    write_text_atomic(json.dumps(record, indent=1) + "\n", output / RECORD)
-
-
-def _is_done(file: Path, key: str, record: Record, output: Path) -> bool:
-    entry = record.get(file.relative_to(output).as_posix(), {})
-    whole = file.is_file() and sha256_file(file) == entry.get("sha256")
-    return whole and entry.get("key") == key
-
-
-def _is_picture(file: Path) -> bool:
-    """Whether a file can be read: what cannot is corrupted, not edited, and is made again."""
-    try:
-        read_result(file)
-    except ImageError:
-        return False
-    return True
-
-
-def _check_ours(targets: list[Path], done: Record, output: Path) -> None:
-    """Refuse to write over files that are not in the folder's record, or were changed since."""
-    ours = {output / name: entry.get("sha256") for name, entry in done.items()}
-    for file in targets:
-        if file in ours and _is_picture(file) and sha256_file(file) != ours[file]:
-            raise UserError(
-                f"{file}: was changed since `faithdiff restore` wrote it; give another --output, "
-                "or move or remove it. Nothing was restored"
-            )
-    # A link that leads nowhere is somebody's, too.
-    others = [file for file in targets if os.path.lexists(file) and file not in ours]
-    # A record that is there and cannot be read was written beside our own results.
-    if others and (done or not (output / RECORD).exists()):
-        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
-        raise UserError(
-            f"{others[0]}{more}: is there already, and {output / RECORD} does not say that "
-            "`faithdiff restore` wrote it; give another --output, or move it. Nothing was restored"
-        )
-
-
-def _check_choice(targets: list[Path], done: Record, output: Path, now: Result) -> None:
-    """Refuse to replace whole results that another checkpoint or other settings made."""
-    others: list[tuple[Path, str]] = []
-    for file in targets:
-        entry = done.get(file.relative_to(output).as_posix(), {})
-        whole = file.is_file() and sha256_file(file) == entry.get("sha256")
-        if whole and entry.get("choice") != now["choice"]:
-            others.append((file, entry.get("made_by", "settings that were not recorded")))
-    for file, before in others[:1]:
-        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
-        then = ", whose weights or settings were others then" * (before == now["made_by"])
-        raise UserError(
-            f"{file}{more}: was made by {before}{then}; this call has {now['made_by']}. Give "
-            "another --output, or --overwrite to replace it. Nothing was restored"
-        )
 
 
 class _Bar:

@@ -20,7 +20,8 @@ from faithdiff.errors import CheckpointError, FaithDiffError, ImageError, UserEr
 from faithdiff.methods.method import Study
 from faithdiff.restore.arrays import to_image, to_tensor
 from faithdiff.restore.choices import Choices
-from faithdiff.restore.pictures import RECORD, restore_pictures
+from faithdiff.restore.picture_record import RECORD
+from faithdiff.restore.pictures import restore_pictures
 
 # diffusers' Euler scheduler
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
