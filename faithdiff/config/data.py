@@ -23,6 +23,9 @@ class SceneSet(_Set):
     source: Literal["scenes"]
     count: Positive
     size: Positive  # side in pixels
+    # Share of scenes with fine texture, to train a prior. A set without them keeps the digest that
+    # it had before there was a choice.
+    textured: float = Field(default=0.0, ge=0, le=1, exclude_if=lambda share: share == 0)
 
 
 class PhotoSet(_Set):

@@ -326,9 +326,7 @@ def _plan(config: Dataset, dataset: str, master_seed: int, notes: Notes) -> list
     """What a set is made from."""
     if isinstance(config, SceneSet):
         names = [f"scene-{index:05d}" for index in range(config.count)]
-        return [
-            Unit(name, partial(_scene, config.size, dataset, master_seed, name)) for name in names
-        ]
+        return [Unit(name, partial(_scene, config, dataset, master_seed, name)) for name in names]
     if isinstance(config, PhotoSet):
         if config.count > len(PHOTOS):
             raise UserError(
@@ -346,8 +344,9 @@ def _plan(config: Dataset, dataset: str, master_seed: int, notes: Notes) -> list
     ]
 
 
-def _scene(size: int, dataset: str, master_seed: int, name: str) -> list[NewImage]:
-    scene = render_scene(seeds.numpy_rng(master_seed, "scene", dataset, name), size)
+def _scene(config: SceneSet, dataset: str, master_seed: int, name: str) -> list[NewImage]:
+    rng = seeds.numpy_rng(master_seed, "scene", dataset, name)
+    scene = render_scene(rng, config.size, config.textured)
     source = f"procedural, seed key ('scene', '{dataset}', '{name}')"
     return [NewImage(name, scene.image, name, scene.caption, source, "Apache-2.0")]
 

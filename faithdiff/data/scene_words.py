@@ -19,7 +19,7 @@ from faithdiff.data.scene_fills import plain
 from faithdiff.data.scene_parts import SUPERSAMPLE, Bytes, Canvas, box
 
 MIN_CAPITAL = 14.0
-_FONTS = (
+FONTS = (
     "DejaVuSans",
     "DejaVuSans-Bold",
     "DejaVuSans-Bold",
@@ -64,7 +64,7 @@ def draw_word(
         The word, or None where none tried fits at a readable size.
     """
     left, top, width, height = area
-    font = _FONTS[int(rng.integers(len(_FONTS)))]
+    font = FONTS[int(rng.integers(len(FONTS)))]
     for index in rng.choice(len(WORDS), size=4, replace=False):
         mask = _fitted(WORDS[index], font, width, height, tilt)
         if mask is not None:
@@ -161,7 +161,7 @@ def _fitted(word: str, font: str, width: float, height: float, tilt: float) -> B
 
 
 def _mask(word: str, font: str, points: int, tilt: float) -> Bytes:
-    face = _font(font, points)
+    face = font_of(font, points)
     left, top, right, bottom = face.getbbox(word)
     picture = Image.new("L", (int(right - left) + 2, int(bottom - top) + 2))
     ImageDraw.Draw(picture).text((1 - left, 1 - top), word, fill=255, font=face)
@@ -174,10 +174,11 @@ def font_files() -> dict[str, Path]:
     """The fonts that words are drawn with, by name."""
     # Not by an import: a plan asks for the fonts, and matplotlib takes a third of a second.
     folder = Path(str(distribution("matplotlib").locate_file("matplotlib/mpl-data/fonts/ttf")))
-    return {name: folder / f"{name}.ttf" for name in _FONTS}
+    return {name: folder / f"{name}.ttf" for name in FONTS}
 
 
 @lru_cache(maxsize=256)
-def _font(name: str, points: int) -> ImageFont.FreeTypeFont:
+def font_of(name: str, points: int) -> ImageFont.FreeTypeFont:
+    """Load one of :data:`FONTS` at a size in px of what is drawn."""
     # Basic layout: Raqm, where present, would shape the same text by another route.
     return ImageFont.truetype(font_files()[name], points, layout_engine=ImageFont.Layout.BASIC)

@@ -2,7 +2,8 @@
 
 They train the small diffusion prior and serve as held-out test images. Lengths are in pixels, not
 in shares of the picture: a small canvas is a small view of the same world, and every detail stays
-coarse enough to survive a reduction of four.
+coarse enough to survive a reduction of four. The textured scenes, which train the prior where a
+profile asks for them, are the exception: their subjects fill the picture and are fine to a pixel.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from faithdiff.data.scene_colours import Palette, colour_names, pick_palette
 from faithdiff.data.scene_fills import gradient
 from faithdiff.data.scene_landscape import landscape
 from faithdiff.data.scene_parts import Sketch
+from faithdiff.data.scene_textured import textured as draw_textured
 from faithdiff.data.scene_views import facade, signs
 
 MIN_SIZE = 32
@@ -40,20 +42,26 @@ class Scene:
     caption: str
 
 
-def render_scene(rng: np.random.Generator, size: int) -> Scene:
+def render_scene(rng: np.random.Generator, size: int, textured: float = 0.0) -> Scene:
     """Draw one random scene.
 
     Args:
         rng: Source of every choice; equal states give equal bytes on one machine.
         size: Side of the picture in px, at least 32.
+        textured: Probability of a scene with fine texture (scene_textured.py) in place of one of
+            the plain kinds. They train the prior.
 
     Raises:
         ValueError: ``size`` is too small to hold anything.
     """
     if size < MIN_SIZE:
         raise ValueError(f"a scene needs at least {MIN_SIZE} px a side, got {size}")
-    kind = int(rng.choice(len(_KINDS), p=[share for share, _ in _KINDS]))
-    sketch = _KINDS[kind][1](rng, size, pick_palette(rng))
+    # Plain sets draw nothing here: their scenes are what they were before there was a choice.
+    if textured and rng.random() < textured:
+        sketch = draw_textured(rng, size, pick_palette(rng))
+    else:
+        kind = int(rng.choice(len(_KINDS), p=[share for share, _ in _KINDS]))
+        sketch = _KINDS[kind][1](rng, size, pick_palette(rng))
     _illuminate(rng, sketch, size)
     image = sketch.canvas.image()
     return Scene(image, _caption(sketch, colour_names(image)))
