@@ -148,60 +148,70 @@ def _roof(
     return over(picture, single(trim) * beads[..., None], rim)
 
 
+def _storey(
+    rng: np.random.Generator,
+    across: Floats,
+    down: Floats,
+    bay: float,
+    high: float,
+    paint: tuple[Colour, Colour],
+) -> Floats:
+    """One storey: round columns, between them doors with a lattice over a panel, painted bands.
+
+    Args:
+        rng: Source of what varies.
+        across: Place in px to the right of the storey's middle.
+        down: Place in px below its upper edge.
+        bay: From column to column in px.
+        high: Height of the storey in px.
+        paint: Colours of wood and ornament.
+    """
+    size = across.shape[0] // SUPERSAMPLE
+    wood, gold = paint
+    beside = abs(np.mod(across, bay) - bay / 2)  # from the middle of a bay
+    dark = blend(wood, (0, 0, 0), float(rng.uniform(0.4, 0.75)))
+    wall = np.tile(single(dark), (*across.shape, 1))
+    cell = max(2.2, bay / float(rng.integers(3, 9)))
+    bars = [abs(np.mod(place, cell) - cell / 2) for place in (np.mod(across, bay), down)]
+    lattice = edge(0.16 * cell - np.minimum(*bars)) * edge(0.6 * high - down)
+    wall = over(wall, blend(wood, gold, float(rng.uniform(0, 0.5))), lattice)
+    panel = abs(np.minimum(0.28 * bay - beside, 0.16 * high - abs(down - 0.78 * high)))
+    wall = over(wall, wood, edge(0.04 * bay + 0.3 - panel))
+    frame = abs(beside - 0.33 * bay)
+    wall = over(wall, wood, edge(0.05 * bay + 0.3 - frame))
+    column = (bay / 2 - beside) / (0.13 * bay)
+    round_ = 0.4 + 0.75 * np.sqrt(np.clip(1 - column**2, 0, 1))
+    wall = over(wall, single(wood) * round_[..., None], edge((1 - column) * 0.13 * bay))
+    strip = float(rng.uniform(0.14, 0.24)) * high
+    carved = _ornament(rng, across, down, max(3.0, strip / float(rng.integers(1, 3))))
+    ground = blend(wood, (0.1, 0.15, 0.3), float(rng.uniform(0.2, 0.7)))
+    band = over(np.tile(single(ground), (*across.shape, 1)), gold, carved)
+    band = band * lit(1.2 * carved, lamp(rng, 0.45), 0.5)[..., None]
+    wall = over(wall, band, edge(np.minimum(down, strip - down)))
+    wall = over(wall, band, edge(down - high + 0.5 * strip))
+    return single(wall * (1 + 0.06 * fractal(rng, size, 0.7, 10))[..., None])
+
+
 def temple(rng: np.random.Generator, size: int, palette: Palette) -> Sketch:
-    """Tiled roofs over storeys with columns, lattices and painted bands, before the sky."""
-    picture = sky(rng, size)
-    x, y = grid(size)
+    """Tiled roofs over storeys with columns, doors and painted bands, before the sky."""
+    picture, (x, y) = sky(rng, size), grid(size)
     middle, tiers = float(rng.uniform(0.3, 0.7)) * size, int(rng.integers(1, 4))
     wide, top = float(rng.uniform(0.12, 0.4)) * size, float(rng.uniform(-0.05, 0.25)) * size
     step = (size - top) / (tiers + float(rng.uniform(0, 0.4)))
-    red, gold = pick(rng, palette), pick(rng, palette)
-    light = lamp(rng, 0.45)
+    paint = (pick(rng, palette), pick(rng, palette))
     for tier in range(tiers):
         roof, storey = step * float(rng.uniform(0.35, 0.5)), step * 0.7
         body = wide * (1.1 + 0.5 * tier)
         low, end = top + roof, top + roof + storey
-        bay = max(5.0, body / float(rng.integers(3, 9)))
-        u = np.mod(x - middle + 40 * bay, bay) / bay
-        column = np.sqrt(np.clip(1 - ((u - 0.5) / 0.12) ** 2, 0, 1))
-        cell = max(1.6, bay / float(rng.integers(5, 12)))
-        grille = np.maximum(abs(np.sin(np.pi * x / cell)), abs(np.sin(np.pi * y / cell))) > 0.93
-        wall = np.where(grille[..., None], single(red), single(blend(red, (0, 0, 0), 0.75)))
-        wall = over(
-            wall.astype(np.float32),
-            single(red) * (0.4 + 0.7 * column)[..., None],
-            edge((0.12 - abs(u - 0.5)) * bay, 0.5),
-        )
-        strip = 0.2 * storey
-        carved = _ornament(rng, x - middle, y - low, max(3.0, strip / 2))
-        band = (
-            single(blend(red, (0, 0, 0.1), 0.4)) * (1 - carved[..., None])
-            + single(gold) * carved[..., None]
-        )
-        band = band * lit(1.2 * carved, light, 0.5)[..., None]
-        painted = (np.mod(y - low, storey * 0.8) < strip)[..., None]
-        wall = np.where(painted, band, wall) * (1 + 0.06 * fractal(rng, size, 0.7, 10))[..., None]
-        inside = np.minimum(body - abs(x - middle), np.minimum(y - low + roof * 0.3, end - y))
+        bay = max(5.0, 2 * body / float(rng.integers(4, 15)))
+        wall = _storey(rng, single(x - middle), single(y - low), bay, storey, paint)
+        inside = np.minimum(body - abs(x - middle), np.minimum(y - low + 0.3 * roof, end - y))
         side = 1.05 - 0.25 * (x - middle) / body
-        picture = over(
-            picture,
-            wall * side[..., None],
-            edge(inside, 0.5),
-        )
+        picture = over(picture, wall * side[..., None], edge(inside))
         upper, outer = body * float(rng.uniform(0.3, 0.75)), body * float(rng.uniform(1.15, 1.4))
-        corners = np.asarray(
-            [
-                [middle - upper, top],
-                [middle + upper, top],
-                [middle + outer, low],
-                [middle - outer, low],
-            ],
-            np.float32,
-        )
+        ends = [(-upper, top), (upper, top), (outer, low), (-outer, low)]
+        corners = single([(middle + across, down) for across, down in ends])
         picture = _roof(picture, rng, palette, corners, body)
         top = end - 0.25 * storey
-    return Sketch(
-        canvas_of(picture),
-        "tiled roofs",
-        ("columns and ornament", "before the sky"),
-    )
+    details = ("columns and ornament", "before the sky")
+    return Sketch(canvas_of(picture), "tiled roofs", details)

@@ -127,7 +127,7 @@ def _skin(rng: np.random.Generator, head: _Head, tone: Colour) -> Floats:
     height = head.unit * _relief(head) + (0.05 + 0.05 * head.old) * min(1.0, head.unit / 80) * pores
     shade = lit(height, lamp(rng, 0.55), 0.42, float(rng.uniform(0, 0.25)))
     # Shadow keeps a reddish glow, as light travels through skin.
-    glow = np.clip(shade, 0.12, 1.25)[..., None] ** single([0.9, 1.05, 1.1])
+    glow = 0.9 * np.clip(shade, 0.12, 1.15)[..., None] ** single([0.9, 1.05, 1.1])
     picture = picture * glow * (1 + 0.012 * pores)[..., None]
     mouth = abs(level) * head.unit
     line = edge(0.7 + 0.012 * head.unit - mouth, 0.7) * edge((0.34 - side) * head.unit, 2)

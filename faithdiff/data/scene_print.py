@@ -249,9 +249,9 @@ def lettering(rng: np.random.Generator, size: int, palette: Palette) -> Sketch:
         ground, mask = tilted(ground, slant, turn), tilted(mask, slant, turn, cv2.BORDER_CONSTANT)
         details.append("in perspective")
     if rng.random() < 0.3:
-        height = -2.5 * blurred(mask, 0.7)
+        height = -4.0 * blurred(mask, 0.7)
         shade = lit(height, lamp(rng, 0.4), 0.3)
-        picture = single(ground * (shade * (1 - 0.25 * mask))[..., None])
+        picture = single(ground * (shade * (1 - 0.45 * mask))[..., None])
         details[0] = f"carved in {name}"
     else:
         # Paint takes on a part of the relief that it covers.

@@ -324,7 +324,7 @@ def metal(rng: np.random.Generator, size: int, palette: Palette) -> Sketch:
     white = rng.standard_normal(x.shape, np.float32)
     scratch = smear(white, np.full(x.shape, turn, np.float32), 14)
     env = np.interp(
-        np.linspace(0, 1, 256), np.linspace(0, 1, 9), rng.permutation(np.linspace(0.05, 1.5, 9))
+        np.linspace(0, 1, 256), np.linspace(0, 1, 6), rng.permutation(np.linspace(0.05, 1.5, 6))
     )
     if kind == 0:
         warm = scaled(fractal(rng, size, 2.0, 150, 4.0, turn + np.pi / 2))
