@@ -14,7 +14,7 @@ import numpy as np
 
 from faithdiff.data.scene_buildings import house, temple
 from faithdiff.data.scene_colours import Palette
-from faithdiff.data.scene_fields import blurred, canvas_of, edge, fractal, grid
+from faithdiff.data.scene_fields import blurred, canvas_of, edge, fractal, grid, single
 from faithdiff.data.scene_lens import night, stars, tissue, vessels
 from faithdiff.data.scene_materials import wall
 from faithdiff.data.scene_nature import clouds, foliage, marble, rock, trees, water
@@ -27,7 +27,7 @@ from faithdiff.data.scene_things import blossom, cup, fruit, metal
 # Mean gradient of the luma, in grey levels a pixel. The first ten test photographs at 128 px have
 # 4.4 to 18.5, half of them between 9 and 15.
 DETAIL = (4.0, 19.0)
-_LUMA = np.asarray([0.299, 0.587, 0.114], np.float32)
+_LUMA = single([0.299, 0.587, 0.114])
 
 KINDS: tuple[tuple[float, Callable[[np.random.Generator, int, Palette], Sketch]], ...] = (
     (0.11, wall),
@@ -64,15 +64,18 @@ def textured(rng: np.random.Generator, size: int, palette: Palette) -> Sketch:
     kind = int(rng.choice(len(KINDS), p=[share for share, _ in KINDS]))
     sketch = KINDS[kind][1](rng, size, palette)
     picture, details = sketch.canvas.pixels, sketch.details
-    picture = np.asarray(np.clip(picture, 0, 1.3), np.float32)
+    picture = single(np.clip(picture, 0, 1.3))
     if rng.random() < 0.08 and not sketch.words:
         picture = _defocused(rng, picture)
         details = (*details, "partly out of focus")
+    # Large soft differences of light: texture alone has too little at low frequencies.
+    sun = np.exp(float(rng.uniform(0, 0.35)) * fractal(rng, size, 2.0, 1.5 * size))
+    picture = single(picture * np.minimum(sun, 1.6)[..., None])
     # Photographs are less colourful than the palettes, and differ in exposure.
     grey = (picture @ _LUMA)[..., None]
     colour = np.float32(rng.uniform(0.65, 1.05))
-    picture = np.asarray(grey + colour * (picture - grey), np.float32)
-    picture = _with_detail(picture, float(np.clip(rng.lognormal(2.15, 0.4), *DETAIL)))
+    picture = single(grey + colour * (picture - grey))
+    picture = _with_detail(picture, float(np.clip(rng.lognormal(2.05, 0.42), *DETAIL)))
     if rng.random() < 0.4:
         # The halo of a reduction by Lanczos or of a camera's sharpening.
         picture = picture + np.float32(rng.uniform(0.1, 0.5)) * (picture - blurred(picture, 0.8))
@@ -99,17 +102,17 @@ def _with_detail(picture: Floats, goal: float) -> Floats:
     apart = picture - around
     strong = (apart @ _LUMA)[..., None] ** 2
     strong = strong / (strong + np.float32(0.14**2))
-    picture = np.asarray(around + apart * (gain + (1 - gain) * strong), np.float32)
+    picture = single(around + apart * (gain + (1 - gain) * strong))
     excess = _final_detail(picture) / DETAIL[1]
     if excess > 1:
-        picture = np.asarray(around + (picture - around) / np.float32(excess), np.float32)
+        picture = single(around + (picture - around) / np.float32(excess))
     return picture
 
 
 def _final_detail(picture: Floats) -> float:
     size = picture.shape[0] // SUPERSAMPLE
     small = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
-    return detail(np.asarray(np.clip(small, 0, 1), np.float32))
+    return detail(single(np.clip(small, 0, 1)))
 
 
 def _defocused(rng: np.random.Generator, picture: Floats) -> Floats:

@@ -284,7 +284,7 @@ def test_other_files_use_the_same_reader(tmp_path: Path) -> None:
         load_yaml(file, SceneSet)
     assert str(caught.value).splitlines() == [
         f"{file}: size: is missing",
-        f"{file}: siez: unknown key; did you mean 'size'? (allowed: source, count, size)",
+        f"{file}: siez: unknown key; did you mean 'size'? (allowed: source, count, size, textured)",
     ]
 
 
