@@ -12,7 +12,6 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import fft
 
 from faithdiff.data.scene_colours import Colour
 from faithdiff.data.scene_fills import plain
@@ -65,6 +64,8 @@ def fractal(
         stretch: How much longer structures are along ``angle`` than across it.
         angle: Direction of the stretch in radians.
     """
+    from scipy import fft  # here: most jobs that read a dataset draw no scenes
+
     side = SUPERSAMPLE * size
     white = rng.standard_normal((side, side), np.float32)
     down = np.asarray(fft.fftfreq(side), np.float32)[:, None] * SUPERSAMPLE
