@@ -43,6 +43,8 @@ def fetch(
     from faithdiff.data.fetch import fetch_all
     from faithdiff.score.protocols import load_protocols, weights_needed
 
+    if dataset is not None and (weights or baseline):
+        raise UserError("--dataset fetches photographs alone; give no --weights and no --baseline")
     if profile is not None and weights:
         raise UserError("--profile fetches everything, --weights a part of it; give one of them")
     if profile is not None:
@@ -50,7 +52,9 @@ def fetch(
     study = Study.load(config)
     read = study.profile
     if dataset is not None:
-        _fetch_photographs(read.datasets[one_of(dataset, list(read.datasets), "--dataset")])
+        chosen = read.datasets[one_of(dataset, list(read.datasets), "--dataset")]
+        if not _fetch_photographs(chosen):
+            print(f"{dataset}: has no photographs of Debian packages, nothing to fetch")
         return
     if baseline is not None:
         from faithdiff.methods.external.prepare import artifacts_of
@@ -70,14 +74,15 @@ def fetch(
             _fetch_photographs(used)
 
 
-def _fetch_photographs(dataset: Dataset) -> None:
-    """Bring the photographs of Debian packages that a dataset is cut from, if there are any."""
+def _fetch_photographs(dataset: Dataset) -> bool:
+    """Bring the photographs of Debian packages in a dataset; whether there are any in it."""
     from faithdiff.data.packages import fetch_photographs
     from faithdiff.data.photographs import load_list
 
-    for part in parts_of(dataset).values():
-        if isinstance(part, PackageSet):
-            fetch_photographs(load_list(part.files))
+    found = [part for part in parts_of(dataset).values() if isinstance(part, PackageSet)]
+    for part in found:
+        fetch_photographs(load_list(part.files))
+    return bool(found)
 
 
 @app.command(

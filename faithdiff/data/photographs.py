@@ -130,7 +130,7 @@ def _wrong(photo: Photograph) -> str:
 
 
 @dataclass(frozen=True)
-class Crop:
+class PhotographCrop:
     """A crop of a photograph, and where it is from, in words."""
 
     name: str
@@ -173,7 +173,7 @@ def lacking(photos: Iterable[Photograph], folder: Path = PHOTOGRAPHS) -> list[Ph
 
 def cut_photograph(
     photo: Photograph, config: PackageSet, folder: Path, dataset: str, master_seed: int
-) -> list[Crop]:
+) -> list[PhotographCrop]:
     """Choose the crops of a photograph by their detail; none where it is too small or too soft.
 
     Args:
@@ -210,7 +210,7 @@ def cut_photograph(
         if len(kept) == wanted:
             break
     return [
-        Crop(f"{photo.name}-{number:02d}", view.pixels, _place(photo, view.box))
+        PhotographCrop(f"{photo.name}-{number:02d}", view.pixels, _place(photo, view.box))
         for number, view in enumerate(kept)
     ]
 
