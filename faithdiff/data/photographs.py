@@ -40,6 +40,7 @@ _TRIES = 5  # for each crop that is wanted
 _RIVALS = 2  # candidates of a try, of which the one with more detail counts
 _OVERLAP = 0.4  # of two crops of a photograph, as intersection over union
 _FLAT = 0.5  # of the least detail: below that even a soft crop shows nothing
+_GROUNDS = 3  # photographs that a cutout is laid over
 _COMPOSITE = 1.6  # a cutout is reduced up to so much, or further until it fits
 
 Box = tuple[int, int, int]  # left, top, side
@@ -255,13 +256,15 @@ def _composites(
     with Image.open(photo.file(folder)) as opened:
         cutout = opened.convert("RGBA")
     cutout = cutout.crop(cutout.getchannel("A").getbbox())
-    grounds = [each for each in load_list(config.files) if each.kind == "photograph"]
+    listed = [each for each in load_list(config.files) if each.kind == "photograph"]
+    # A few for all candidates, as some take half a second to read.
+    chosen = rng.choice(len(listed), min(_GROUNDS, len(listed)), replace=False)
+    grounds = [_opened(listed[number].file(folder)) for number in chosen]
     least = config.reduction[0]
     most = max(_COMPOSITE, max(cutout.size) / config.size)
     while True:
         side = int(config.size * rng.uniform(least, most))
-        chosen = grounds[int(rng.integers(len(grounds)))]
-        ground = _opened(chosen.file(folder))
+        ground = grounds[int(rng.integers(len(grounds)))]
         box = _window(ground, int(rng.integers(min(side, *ground.size), min(ground.size) + 1)), rng)
         canvas = _reduced(ground, box, side)
         if rng.random() < 0.5:
