@@ -85,10 +85,14 @@ class NewImage:
 
 @dataclass(frozen=True)
 class Unit:
-    """What one call makes images from, so that workers share a set: a scene, or a file."""
+    """What one call makes images from, so that workers share a set: a scene, or a file.
+
+    ``without`` says why, where it makes none.
+    """
 
     name: str
     make: Callable[[], Iterable[NewImage]]
+    without: str = "skipped, smaller than a crop"
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ def prepare_dataset(
     for unit, made in zip(units, parts, strict=True):
         written += made
         if not made:
-            notes.add("skipped, smaller than a crop", unit.name)
+            notes.add(unit.without, unit.name)
     if not written:
         raise UserError(f"dataset {dataset}: every image is smaller than a crop (`crops.size`)")
     _check_sizes(written, dataset, least, equal)
@@ -384,7 +388,8 @@ def _drawn(
             f"faithdiff fetch --dataset {dataset} brings them"
         )
     crops = partial(_crops, config, dataset, master_seed, prefix)
-    return [Unit(prefix + photo.name, partial(crops, photo)) for photo in photos]
+    without = "skipped, no crop with enough detail"
+    return [Unit(prefix + photo.name, partial(crops, photo), without) for photo in photos]
 
 
 def _scene(size: int, dataset: str, master_seed: int, prefix: str, name: str) -> list[NewImage]:
