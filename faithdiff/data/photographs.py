@@ -83,8 +83,8 @@ class Photograph:
 
     def file(self, folder: Path) -> Path:
         """Where it lies once it was fetched."""
-        suffix = Path(self.path).suffix
-        return folder / f"{self.name}{'.webp' if self.span else suffix}"
+        # The bundles of gcompris hold WebP; what a file is called decides nothing for its reader.
+        return folder / f"{self.name}{'.webp' if self.span else Path(self.path).suffix}"
 
 
 @functools.cache
