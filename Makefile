@@ -84,6 +84,7 @@ pull: .venv ## Fetch the data of the committed results from a DVC remote
 	@$(WITH_VENV) faithdiff pull $(ARGS)
 
 prior: .venv ## Train the shipped prior again and write it to prior/mini (more than an hour)
+	@$(WITH_VENV) faithdiff fetch --dataset prior
 	@$(WITH_VENV) $(ONE_THREAD) faithdiff prepare --dataset prior
 	@$(WITH_VENV) $(ONE_THREAD) faithdiff train-prior
 	@$(WITH_VENV) faithdiff ship-prior --target prior/mini

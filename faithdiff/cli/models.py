@@ -13,6 +13,7 @@ from faithdiff.cli.app import (
     app,
     one_of,
 )
+from faithdiff.config import Dataset, PackageSet, parts_of
 from faithdiff.errors import UserError
 from faithdiff.methods.method import Study
 
@@ -28,9 +29,12 @@ def fetch(
     baseline: Annotated[
         str | None, typer.Option(help="Fetch the weights of this official baseline.")
     ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Fetch the photographs of Debian packages in this dataset.")
+    ] = None,
     config: Config = MINI,
 ) -> None:
-    """Download metric weights, or all that a profile or a baseline needs.
+    """Download metric weights, or all that a profile, a baseline or a dataset needs.
 
     It resumes, verifies and unpacks, and lists what you must fetch by hand and where to put it.
     Only this command and `faithdiff baseline prepare` use the network.
@@ -39,12 +43,19 @@ def fetch(
     from faithdiff.data.fetch import fetch_all
     from faithdiff.score.protocols import load_protocols, weights_needed
 
+    if dataset is not None and (weights or baseline):
+        raise UserError("--dataset fetches photographs alone; give no --weights and no --baseline")
     if profile is not None and weights:
         raise UserError("--profile fetches everything, --weights a part of it; give one of them")
     if profile is not None:
         config = Path("config", f"{profile}.yaml")
     study = Study.load(config)
     read = study.profile
+    if dataset is not None:
+        chosen = read.datasets[one_of(dataset, list(read.datasets), "--dataset")]
+        if not _fetch_photographs(chosen):
+            print(f"{dataset}: has no photographs of Debian packages, nothing to fetch")
+        return
     if baseline is not None:
         from faithdiff.methods.external.prepare import artifacts_of
 
@@ -58,6 +69,20 @@ def fetch(
     else:
         wanted = needed_by(profile, load_artifacts(ARTIFACTS_FILE))
     fetch_all(wanted, read.score.weights)
+    if profile is not None:
+        for used in read.used_datasets.values():
+            _fetch_photographs(used)
+
+
+def _fetch_photographs(dataset: Dataset) -> bool:
+    """Bring the photographs of Debian packages in a dataset; whether there are any in it."""
+    from faithdiff.data.packages import fetch_photographs
+    from faithdiff.data.photographs import load_list
+
+    found = [part for part in parts_of(dataset).values() if isinstance(part, PackageSet)]
+    for part in found:
+        fetch_photographs(load_list(part.files))
+    return bool(found)
 
 
 @app.command(

@@ -13,9 +13,11 @@ from faithdiff.config.data import (
     Dataset,
     FolderSet,
     MixtureSet,
+    PackageSet,
     PhotoSet,
     Quality,
     SceneSet,
+    parts_of,
 )
 from faithdiff.config.loading import (
     load_profile,
@@ -96,6 +98,7 @@ __all__ = [
     "Optimiser",
     "OwnCommand",
     "OwnOutputs",
+    "PackageSet",
     "Perceptual",
     "Phase",
     "PhotoSet",
@@ -127,4 +130,5 @@ __all__ = [
     "load_profile",
     "load_yaml",
     "parse",
+    "parts_of",
 ]

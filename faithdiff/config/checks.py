@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from faithdiff.config.data import FolderSet, MixtureSet
+from faithdiff.config.data import FolderSet, parts_of
 
 if TYPE_CHECKING:
     from faithdiff.config import Dataset, Profile, Restore
@@ -175,7 +175,7 @@ def _trainings(profile: Profile) -> Iterator[Problem]:
 
 def _fits(path: str, crop: int, images: Dataset) -> Iterator[Problem]:
     """Whether crops fit images whose size the profile itself says."""
-    parts = list(images.parts.values()) if isinstance(images, MixtureSet) else [images]
+    parts = parts_of(images).values()
     # Whole images of a folder have the size that they have: `prepare` looks at them.
     known = [part.crops if isinstance(part, FolderSet) else part for part in parts]
     size = min((each.size for each in known if each is not None), default=crop)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from faithdiff.config.section import Name, Positive, Scale, Section
+from faithdiff.config.section import Name, Positive, Probability, Rate, Scale, Section
 
 
 class _Set(Section):
@@ -34,6 +34,36 @@ class PhotoSet(_Set):
     source: Literal["photos"]
     count: Positive
     size: Positive
+
+
+PhotographKind = Literal["photograph", "cutout"]
+
+
+class PackageSet(_Set):
+    """Crops of photographs that lie in Debian packages, chosen by their detail."""
+
+    source: Literal["packages"]
+    files: Path = Path("config/prior_photographs.csv")  # packages, files, hashes, licences
+    size: Positive
+    crops: Positive  # of a photograph, at most: as many as do not overlap and have detail
+    composites: Positive = 4  # of a picture on transparent ground, each over another photograph
+    # Source pixels per pixel. A photograph is sharp only from some reduction on.
+    reduction: tuple[Rate, Rate] = (1.3, 8.0)
+    # What the ten test photographs of `mini` have at 128 px: python -m faithdiff.data.detail
+    detail: tuple[Rate, Rate] = (4.4, 18.6)
+    # From their least (.708) on; above theirs (.847) is fine foliage, then noise and sharpening.
+    sharpness: tuple[Rate, Rate] = (0.7, 1.1)
+    soft: Probability = 0.05  # share of crops that may be out of focus
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PackageSet:
+        for name in ("reduction", "detail", "sharpness"):
+            least, most = getattr(self, name)
+            if least > most:
+                raise ValueError(f"{name}: {least:g} is larger than {most:g}")
+        if self.reduction[0] < 1:
+            raise ValueError("reduction: below 1 crops would be enlarged, and no longer sharp")
+        return self
 
 
 class Crops(Section):
@@ -99,11 +129,14 @@ class FolderSet(_Set):
         return self.captions == "llava"
 
 
+Part = Annotated[SceneSet | PackageSet | FolderSet, Field(discriminator="source")]
+
+
 class MixtureSet(_Set):
-    """Several folders as one set; names are ``<part>-<name>``."""
+    """Several sets as one; names are ``<part>-<name>``."""
 
     source: Literal["mixture"]
-    parts: Annotated[dict[Name, FolderSet], Field(min_length=1)]
+    parts: Annotated[dict[Name, Part], Field(min_length=1)]
 
     @property
     def asks(self) -> bool:
@@ -111,7 +144,15 @@ class MixtureSet(_Set):
         return any(part.asks for part in self.parts.values())
 
 
-Dataset = Annotated[SceneSet | PhotoSet | FolderSet | MixtureSet, Field(discriminator="source")]
+Dataset = Annotated[
+    SceneSet | PhotoSet | PackageSet | FolderSet | MixtureSet, Field(discriminator="source")
+]
+
+
+def parts_of(dataset: Dataset) -> dict[str, SceneSet | PhotoSet | PackageSet | FolderSet]:
+    """The parts of a mixture by name; any other set is its only part, without a name."""
+    return dict(dataset.parts) if isinstance(dataset, MixtureSet) else {"": dataset}
+
 
 MIN_SIDE = 32  # px of HQ; below it the strongest first resize leaves nothing to degrade
 REAL = "real"  # the level of images that came degraded
@@ -131,8 +172,7 @@ class Data(Section):
             raise ValueError(f"levels: {REAL!r} is the level of sets with lq_only")
         if not self.with_hq:
             raise ValueError("test: one set with HQ images at least; all have lq_only")
-        train = self.train.parts if isinstance(self.train, MixtureSet) else {"": self.train}
-        for name, part in train.items():
+        for name, part in parts_of(self.train).items():
             if isinstance(part, FolderSet) and (part.lq_only or part.scale):
                 raise ValueError(f"train: {name or 'a folder'}: lq_only and scale are of test sets")
         return self

@@ -17,13 +17,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from faithdiff.config import REAL, Dataset, FolderSet, MixtureSet, PhotoSet, SceneSet
+from faithdiff.config import (
+    REAL,
+    Dataset,
+    FolderSet,
+    MixtureSet,
+    PackageSet,
+    PhotoSet,
+    SceneSet,
+    parts_of,
+)
 from faithdiff.config.checks import RESERVED_SETS
 from faithdiff.data.duplicates import check_one_size
 from faithdiff.data.folders import Source, cut, read_files, sources
 from faithdiff.data.images import sha256_file, write_png
 from faithdiff.data.listing import Notes
 from faithdiff.data.outside import MISSING, contents
+from faithdiff.data.photographs import PHOTOGRAPHS, Photograph, cut_photograph, lacking, load_list
 from faithdiff.data.photos import PHOTOS, Photo, load_photo, photo_files
 from faithdiff.data.scene_words import font_files
 from faithdiff.data.scenes import render_scene
@@ -75,10 +85,14 @@ class NewImage:
 
 @dataclass(frozen=True)
 class Unit:
-    """What one call makes images from, so that workers share a set: a scene, or a file."""
+    """What one call makes images from, so that workers share a set: a scene, or a file.
+
+    ``without`` says why, where it makes none.
+    """
 
     name: str
     make: Callable[[], Iterable[NewImage]]
+    without: str = "skipped, smaller than a crop"
 
 
 @dataclass(frozen=True)
@@ -149,7 +163,7 @@ def prepare_dataset(
     """
     notes = Notes()
     units = _plan(config, dataset, master_seed, notes)
-    before = source_hashes(config)  # a file that changes from here on is found changed
+    before = _folder_hashes(config)  # a file that changes from here on is found changed
     real = isinstance(config, FolderSet) and config.lq_only
     images = folder / "lq" / REAL if real else folder / "hq"
     write = partial(_write, images, multiple)
@@ -160,7 +174,7 @@ def prepare_dataset(
     for unit, made in zip(units, parts, strict=True):
         written += made
         if not made:
-            notes.add("skipped, smaller than a crop", unit.name)
+            notes.add(unit.without, unit.name)
     if not written:
         raise UserError(f"dataset {dataset}: every image is smaller than a crop (`crops.size`)")
     _check_sizes(written, dataset, least, equal)
@@ -175,7 +189,7 @@ def prepare_dataset(
         stale.unlink()
     if captioner is not None:
         _caption(index, written, images, captioner)
-    if isinstance(config, FolderSet | MixtureSet):
+    if before:
         record = json.dumps(with_checksum({"files": before}), indent=1, ensure_ascii=False)
         write_text_atomic(record + "\n", folder / SOURCES)
     table = index.to_csv(index=False, lineterminator=CSV_END)
@@ -201,16 +215,27 @@ def _caption(
 def source_hashes(config: Dataset) -> dict[str, str]:
     """sha256 of every file outside of the study that decides a set, by a name for it.
 
-    The pictures, captions and scores of a folder; for what ships, the files inside packages.
+    The pictures, captions and scores of a folder; for what ships, the files inside packages; of
+    listed photographs the list, which has their hashes.
     """
-    if isinstance(config, FolderSet | MixtureSet):
-        files = read_files(config)
-    elif isinstance(config, PhotoSet):
-        files = photo_files(config.count)
-    else:
-        files = font_files()
+    if isinstance(config, MixtureSet):
+        parts = {name: source_hashes(part) for name, part in config.parts.items()}
+        return {f"{name}/{n}": found for name, part in parts.items() for n, found in part.items()}
+    if isinstance(config, FolderSet):
+        return _folder_hashes(config)
+    if isinstance(config, PhotoSet):
+        return _hashes(photo_files(config.count))
+    return _hashes({"list": config.files} if isinstance(config, PackageSet) else font_files())
+
+
+def _hashes(files: Mapping[str, Path]) -> dict[str, str]:
     found = contents(files.values())
     return {name: found[file] for name, file in files.items()}
+
+
+def _folder_hashes(config: Dataset) -> dict[str, str]:
+    """sha256 of every file of a person's folders, by a name for it."""
+    return _hashes(read_files(config)) if isinstance(config, FolderSet | MixtureSet) else {}
 
 
 def changed_sources(config: Dataset, folder: Path) -> list[str]:
@@ -225,7 +250,7 @@ def changed_sources(config: Dataset, folder: Path) -> list[str]:
     Raises:
         CorruptedError: The record is corrupted.
     """
-    file, now = folder / SOURCES, source_hashes(config)
+    file, now = folder / SOURCES, _folder_hashes(config)
     if not file.is_file() or set(now.values()) <= {MISSING}:
         return []
     before = read_checked(file)["files"]
@@ -324,9 +349,8 @@ def _check_sizes(written: list[Written], dataset: str, least: int, equal: bool) 
 
 def _plan(config: Dataset, dataset: str, master_seed: int, notes: Notes) -> list[Unit]:
     """What a set is made from."""
-    if isinstance(config, SceneSet):
-        names = [f"scene-{index:05d}" for index in range(config.count)]
-        return [Unit(name, partial(_scene, config, dataset, master_seed, name)) for name in names]
+    if isinstance(config, SceneSet | PackageSet):
+        return _drawn(config, "", dataset, master_seed)
     if isinstance(config, PhotoSet):
         if config.count > len(PHOTOS):
             raise UserError(
@@ -336,19 +360,62 @@ def _plan(config: Dataset, dataset: str, master_seed: int, notes: Notes) -> list
         return [Unit(photo.name, partial(_photo, config.size, photo)) for photo in chosen]
     found = sources(config, notes)
     if dataset in RESERVED_SETS:  # to train on
-        parts = config.parts.values() if isinstance(config, MixtureSet) else [config]
-        for part in parts:
-            check_one_size(part.path, [s.file for s in found if s.config is part])
-    return [
+        for part in parts_of(config).values():
+            if isinstance(part, FolderSet):
+                check_one_size(part.path, [s.file for s in found if s.config is part])
+    units = [
         Unit(source.file.name, partial(_folder, dataset, master_seed, source)) for source in found
     ]
+    for name, part in parts_of(config).items():
+        if isinstance(part, SceneSet | PackageSet):
+            units += _drawn(part, f"{name}-", dataset, master_seed)
+    return units
 
 
-def _scene(config: SceneSet, dataset: str, master_seed: int, name: str) -> list[NewImage]:
+def _drawn(
+    config: SceneSet | PackageSet, prefix: str, dataset: str, master_seed: int
+) -> list[Unit]:
+    """Scenes, or crops of photographs; a prefix to their names changes no pixel."""
+    if isinstance(config, SceneSet):
+        names = [f"scene-{index:05d}" for index in range(config.count)]
+        make = partial(_scene, config, dataset, master_seed, prefix)
+        return [Unit(prefix + name, partial(make, name)) for name in names]
+    photos = load_list(config.files)
+    if gone := lacking(photos):
+        raise UserError(
+            f"dataset {dataset}: {len(gone)} of the {len(photos)} photographs of {config.files} "
+            f"are not in {PHOTOGRAPHS}, or corrupted there, as {gone[0].file(PHOTOGRAPHS).name}; "
+            f"faithdiff fetch --dataset {dataset} brings them"
+        )
+    crops = partial(_crops, config, dataset, master_seed, prefix)
+    without = "skipped, no crop with enough detail"
+    return [Unit(prefix + photo.name, partial(crops, photo), without) for photo in photos]
+
+
+def _scene(
+    config: SceneSet, dataset: str, master_seed: int, prefix: str, name: str
+) -> list[NewImage]:
     rng = seeds.numpy_rng(master_seed, "scene", dataset, name)
     scene = render_scene(rng, config.size, config.textured)
     source = f"procedural, seed key ('scene', '{dataset}', '{name}')"
-    return [NewImage(name, scene.image, name, scene.caption, source, "Apache-2.0")]
+    named = prefix + name
+    return [NewImage(named, scene.image, named, scene.caption, source, "Apache-2.0")]
+
+
+def _crops(
+    config: PackageSet, dataset: str, master_seed: int, prefix: str, photo: Photograph
+) -> list[NewImage]:
+    return [
+        NewImage(
+            name=prefix + crop.name,
+            pixels=crop.pixels,
+            picture=prefix + photo.name,
+            caption=photo.caption,
+            source=crop.place,
+            licence=photo.licence,
+        )
+        for crop in cut_photograph(photo, config, PHOTOGRAPHS, dataset, master_seed)
+    ]
 
 
 def _photo(size: int, photo: Photo) -> list[NewImage]:

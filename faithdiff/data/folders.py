@@ -53,7 +53,7 @@ class CutImage:
 
 
 def sources(config: FolderSet | MixtureSet, notes: Notes | None = None) -> list[Source]:
-    """The images of a set, sorted by name.
+    """The images of a folder, or of those of a mixture, sorted by name.
 
     Args:
         notes: Receives what was skipped.
@@ -67,6 +67,7 @@ def sources(config: FolderSet | MixtureSet, notes: Notes | None = None) -> list[
     return [
         source
         for name, part in config.parts.items()
+        if isinstance(part, FolderSet)
         for source in _of_folder(part, f"{name}-", notes)
     ]
 
@@ -78,7 +79,8 @@ def read_files(config: FolderSet | MixtureSet) -> dict[str, Path]:
     is decided when they are read. None where the folder is not there (yet).
     """
     if isinstance(config, MixtureSet):
-        parts = {name: read_files(part) for name, part in config.parts.items()}
+        folders = {n: part for n, part in config.parts.items() if isinstance(part, FolderSet)}
+        parts = {name: read_files(part) for name, part in folders.items()}
         return {f"{part}/{n}": file for part, files in parts.items() for n, file in files.items()}
     below = config.path.rglob("*") if config.recursive else config.path.glob("*")
     found = {

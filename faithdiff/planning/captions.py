@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from faithdiff.config import Dataset, FolderSet, MixtureSet, Profile
+from faithdiff.config import Dataset, FolderSet, Profile, parts_of
 from faithdiff.planning.disk import images_in
 
 
@@ -39,7 +39,7 @@ def captions_lines(profile: Profile) -> Iterator[str]:
 
 
 def _folders(dataset: Dataset) -> list[FolderSet]:
-    parts = dataset.parts.values() if isinstance(dataset, MixtureSet) else [dataset]
+    parts = parts_of(dataset).values()
     return [part for part in parts if isinstance(part, FolderSet) and part.asks]
 
 

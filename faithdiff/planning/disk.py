@@ -8,9 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from faithdiff.config import Dataset, FolderSet, MixtureSet, Profile
+from faithdiff.config import Dataset, FolderSet, MixtureSet, PackageSet, Profile, parts_of
 from faithdiff.data.artifacts import Artifact, gigabytes
 from faithdiff.data.folders import crops_in, sources
+from faithdiff.data.photographs import crops_of, load_list
 from faithdiff.models.prior import Prior
 from faithdiff.score.protocols import files_needed
 from faithdiff.train.cost import meta_prior
@@ -68,6 +69,9 @@ def images_in(dataset: Dataset) -> Images | None:
             sum(part.crops for part in known),
             any(part.expected for part in known),
         )
+    if isinstance(dataset, PackageSet):
+        most = [crops_of(photo, dataset) for photo in load_list(dataset.files)]
+        return Images(len(most), sum(most), expected=True)  # at most: detail decides
     if not isinstance(dataset, FolderSet):
         return Images(dataset.count, dataset.count)
     if dataset.path.is_dir():
@@ -103,8 +107,7 @@ def encoded_image(profile: Profile, prior: Prior) -> float:
 
 def image_shape(dataset: Dataset, least: int) -> tuple[int, int]:
     """Height and width of the images of a training set, which have one size; `least` if unknown."""
-    parts = dataset.parts.values() if isinstance(dataset, MixtureSet) else [dataset]
-    for part in parts:
+    for part in parts_of(dataset).values():
         if not isinstance(part, FolderSet):
             return part.size, part.size
         if part.crops is not None:

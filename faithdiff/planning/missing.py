@@ -8,10 +8,11 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from faithdiff.config import Dataset, FolderSet, MixtureSet, Profile
+from faithdiff.config import Dataset, FolderSet, MixtureSet, PackageSet, Profile, parts_of
 from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, load_artifacts
 from faithdiff.data.fetch import RAW
 from faithdiff.data.folders import sources
+from faithdiff.data.photographs import PHOTOGRAPHS, lacking, load_list
 from faithdiff.errors import UserError
 from faithdiff.methods.absent import Absent, AbsentSet
 from faithdiff.methods.method import Study
@@ -42,11 +43,15 @@ def absent_from(study: Study) -> Absent:
 
 
 def absent_from_set(chosen: Dataset, study: Study) -> str:
-    """Say why a set has no images; empty where it has some, or is not a person's folder."""
+    """Say why a set has no images; empty where it has some, or needs nothing from outside."""
+    parts = parts_of(chosen).values()
+    for part in parts:
+        if isinstance(part, PackageSet) and (gone := lacking(load_list(part.files))):
+            way = way_to_get(PHOTOGRAPHS, study.profile)
+            return f"{len(gone)} photographs of {part.files} are not in {PHOTOGRAPHS}; {way}"
     if not isinstance(chosen, FolderSet | MixtureSet):
         return ""
-    parts = [chosen] if isinstance(chosen, FolderSet) else list(chosen.parts.values())
-    empty = [part.path for part in parts if not _has_files(part.path)]
+    empty = [p.path for p in parts if isinstance(p, FolderSet) and not _has_files(p.path)]
     if empty:
         ways = dict.fromkeys(way_to_get(path, study.profile) for path in empty)
         return f"{', '.join(map(str, empty))}: no images; {'; '.join(ways)}"
@@ -90,6 +95,8 @@ def weights_read(profile: Profile) -> dict[str, Path]:
 
 def way_to_get(path: Path, profile: Profile) -> str:
     """What a person does about a path of a profile where nothing is."""
+    if path == PHOTOGRAPHS:
+        return "faithdiff fetch --dataset brings them"
     roots = {"weights": profile.score.weights, "data": RAW}
     wanted = path.resolve()
     for artifact in _artifacts(ARTIFACTS_FILE.absolute()):
@@ -117,11 +124,15 @@ def _set_folders(profile: Profile) -> dict[str, dict[str, Path]]:
     found = {}
     for name, chosen in profile.used_datasets.items():
         field = fields.get(name, f"data.test.{name}")
-        if isinstance(chosen, FolderSet):
-            found[name] = {f"{field}.path": chosen.path}
-        elif isinstance(chosen, MixtureSet):
-            parts = chosen.parts.items()
-            found[name] = {f"{field}.parts.{part}.path": each.path for part, each in parts}
+        of_set: dict[str, Path] = {}
+        for part, each in parts_of(chosen).items():
+            place = f"{field}.parts.{part}" if part else field
+            if isinstance(each, FolderSet):
+                of_set[f"{place}.path"] = each.path
+            elif isinstance(each, PackageSet):
+                of_set[place] = PHOTOGRAPHS
+        if of_set:
+            found[name] = of_set
     return found
 
 

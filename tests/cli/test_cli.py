@@ -47,6 +47,10 @@ def test_help_loads_nothing_heavy() -> None:
         (["score", "--method", "bicubc"], "'bicubc' is not one of bicubic, realesrgan-x4plus"),
         (["score", "--method", "bicubic", "--config", "config/none.yaml"], "config/none.yaml"),
         (["fetch", "--weights", "lpip"], "--weights: 'lpip' is not one of psnr, ssim"),
+        (
+            ["fetch", "--dataset", "prior", "--weights", "lpips"],
+            "--dataset fetches photographs alone",
+        ),
         (["tables", "--config", "mini"], "mini: cannot be read (No such file or directory); did"),
         (["tables", "--config", "lab.yaml"], "did you mean config/lab.yaml?"),
         (

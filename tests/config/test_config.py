@@ -22,6 +22,7 @@ from faithdiff.config import (
     load_profile,
     load_yaml,
     parse,
+    parts_of,
 )
 from faithdiff.errors import ConfigError
 from faithdiff.planning.overrides import HEADER
@@ -107,8 +108,8 @@ def test_every_yaml_with_a_profile_is_tested() -> None:
         (
             "data/test/Photos/source",
             "photoz",
-            "data.test.Photos.source: 'photoz' is not one of 'scenes', 'photos', 'folder', "
-            "'mixture'",
+            "data.test.Photos.source: 'photoz' is not one of 'scenes', 'photos', 'packages', "
+            "'folder', 'mixture'",
         ),
         ("data/test/Photos", {"count": 3}, "data.test.Photos.source: is missing"),
         ("data/test/Photos", 5, "data.test.Photos: must be a group of keys, not 5"),
@@ -205,6 +206,39 @@ def test_a_data_set_of_another_source_replaces_the_inherited_one(tmp_path: Path)
     assert isinstance(inherited["Photos"], PhotoSet)
     assert isinstance(inherited["Scenes"], SceneSet)
     assert test["Scenes"] == inherited["Scenes"].model_copy(update={"count": 5})
+
+
+def test_the_prior_may_learn_from_a_mixture(tmp_path: Path) -> None:
+    text = f"""extends: {CONFIG / "mini.yaml"}
+prior:
+  source: train
+  training:
+    data:
+      source: mixture
+      parts:
+        scenes: {{source: scenes, count: 3000, size: 256}}
+        photographs: {{source: packages, size: 256, crops: 12}}
+"""
+    data = load_profile(write(tmp_path, "own.yaml", text)).prior.training.data
+    assert [part.source for part in parts_of(data).values()] == ["scenes", "packages"]
+    scenes = load_profile(CONFIG / "mini.yaml").prior.training.data
+    assert isinstance(scenes, SceneSet) and parts_of(scenes) == {"": scenes}
+    small = text.replace("packages, size: 256", "packages, size: 48")
+    with pytest.raises(ConfigError, match="64 px do not fit the images, which have 48 px"):
+        load_profile(write(tmp_path, "small.yaml", small))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("reduction", [8, 1.3], "reduction: 8 is larger than 1.3"),
+        ("reduction", [0.5, 2], "crops would be enlarged"),
+        ("detail", [9, 3], "detail: 9 is larger than 3"),
+    ],
+)
+def test_ranges_of_photographs_are_in_order(field: str, value: list[float], said: str) -> None:
+    data = {"source": "packages", "size": 256, "crops": 4, field: value}
+    assert said in message_of(changed("prior/training/data", data))
 
 
 def test_an_error_names_the_file_that_it_is_in(tmp_path: Path) -> None:

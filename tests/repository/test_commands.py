@@ -11,6 +11,7 @@ from shared import ROOT
 from shared.documented import PAGES, in_blocks, in_text, program
 
 from faithdiff.data.artifacts import load_artifacts
+from faithdiff.data.photographs import PHOTOGRAPHS
 
 # As readers put them in place of names of their own.
 PLACEHOLDERS = re.compile(r"\[[A-Z]+\]|<name>|\.\.\.")
@@ -61,7 +62,7 @@ def test_paths_of_weights_and_sets_are_those_that_fetch_fills() -> None:
     texts["--help"] = "\n".join(each.line for each in BLOCKS if each.page == "--help")
     texts |= {f.name: f.read_text(encoding="utf-8") for f in (ROOT / "config").glob("*.yaml")}
     del texts["artifacts.yaml"]
-    places = filled()
+    places = filled() | {PHOTOGRAPHS.as_posix()}
     unpacked = [a.unpack for a in load_artifacts(ROOT / "config/artifacts.yaml").values()]
     inside = tuple(f"data/raw/{folder.as_posix()}/" for folder in unpacked if folder)
     seen = 0
