@@ -77,11 +77,11 @@ def fetch(
 def _fetch_photographs(dataset: Dataset) -> bool:
     """Bring the photographs of Debian packages in a dataset; whether there are any in it."""
     from faithdiff.data.packages import fetch_photographs
-    from faithdiff.data.photographs import load_list
+    from faithdiff.data.photographs import photographs_of
 
     found = [part for part in parts_of(dataset).values() if isinstance(part, PackageSet)]
     for part in found:
-        fetch_photographs(load_list(part.files))
+        fetch_photographs(photographs_of(part))
     return bool(found)
 
 

@@ -37,6 +37,7 @@ class PhotoSet(_Set):
 
 
 PhotographKind = Literal["photograph", "cutout"]
+PhotographPart = Literal["training", "validation"]
 
 
 class PackageSet(_Set):
@@ -44,6 +45,7 @@ class PackageSet(_Set):
 
     source: Literal["packages"]
     files: Path = Path("config/prior_photographs.csv")  # packages, files, hashes, licences
+    part: PhotographPart = "training"  # of the list
     size: Positive
     crops: Positive  # of a photograph, at most: as many as do not overlap and have detail
     composites: Positive = 4  # of a picture on transparent ground, each over another photograph

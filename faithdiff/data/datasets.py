@@ -33,7 +33,13 @@ from faithdiff.data.folders import Source, cut, read_files, sources
 from faithdiff.data.images import sha256_file, write_png
 from faithdiff.data.listing import Notes
 from faithdiff.data.outside import MISSING, contents
-from faithdiff.data.photographs import PHOTOGRAPHS, Photograph, cut_photograph, lacking, load_list
+from faithdiff.data.photographs import (
+    PHOTOGRAPHS,
+    Photograph,
+    cut_photograph,
+    lacking,
+    photographs_of,
+)
 from faithdiff.data.photos import PHOTOS, Photo, load_photo, photo_files
 from faithdiff.data.scene_words import font_files
 from faithdiff.data.scenes import render_scene
@@ -380,7 +386,7 @@ def _drawn(
         names = [f"scene-{index:05d}" for index in range(config.count)]
         make = partial(_scene, config, dataset, master_seed, prefix)
         return [Unit(prefix + name, partial(make, name)) for name in names]
-    photos = load_list(config.files)
+    photos = photographs_of(config)
     if gone := lacking(photos):
         raise UserError(
             f"dataset {dataset}: {len(gone)} of the {len(photos)} photographs of {config.files} "

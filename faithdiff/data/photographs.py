@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from faithdiff.config import PackageSet
-from faithdiff.config.data import PhotographKind
+from faithdiff.config.data import PhotographKind, PhotographPart
 from faithdiff.data.detail import detail, sharpness
 from faithdiff.data.images import read_picture, sha256_file
 from faithdiff.errors import ConfigError
@@ -57,6 +57,7 @@ class Photograph:
             empty: it is that file.
         sha256: Of the picture, not of what it lies in.
         kind: ``photograph``, or ``cutout`` for a picture on transparent ground.
+        part: ``training``, or ``validation`` for what no prior is trained on.
         origin: Where its author published it, if the package says so.
         caption: What it shows.
     """
@@ -68,6 +69,7 @@ class Photograph:
     span: str
     sha256: str
     kind: PhotographKind
+    part: PhotographPart
     licence: str
     author: str
     origin: str
@@ -102,7 +104,7 @@ def load_list(file: Path) -> tuple[Photograph, ...]:
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(columns):
             raise ConfigError(f"{file}: line {number}: {len(row)} fields, not {len(columns)}")
-        photo = Photograph(*row)  # type: ignore[arg-type]  # `kind` is checked next
+        photo = Photograph(*row)  # type: ignore[arg-type]  # `kind` and `part` are checked next
         if wrong := _wrong(photo):
             raise ConfigError(f"{file}: line {number} ({photo.name}): {wrong}")
         if found.setdefault(photo.name, photo) is not photo:
@@ -118,6 +120,8 @@ def _wrong(photo: Photograph) -> str:
         return f"name {photo.name!r} is not made of a-z, 0-9 and hyphens"
     if photo.kind not in get_args(PhotographKind):
         return f"kind {photo.kind!r} is none of {', '.join(get_args(PhotographKind))}"
+    if photo.part not in get_args(PhotographPart):
+        return f"part {photo.part!r} is none of {', '.join(get_args(PhotographPart))}"
     if not re.fullmatch(r"[0-9a-f]{64}", photo.sha256):
         return "sha256 is not 64 hexadecimal digits"
     if photo.span and not re.fullmatch(r"\d+\+\d+", photo.span):
@@ -160,6 +164,15 @@ class _View:
             for a, b in zip(self.box[:2], other.box[:2], strict=True)
         )
         return shared > _OVERLAP * (one**2 + two**2 - shared)
+
+
+def photographs_of(config: PackageSet) -> list[Photograph]:
+    """The photographs of the list that a set is made of.
+
+    Raises:
+        ConfigError: The list is not well-formed.
+    """
+    return [photo for photo in load_list(config.files) if photo.part == config.part]
 
 
 def crops_of(photo: Photograph, config: PackageSet) -> int:
@@ -256,7 +269,7 @@ def _composites(
     with Image.open(photo.file(folder)) as opened:
         cutout = opened.convert("RGBA")
     cutout = cutout.crop(cutout.getchannel("A").getbbox())
-    listed = [each for each in load_list(config.files) if each.kind == "photograph"]
+    listed = [each for each in photographs_of(config) if each.kind == "photograph"]
     # A few for all candidates, as some take half a second to read.
     chosen = rng.choice(len(listed), min(_GROUNDS, len(listed)), replace=False)
     grounds = [_opened(listed[number].file(folder)) for number in chosen]

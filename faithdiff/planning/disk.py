@@ -11,7 +11,7 @@ from PIL import Image
 from faithdiff.config import Dataset, FolderSet, MixtureSet, PackageSet, Profile, parts_of
 from faithdiff.data.artifacts import Artifact, gigabytes
 from faithdiff.data.folders import crops_in, sources
-from faithdiff.data.photographs import crops_of, load_list
+from faithdiff.data.photographs import crops_of, photographs_of
 from faithdiff.models.prior import Prior
 from faithdiff.score.protocols import files_needed
 from faithdiff.train.cost import meta_prior
@@ -70,7 +70,7 @@ def images_in(dataset: Dataset) -> Images | None:
             any(part.expected for part in known),
         )
     if isinstance(dataset, PackageSet):
-        most = [crops_of(photo, dataset) for photo in load_list(dataset.files)]
+        most = [crops_of(photo, dataset) for photo in photographs_of(dataset)]
         return Images(len(most), sum(most), expected=True)  # at most: detail decides
     if not isinstance(dataset, FolderSet):
         return Images(dataset.count, dataset.count)

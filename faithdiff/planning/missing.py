@@ -12,7 +12,7 @@ from faithdiff.config import Dataset, FolderSet, MixtureSet, PackageSet, Profile
 from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, load_artifacts
 from faithdiff.data.fetch import RAW
 from faithdiff.data.folders import sources
-from faithdiff.data.photographs import PHOTOGRAPHS, lacking, load_list
+from faithdiff.data.photographs import PHOTOGRAPHS, lacking, photographs_of
 from faithdiff.errors import UserError
 from faithdiff.methods.absent import Absent, AbsentSet
 from faithdiff.methods.method import Study
@@ -46,7 +46,7 @@ def absent_from_set(chosen: Dataset, study: Study) -> str:
     """Say why a set has no images; empty where it has some, or needs nothing from outside."""
     parts = parts_of(chosen).values()
     for part in parts:
-        if isinstance(part, PackageSet) and (gone := lacking(load_list(part.files))):
+        if isinstance(part, PackageSet) and (gone := lacking(photographs_of(part))):
             way = way_to_get(PHOTOGRAPHS, study.profile)
             return f"{len(gone)} photographs of {part.files} are not in {PHOTOGRAPHS}; {way}"
     if not isinstance(chosen, FolderSet | MixtureSet):

@@ -21,6 +21,7 @@ from faithdiff.data.photographs import (
     cut_photograph,
     lacking,
     load_list,
+    photographs_of,
 )
 from faithdiff.data.photos import PHOTOS, load_photo, photo_files
 from faithdiff.errors import ConfigError, UserError
@@ -38,6 +39,7 @@ def photograph(name: str, **changes: str) -> Photograph:
         span="",
         sha256="0" * 64,
         kind="photograph",
+        part="training",
         licence="CC0-1.0",
         author="A. Photographer",
         origin="",
@@ -117,6 +119,7 @@ def test_list_has_no_test_photograph() -> None:
         ({"span": "12"}, "span '12'"),
         ({"path": "../secret.png"}, "leaves the package"),
         ({"kind": "drawing"}, "none of photograph, cutout"),
+        ({"part": "test"}, "none of training, validation"),
         ({"author": ""}, "author is empty"),
         ({"name": "Bark.png"}, "name 'Bark.png'"),
     ],
@@ -209,3 +212,13 @@ def test_photographs_that_were_not_fetched_are_asked_for(
     monkeypatch.setattr(datasets, "lacking", lambda photos: lacking(photos, folder))
     with pytest.raises(UserError, match=r"1 of the 3 .*half\.png; faithdiff fetch --dataset prior"):
         prepare_dataset(config, "prior", 1, tmp_path / "out")
+
+
+def test_validation_photographs_are_in_no_training_set() -> None:
+    base = PackageSet(source="packages", size=64, crops=1)
+    training = photographs_of(base)
+    validation = photographs_of(base.model_copy(update={"part": "validation"}))
+    assert {*training, *validation} == {*load_list(LIST)}
+    assert len(validation) == 20
+    assert all(photo.kind == "photograph" for photo in validation)
+    assert not {p.sha256 for p in training} & {p.sha256 for p in validation}
