@@ -5,10 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from faithdiff.config.data import Dataset
-from faithdiff.config.section import Natural, Positive, Precision, Probability, Rate, Section
+from faithdiff.config.data import Dataset, parts_of
+from faithdiff.config.section import (
+    Name,
+    Natural,
+    Positive,
+    Precision,
+    Probability,
+    Rate,
+    Section,
+)
 from faithdiff.study.plain import JsonObject
 
 
@@ -75,14 +83,27 @@ class UnetTraining(Section):
     learning_rate: Rate
     ema_decay: Probability
     text_dropout: Probability
+    validation_every: Natural = 0  # updates between held-out losses and samples; 0: none
 
 
 class PriorTraining(Section):
     data: Dataset
+    held_out: tuple[Name, ...] = ()  # parts of `data`, a mixture: watched, not trained on
     precision: Precision = "fp32"  # of the passes
     optimiser: Optimiser
     vae: VaeTraining
     unet: UnetTraining
+
+    @model_validator(mode="after")
+    def _something_to_watch(self) -> PriorTraining:
+        parts = parts_of(self.data)
+        if unknown := sorted(set(self.held_out) - set(parts)):
+            raise ValueError(f"held_out: data has no part {unknown[0]!r}")
+        if set(parts) == set(self.held_out):
+            raise ValueError("held_out: no part of data is left to train on")
+        if self.unet.validation_every and not self.held_out:
+            raise ValueError("unet.validation_every: needs parts of data in `held_out`")
+        return self
 
 
 class PriorSettings(Section):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,10 +31,16 @@ from faithdiff.train.log import LogRow, write_log
 from faithdiff.train.loop import Job, train
 from faithdiff.train.pairs import pick, read_stack
 from faithdiff.train.prior_vae import encode_all, random_crops, set_scale, train_vae
+from faithdiff.train.prior_watch import HeldOut, watch_unet
 
 
 def train_prior(
-    profile: Profile, images: Tensor, captions: list[str], folder: Path, state: Path
+    profile: Profile,
+    images: Tensor,
+    captions: list[str],
+    folder: Path,
+    state: Path,
+    held_out: HeldOut | None = None,
 ) -> None:
     """Train the prior of a profile on its device; write diffusers folders and ``training.csv``.
 
@@ -42,11 +49,12 @@ def train_prior(
         captions: One per image.
         folder: Receives vae/ unet/ text_encoder/ tokenizer/ scheduler/ and training.csv.
         state: Folder for the resumable states.
+        held_out: Watched every `validation_every` updates of the UNet.
     """
     prior = _start(profile, images, captions).to(profile.device)
     log = train_vae(profile, prior, images, state)
     moments = encode_all(prior, images)
-    log += _train_unet(profile, prior, moments, captions, state / "unet.pt")
+    log += _train_unet(profile, prior, moments, captions, state / "unet.pt", held_out)
     prior.save(folder)
     write_log(log, folder / "training.csv")
 
@@ -70,7 +78,12 @@ def untrained_prior(study: Study, images: Tensor, captions: list[str]) -> Prior:
 
 
 def _train_unet(
-    profile: Profile, prior: Prior, moments: Tensor, captions: list[str], state: Path
+    profile: Profile,
+    prior: Prior,
+    moments: Tensor,
+    captions: list[str],
+    state: Path,
+    held_out: HeldOut | None,
 ) -> list[LogRow]:
     recipe = profile.prior.training.unet
     crop, size = recipe.crop // prior.factor, moments.shape[-1] * prior.factor
@@ -116,6 +129,9 @@ def _train_unet(
         identity=digest(profile.prior, profile.seed),
         checkpoint_every=250,
     )
+    if held_out and recipe.validation_every:
+        job.validate = watch_unet(profile, prior, held_out, job.log)
+        job.validation_every = recipe.validation_every
     averaged = train(job)
     assert averaged is not None
     trained.load_state_dict(averaged.state_dict())
@@ -135,8 +151,21 @@ def train_prior_job(study: Study, folder: Path, state: Path) -> None:
     compute_repeatably(study.profile)
     data = study.layout.dataset("prior")
     index = read_index(data)
-    images = read_stack([data / "hq" / f"{name}.png" for name in index["name"]])
-    train_prior(study.profile, images, list(index["caption"]), folder, state)
+    # Images of a mixture's part begin with its name.
+    apart = tuple(f"{part}-" for part in study.profile.prior.training.held_out)
+    watched = index["name"].str.startswith(apart) if apart else index["name"].isna()
+    train_prior(
+        study.profile,
+        _images(data, index[~watched]),
+        list(index["caption"][~watched]),
+        folder,
+        state,
+        HeldOut(_images(data, index[watched]), list(index["caption"][watched])) if apart else None,
+    )
+
+
+def _images(data: Path, index: pd.DataFrame) -> Tensor:
+    return read_stack([data / "hq" / f"{name}.png" for name in index["name"]])
 
 
 def ship(study: Study, target: Path) -> None:
