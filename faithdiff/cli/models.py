@@ -142,12 +142,15 @@ def ship_prior(
 @app.command(epilog="Example: faithdiff prior-card --picture docs/prior.png")
 def prior_card(
     picture: Annotated[Path, typer.Option(help="Panels to draw (PNG).")],
+    earlier: Annotated[
+        Path | None, typer.Option(help="Folder of another prior, to set beside it.")
+    ] = None,
     config: Config = MINI,
 ) -> None:
     """Measure a prior before and after its training, on the prepared test sets."""
     from faithdiff.train.prior_card import write_card
 
-    print(write_card(Study.load(config), picture), end="")
+    print(write_card(Study.load(config), picture, earlier), end="")
 
 
 @app.command(

@@ -1,7 +1,7 @@
-"""The perceptual distance that trains the small prior's VAE: ST-LPIPS with VGG, by pyiqa.
+"""The perceptual distance ST-LPIPS by pyiqa: with VGG it trains the small prior's VAE.
 
-Scores are measured with ST-LPIPS on AlexNet, another network with weights of its own. The two are
-related all the same, and the prior's card says so.
+Scores and the prior's card are measured with AlexNet, another network with weights of its own. The
+two are related all the same, and the card says so.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
@@ -20,13 +20,15 @@ from faithdiff.errors import UserError
 if TYPE_CHECKING:
     from pyiqa.archs.stlpips_arch import STLPIPS
 
-WEIGHTS = "st-lpips-vgg"  # in config/artifacts.yaml
+Backbone = Literal["vgg", "alex"]
+WEIGHTS: dict[Backbone, str] = {"vgg": "st-lpips-vgg", "alex": "st-lpips-alex"}  # artifacts
 
 
 class PerceptualDistance:
-    """ST-LPIPS (VGG) of image pairs, with gradients for the images alone.
+    """ST-LPIPS of image pairs, with gradients for the images alone.
 
     Args:
+        backbone: The network whose features are compared.
         weights: The folder of `faithdiff fetch`; the file lies inside an installed package.
         device: Where it computes.
 
@@ -34,12 +36,13 @@ class PerceptualDistance:
         UserError: The weights are missing or corrupted.
     """
 
-    def __init__(self, weights: Path, device: str) -> None:
-        artifact = load_artifacts(ARTIFACTS_FILE)[WEIGHTS]
+    def __init__(self, backbone: Backbone, weights: Path, device: str) -> None:
+        name = WEIGHTS[backbone]
+        artifact = load_artifacts(ARTIFACTS_FILE)[name]
         state, _ = check(artifact, weights)
-        if problem := lacking([(artifact, state)], f"faithdiff fetch --weights {WEIGHTS}"):
-            raise UserError(f"prior.training.vae.perceptual: {problem}")
-        network = _network(artifact.file(weights))
+        if problem := lacking([(artifact, state)], f"faithdiff fetch --weights {name}"):
+            raise UserError(f"{name}: {problem}")
+        network = _network(backbone, artifact.file(weights))
         self._network = network.eval().requires_grad_(False).to(device)
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -48,9 +51,9 @@ class PerceptualDistance:
         return distances.float().flatten()
 
 
-def _network(file: Path) -> STLPIPS:
+def _network(backbone: Backbone, file: Path) -> STLPIPS:
     compat.patch()
     from pyiqa.archs.stlpips_arch import STLPIPS
 
     with contextlib.redirect_stdout(io.StringIO()):  # pyiqa prints each file it loads
-        return STLPIPS(net="vgg", variant="shift_tolerant", pretrained_model_path=str(file))
+        return STLPIPS(net=backbone, variant="shift_tolerant", pretrained_model_path=str(file))

@@ -58,7 +58,7 @@ def train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> li
     train(first)
     log = first.log
     if second := recipe.perceptual:
-        distance = PerceptualDistance(profile.score.weights, profile.device)
+        distance = PerceptualDistance("vgg", profile.score.weights, profile.device)
         # Not from the start: the distance takes most of an update's time, and L1 alone finds the
         # colours and edges as well.
         perceptual = job(

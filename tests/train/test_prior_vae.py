@@ -78,8 +78,8 @@ def test_wrong_weights_of_the_distance_are_named_with_the_way_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     found = load_artifacts(ARTIFACTS_FILE)
-    wrong = found[perceptual.WEIGHTS].model_copy(update={"sha256": "0" * 64})
-    changed: dict[str, Artifact] = {**found, perceptual.WEIGHTS: wrong}
+    wrong = found["st-lpips-vgg"].model_copy(update={"sha256": "0" * 64})
+    changed: dict[str, Artifact] = {**found, "st-lpips-vgg": wrong}
     monkeypatch.setattr(perceptual, "load_artifacts", lambda _: changed)
-    with pytest.raises(UserError, match=r"vae\.perceptual: needs vgg_shift_tolerant.*pip install"):
-        perceptual.PerceptualDistance(tmp_path, "cpu")
+    with pytest.raises(UserError, match=r"st-lpips-vgg: needs vgg_shift_tolerant.*pip install"):
+        perceptual.PerceptualDistance("vgg", tmp_path, "cpu")
