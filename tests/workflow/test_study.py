@@ -148,6 +148,8 @@ def test_images_of_a_method_are_shared_out(finished: Path) -> None:
 def test_clone_with_committed_results_still_runs_the_study(finished: Path, tmp_path: Path) -> None:
     folder = copy_suite(tmp_path / "clone")
     shutil.copytree(finished / "results" / "test", folder / "results" / "test")
+    (folder / ".snakemake").mkdir()  # its baselines need not be imported to be checked again
+    shutil.copy(finished / ".snakemake" / "checked.json", folder / ".snakemake")
     rules = planned(folder)
     assert {"prepare_dataset", "degrade", "train_variant", "restore_denoiser", "collect"} <= rules
 
