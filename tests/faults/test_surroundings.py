@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import subprocess
@@ -14,21 +15,31 @@ import pytest
 from shared import ROOT
 from shared.corrupt import tree
 
-# One process: starting takes longer than the work.
-VERBS = """
-from pathlib import Path
-from faithdiff import cli
-file = Path("config/test.yaml")
-cli.prepare("Photos", file)
-cli.degrade("Photos", ["II"], file)
-cli.restore_sets("bicubic", config=file)
-cli.restore([Path("data/test/Photos/lq/II")], Path("checkpoints/test/faithdiff/seed0"), Path("own"))
-cli.score("bicubic", config=file)
-cli.collect(file)
-cli.tables(file)
-cli.figures(file)
+
+def use_the_small_verbs() -> None:
+    """In one process: starting takes longer than the work."""
+    from pathlib import Path
+
+    from faithdiff import cli
+
+    file = Path("config/test.yaml")
+    cli.prepare("Photos", file)
+    cli.degrade("Photos", ["II"], file)
+    cli.restore_sets("bicubic", config=file)
+    checkpoint = Path("checkpoints/test/faithdiff/seed0")
+    cli.restore([Path("data/test/Photos/lq/II")], checkpoint, Path("own"))
+    cli.score("bicubic", config=file)
+    cli.collect(file)
+    cli.tables(file)
+    cli.figures(file)
+
+
+SCRIPT = f"""
+import os, sys
+os.umask(int(sys.argv[1], 8))
+{inspect.getsource(use_the_small_verbs)}
+use_the_small_verbs()
 """
-MASKED = f"import os, sys; os.umask(int(sys.argv[1], 8)){VERBS}"
 MADE = ("data/test/Photos", "own", "restored/test/bicubic", "results/test")
 
 
@@ -37,7 +48,7 @@ def run(root: Path, mask: str = "022", **changes: str | None) -> dict[str, str]:
     forget(root)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **changes}
     done = subprocess.run(
-        [sys.executable, "-c", MASKED, mask],
+        [sys.executable, "-c", SCRIPT, mask],
         cwd=root,
         env={key: value for key, value in environment.items() if value is not None},
         capture_output=True,
@@ -73,7 +84,7 @@ def reference(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     forget(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        exec(VERBS, {})  # in this process, which has imported what takes them seconds
+        use_the_small_verbs()  # in this process, which has imported what takes them seconds
     found = made(root)
     assert len(found) > 20 and any(name.startswith("own/") for name in found)
     return found
