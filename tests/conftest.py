@@ -64,8 +64,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: workers test the others beside them, and end at the same time."""
-    longest = ("test_kill.py", "test_study.py", "test_documented.py", "test_released.py")
-    longest += ("test_determinism.py", "test_corruption.py", "test_processes.py")
+    longest = ("test_kill.py", "test_cluster.py", "test_study.py", "test_documented.py")
+    longest += ("test_released.py", "test_processes.py", "test_surroundings.py")
+    longest += ("test_determinism.py", "test_corruption.py", "test_restoring_designs.py")
+    longest += ("test_workload.py", "test_official.py", "test_states.py")
     items.sort(key=lambda item: (*longest, item.path.name).index(item.path.name))
 
 
