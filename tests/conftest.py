@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from pathlib import Path
 
@@ -69,6 +70,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     longest += ("test_determinism.py", "test_corruption.py", "test_restoring_designs.py")
     longest += ("test_workload.py", "test_official.py", "test_states.py")
     items.sort(key=lambda item: (*longest, item.path.name).index(item.path.name))
+
+
+def pytest_collection() -> None:
+    """The tests import 700,000 objects that stay: looking for garbage among them takes seconds."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage among the objects of tests alone."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
