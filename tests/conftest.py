@@ -68,7 +68,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     longest = ("test_kill.py", "test_cluster.py", "test_study.py", "test_documented.py")
     longest += ("test_released.py", "test_processes.py", "test_surroundings.py")
     longest += ("test_determinism.py", "test_corruption.py", "test_restoring_designs.py")
-    longest += ("test_workload.py", "test_official.py", "test_states.py")
+    longest += ("test_workload.py", "test_official.py", "test_workflow_rules.py")
+    longest += ("test_training.py", "test_states.py")
     items.sort(key=lambda item: (*longest, item.path.name).index(item.path.name))
 
 
