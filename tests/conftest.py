@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from pathlib import Path
 
@@ -64,9 +65,23 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: workers test the others beside them, and end at the same time."""
-    longest = ("test_kill.py", "test_study.py", "test_documented.py", "test_released.py")
-    longest += ("test_determinism.py", "test_corruption.py", "test_processes.py")
+    longest = ("test_kill.py", "test_cluster.py", "test_study.py", "test_documented.py")
+    longest += ("test_released.py", "test_processes.py", "test_surroundings.py")
+    longest += ("test_determinism.py", "test_corruption.py", "test_restoring_designs.py")
+    longest += ("test_workload.py", "test_official.py", "test_workflow_rules.py")
+    longest += ("test_training.py", "test_states.py")
     items.sort(key=lambda item: (*longest, item.path.name).index(item.path.name))
+
+
+def pytest_collection() -> None:
+    """The tests import 700,000 objects that stay: looking for garbage among them takes seconds."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage among the objects of tests alone."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

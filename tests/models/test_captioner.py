@@ -75,7 +75,8 @@ def test_answers_do_not_depend_on_what_is_asked_beside_them(
     alone = [answer for file in files for answer in ask([file])]
     assert ask(files) == alone
     assert ask(files[::-1]) == alone[::-1]
-    assert SeveralLlavas(config, "cpu", 1, False)(files) == alone
+    if temperature:  # processes take seconds to start, and only what is drawn could differ
+        assert SeveralLlavas(config, "cpu", 1, False)(files) == alone
     # So neither is part of what decides an answer.
     assert answer_digest(config, 1, False) == answer_digest(
         section(tiny, temperature=temperature, top_p=1.0), 1, False

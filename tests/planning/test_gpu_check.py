@@ -13,7 +13,7 @@ import torch
 from shared import ROOT
 
 from faithdiff.errors import UserError
-from faithdiff.planning import gpu_check_page
+from faithdiff.planning import gpu_check, gpu_check_page
 from faithdiff.planning.gpu_check_page import (
     Figure,
     Figures,
@@ -94,12 +94,14 @@ def test_the_page_shows_the_committed_figures_or_says_that_there_are_none() -> N
     assert with_table(page, text) == page
 
 
-def test_without_a_gpu_it_says_how_to_rehearse() -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    line = [sys.executable, "-m", "faithdiff.planning.gpu_check"]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "make gpu-check SMALL=1" in done.stderr
+def test_without_a_gpu_it_says_how_to_rehearse(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu_check"])
+    with pytest.raises(SystemExit) as ended:
+        gpu_check.main()
+    assert ended.value.code == 2 and "make gpu-check SMALL=1" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from faithdiff import cli
 from faithdiff.config import Group, Profile, load_profile
+from faithdiff.errors import UserError
 from faithdiff.methods.method import Study
 from faithdiff.models.faithdiff import build
 from faithdiff.models.prior import load_prior
+from faithdiff.planning import plan
 from faithdiff.planning.disk import download, encoded_set
 from faithdiff.planning.memory import memory, memory_lines, zero2
 from faithdiff.planning.plan import Plan, write_plan
@@ -23,9 +26,20 @@ from faithdiff.train.cache import Cache
 from faithdiff.train.cost import Costs, meta_prior
 
 
-@pytest.fixture(scope="module")
+@cache
+def counted(profile: str) -> Costs:
+    return Costs(Profile.model_validate_json(profile))
+
+
+@pytest.fixture(autouse=True)
+def counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several plans of one profile share its costs: those of `paper` take seconds to count."""
+    monkeypatch.setattr(plan, "Costs", lambda profile: counted(profile.model_dump_json()))
+
+
+@pytest.fixture
 def paper() -> Costs:
-    return Costs(load_profile(ROOT / "config/paper.yaml"))
+    return counted(load_profile(ROOT / "config/paper.yaml").model_dump_json())
 
 
 def count(module: torch.nn.Module) -> int:
@@ -154,3 +168,38 @@ def test_a_plan_starts_nothing(
     cli.plan(Path("config/test.yaml"), None, 0.4)
     assert "measured:" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["config"]
+
+
+def test_plan_of_a_cluster() -> None:
+    page = write_plan(Path("config/paper.yaml"), 312, 0.4, gpus=8)
+    assert re.search(r"^69 jobs, 52 of them on GPUs", page, re.MULTILINE)
+    assert re.search(r"^\| train_variant \| 7 \| Stage 2: \w", page, re.MULTILINE)
+    together = float(re.search(r"Together ([\d.]+) hours on 2 x", page)[1])  # type: ignore[index]
+    gpu_hours = int(
+        re.search(r"GPU-hours of the trainings counted above \| ([\d,]+)", page)[1].replace(",", "")  # type: ignore[index]
+    )
+    assert gpu_hours == pytest.approx(2 * together, rel=0.01)
+    wall, chain = (
+        int(re.search(rf"{what}[^|]* \| (\d+) hours", page)[1])  # type: ignore[index]
+        for what in ("these trainings alone", "their critical path")
+    )
+    assert chain <= wall and gpu_hours / 8 <= wall <= together
+
+
+def test_plan_without_trainings() -> None:
+    """Released weights are imported: no training, no state, no training set."""
+    page = write_plan(Path("config/released.yaml"), 100, 0.4, gpus=2)
+    assert "None is counted" in page and "accelerate" not in page
+    assert not re.search(r"\| (train|stage 1 \w+|faithdiff) \|", page)
+    assert "| RealDeg | not there yet | real |" in page
+    assert "| checkpoints of 1 variants | 10.4 |" in page
+    assert "Not counted: degradation" in page
+    assert "GPU-hours that all jobs request" in page
+    assert "nan" not in page and "None |" not in page
+
+
+def test_plan_refuses_a_cluster_that_cannot_work() -> None:
+    with pytest.raises(UserError, match=r"--gpus 4: config/mini\.yaml: device is cpu"):
+        write_plan(Path("config/mini.yaml"), 1, 0.4, gpus=4)
+    with pytest.raises(UserError, match=r"--gpus 1: .* needs 2 GPUs"):
+        write_plan(Path("config/paper.yaml"), 1, 0.4, gpus=1)

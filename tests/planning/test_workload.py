@@ -22,7 +22,6 @@ from faithdiff.config import Baseline, OwnCommand, OwnOutputs
 from faithdiff.errors import ConfigError, UserError
 from faithdiff.methods.method import Study
 from faithdiff.planning.overrides import asked_for
-from faithdiff.planning.plan import write_plan
 from faithdiff.planning.resources import COMMON, OTHER, RESOURCES, Sizes
 from faithdiff.planning.workload import (
     PlannedJob,
@@ -285,41 +284,3 @@ def test_only_commands_are_prepared(
     study = Study.load(Path("config/test.yaml"))
     profile = study.profile.model_copy(update={"baselines": {"mine": own}})
     assert needs_preparation(Study(profile, study.file, study.layout), "mine") == expected
-
-
-# --- the plan -----------------------------------------------------------------------------------
-
-
-def test_plan_of_a_cluster() -> None:
-    page = write_plan(Path("config/paper.yaml"), 312, 0.4, gpus=8)
-    assert re.search(r"^69 jobs, 52 of them on GPUs", page, re.MULTILINE)
-    assert re.search(r"^\| train_variant \| 7 \| Stage 2: \w", page, re.MULTILINE)
-    together = float(re.search(r"Together ([\d.]+) hours on 2 x", page)[1])  # type: ignore[index]
-    gpu_hours = int(
-        re.search(r"GPU-hours of the trainings counted above \| ([\d,]+)", page)[1].replace(",", "")  # type: ignore[index]
-    )
-    assert gpu_hours == pytest.approx(2 * together, rel=0.01)
-    wall, chain = (
-        int(re.search(rf"{what}[^|]* \| (\d+) hours", page)[1])  # type: ignore[index]
-        for what in ("these trainings alone", "their critical path")
-    )
-    assert chain <= wall and gpu_hours / 8 <= wall <= together
-
-
-def test_plan_without_trainings() -> None:
-    """Released weights are imported: no training, no state, no training set."""
-    page = write_plan(Path("config/released.yaml"), 100, 0.4, gpus=2)
-    assert "None is counted" in page and "accelerate" not in page
-    assert not re.search(r"\| (train|stage 1 \w+|faithdiff) \|", page)
-    assert "| RealDeg | not there yet | real |" in page
-    assert "| checkpoints of 1 variants | 10.4 |" in page
-    assert "Not counted: degradation" in page
-    assert "GPU-hours that all jobs request" in page
-    assert "nan" not in page and "None |" not in page
-
-
-def test_plan_refuses_a_cluster_that_cannot_work() -> None:
-    with pytest.raises(UserError, match=r"--gpus 4: config/mini\.yaml: device is cpu"):
-        write_plan(Path("config/mini.yaml"), 1, 0.4, gpus=4)
-    with pytest.raises(UserError, match=r"--gpus 1: .* needs 2 GPUs"):
-        write_plan(Path("config/paper.yaml"), 1, 0.4, gpus=1)

@@ -25,7 +25,7 @@ from faithdiff.page.embedded import embedded
 from faithdiff.report.figures import ablation_figure
 from faithdiff.report.heldout import heldout_figure
 from faithdiff.report.printed import print_table
-from faithdiff.report.style import RC, save
+from faithdiff.report.style import RC
 from faithdiff.report.tables import ablation_table, main_table, write_tables
 from faithdiff.report.tradeoff import tradeoff_figure
 from faithdiff.score.costs import COST_COLUMNS
@@ -86,11 +86,12 @@ def shown(profile: Profile, scores: pd.DataFrame) -> Results:
             tradeoff_figure(profile, main_table(scores, profile)),
         ):
             if figure is not None:
-                save(figure, Path("figure"))
+                figure.draw_without_rendering()
+    # Each format once, and each table with and without published rows: all pairs take seconds.
+    forms = (("latex", False), ("markdown", True), ("csv", False), ("html", True))
     for name in ("main", "ablation", "cost"):
-        for form in ("latex", "markdown", "csv", "html"):
-            for published in (False, True):
-                print_table(name, profile, Layout("tiny"), form, published)  # type: ignore[arg-type]
+        for form, published in forms:
+            print_table(name, profile, Layout("tiny"), form, published)  # type: ignore[arg-type]
     for name, table in results.tables.items():
         for cell in table.cells.values():
             found = explain_cell(results, name, cell, Path())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from shared import ROOT
 from shared.restoring import make_restorer
 
 from faithdiff import cli
@@ -309,27 +307,19 @@ def test_a_baseline_restores_pictures(study: Study, pictures: Path, tmp_path: Pa
 
 
 def test_the_command_exits_with_two_and_no_traceback(
-    study: Study, pictures: Path, tmp_path: Path
+    study: Study,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (pictures / "cut off.png").write_bytes((pictures / "grey.png").read_bytes()[:50])
     checkpoint, out = study.layout.checkpoint("faithdiff", 0), tmp_path / "out"
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from faithdiff.cli import main; main()"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            code,
-            "restore",
-            "--checkpoint",
-            checkpoint,
-            pictures,
-            "--output",
-            out,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "cut off.png" in done.stderr and "Traceback" not in done.stderr
+    line = ["restore", "--checkpoint", checkpoint, pictures, "--output", out]
+    monkeypatch.setattr(sys, "argv", ["faithdiff", *map(str, line)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "cut off.png" in said and "Traceback" not in said
     assert not out.exists()

@@ -17,10 +17,10 @@ from shared.scoring import (
     prepared,
     put_clip,
     save,
-    score_one,
 )
 
 from faithdiff.data.images import sha256_file
+from faithdiff.score.metrics import prepare_all
 from faithdiff.score.scorer import Scorer
 
 
@@ -73,7 +73,9 @@ def test_weights_of_another_network_fail_without_a_value(tmp_path: Path) -> None
 
 def test_a_definition_that_forgets_its_weights_does_not_download_them(tmp_path: Path) -> None:
     definition = PROTOCOLS["ycbcr"].metrics["lpips"].model_copy(update={"artifacts": []})
-    _, status = score_one(definition, pair(tmp_path, picture(1), picture(2)))
+    metrics = prepare_all({("p", "m"): definition}, tmp_path, ARTIFACTS)
+    images = pair(tmp_path, picture(1), picture(2))
+    _, status = Scorer(metrics, tmp_path).score(images)["p", "m"]
     assert status.startswith("failed: cannot be loaded: URLError: <urlopen error scoring uses no")
 
 

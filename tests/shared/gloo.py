@@ -18,7 +18,9 @@ Result = TypeVar("Result")
 # From a server that has imported all of it: a process then starts in milliseconds, and unlike a
 # fork of the test it inherits no threads of autograd.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["shared.gloo", "faithdiff.train.loop", "faithdiff.train.parts"])
+_PRELOADED = ["shared.toy_training", "faithdiff.train.loop", "faithdiff.train.parts"]
+_PRELOADED += ["torch._dynamo", "pandas"]  # imported during a training, a second in each process
+_CONTEXT.set_forkserver_preload(_PRELOADED)
 
 
 def together(count: int, work: Callable[..., Result], *given: Any) -> list[Result]:

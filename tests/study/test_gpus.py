@@ -142,7 +142,7 @@ def test_interpolation_takes_no_gpu() -> None:
     assert [name for name, count in asked.items() if not count] == ["bicubic"]
 
 
-def dry_run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def snakemake(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakemake", "--nolock", "--cores", "8", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
@@ -150,9 +150,13 @@ def dry_run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_training_on_more_gpus_than_there_are_is_refused_before_anything_starts(
     tmp_path: Path,
 ) -> None:
-    options = ["profile=lab", "training={processes: 4, batch_size: 32, micro_batch: 8}"]
-    tried = dry_run("--config", *options, "--forceall", "--until", "prepare_dataset")
+    training = "training={processes: 4, batch_size: 4, micro_batch: 1}"
+    options = ["profile=test", "name=on-four", "device=cuda", training]
+    # One job, since it is the study and not the job that is refused; nothing of it is there.
+    target = ["--", "data/on-four/Photos/index.csv"]
+    tried = snakemake("--config", *options, *target)
     assert tried.returncode == 1
     said = tried.stdout + tried.stderr
     assert "a job needs 4 GPUs (training.processes), and nvidia-smi shows GPU-aaa, GPU-bbb" in said
-    assert dry_run("--config", *options, "--dry-run").returncode == 0
+    assert not (ROOT / "data/on-four").exists()
+    assert snakemake("--dry-run", "--config", *options, *target).returncode == 0

@@ -139,6 +139,7 @@ def wait_for_state(process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_training_and_its_log_is_named(study: Study) -> None:
     process = start(profile(2, stage2_steps=100000))
     wait_for_state(process)

@@ -40,6 +40,7 @@ def made_by_a_process(study: Study, **environment: str) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_threads_locale_and_global_state_change_no_byte(study: Study) -> None:
     wanted = made_by_a_process(study, OMP_NUM_THREADS="1", PYTHONHASHSEED="1")
     assert len(wanted) > 6
@@ -55,6 +56,7 @@ def test_threads_locale_and_global_state_change_no_byte(study: Study) -> None:
         assert Path(name).read_bytes() == content, name
 
 
+@pytest.mark.slow
 def test_a_processor_without_vectors_comes_near(study: Study) -> None:
     """Stands in for another CPU: the kernels of torch and oneDNN for the oldest one."""
     place = study.layout.restoration("faithdiff", 0, "Photos", "II")
