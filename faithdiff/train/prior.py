@@ -31,7 +31,7 @@ from faithdiff.train.log import LogRow, write_log
 from faithdiff.train.loop import Job, train
 from faithdiff.train.pairs import pick, read_stack
 from faithdiff.train.prior_vae import encode_all, random_crops, set_scale, train_vae
-from faithdiff.train.prior_watch import HeldOut, watch_unet
+from faithdiff.train.prior_watch import HeldOutImages, watch_unet
 
 
 def train_prior(
@@ -40,7 +40,7 @@ def train_prior(
     captions: list[str],
     folder: Path,
     state: Path,
-    held_out: HeldOut | None = None,
+    held_out: HeldOutImages | None = None,
 ) -> None:
     """Train the prior of a profile on its device; write diffusers folders and ``training.csv``.
 
@@ -83,7 +83,7 @@ def _train_unet(
     moments: Tensor,
     captions: list[str],
     state: Path,
-    held_out: HeldOut | None,
+    held_out: HeldOutImages | None,
 ) -> list[LogRow]:
     recipe = profile.prior.training.unet
     crop, size = recipe.crop // prior.factor, moments.shape[-1] * prior.factor
@@ -160,7 +160,9 @@ def train_prior_job(study: Study, folder: Path, state: Path) -> None:
         list(index["caption"][~watched]),
         folder,
         state,
-        HeldOut(_images(data, index[watched]), list(index["caption"][watched])) if apart else None,
+        HeldOutImages(_images(data, index[watched]), list(index["caption"][watched]))
+        if apart
+        else None,
     )
 
 

@@ -24,7 +24,7 @@ TIMESTEPS = (100, 350, 600, 850)  # of the held-out loss: spread over the whole 
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutImages:
     """Images ``(N, 3, H, W)`` uint8 that a prior is not trained on, each with its caption."""
 
     images: Tensor
@@ -32,7 +32,7 @@ class HeldOut:
 
 
 def watch_unet(
-    profile: Profile, prior: Prior, held_out: HeldOut, log: list[LogRow]
+    profile: Profile, prior: Prior, held_out: HeldOutImages, log: list[LogRow]
 ) -> Callable[[int, nn.Module | None, Path], None]:
     """What a training of the UNet calls now and then: a row in `log`, and a picture of samples."""
     moments = encode_all(prior, held_out.images)

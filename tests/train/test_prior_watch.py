@@ -9,7 +9,7 @@ import torch
 
 from faithdiff.config import Profile, load_profile
 from faithdiff.train.prior import train_prior
-from faithdiff.train.prior_watch import HeldOut
+from faithdiff.train.prior_watch import HeldOutImages
 
 SCENES = {"source": "scenes", "count": 2, "size": 96}
 
@@ -26,7 +26,7 @@ def test_held_out_losses_and_samples_are_kept_on_the_way(tmp_path: Path) -> None
     parts = {"seen": SCENES, "apart": SCENES}
     profile = _profile({"source": "mixture", "parts": parts}, ["apart"], 2)
     images = torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8)
-    held_out = HeldOut(images[2:], ["a held-out picture"])
+    held_out = HeldOutImages(images[2:], ["a held-out picture"])
     train_prior(profile, images[:2], ["one", "two"], tmp_path / "out", tmp_path / "state", held_out)
     rows = (tmp_path / "out" / "training.csv").read_text().splitlines()
     watched = [row.split(",") for row in rows if row.startswith("prior unet held-out")]
