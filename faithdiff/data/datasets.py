@@ -41,8 +41,8 @@ from faithdiff.data.photographs import (
     photographs_of,
 )
 from faithdiff.data.photos import PHOTOS, Photo, load_photo, photo_files
-from faithdiff.data.scene_words import font_files
-from faithdiff.data.scenes import render_scene
+from faithdiff.data.scenes.render import render_scene
+from faithdiff.data.scenes.words import font_files
 from faithdiff.errors import ImageError, UserError
 from faithdiff.study import seeds
 from faithdiff.study.checksums import (

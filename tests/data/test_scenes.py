@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faithdiff.data.scene_colours import colour_names, pick_palette
-from faithdiff.data.scene_fills import plain
-from faithdiff.data.scene_parts import SHAPES, Canvas, box, circle
-from faithdiff.data.scene_words import MIN_CAPITAL, WORDS, draw_word
-from faithdiff.data.scenes import MIN_SIZE, Scene, render_scene
+from faithdiff.data.scenes.colours import colour_names, pick_palette
+from faithdiff.data.scenes.fills import plain
+from faithdiff.data.scenes.parts import SHAPES, Canvas, box, circle
+from faithdiff.data.scenes.render import MIN_SIZE, Scene, render_scene
+from faithdiff.data.scenes.words import MIN_CAPITAL, WORDS, draw_word
 
 GREY, BLACK, WHITE = (0.5, 0.5, 0.5), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 

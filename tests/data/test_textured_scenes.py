@@ -11,10 +11,10 @@ import pytest
 from faithdiff.config import SceneSet
 from faithdiff.config.section import digest
 from faithdiff.data.photos import PHOTOS, load_photo
-from faithdiff.data.scene_colours import colour_names, pick_palette
-from faithdiff.data.scene_fields import blurred, canvas_of, cells, edge, fractal, smear, tilted
-from faithdiff.data.scene_textured import DETAIL, KINDS, detail
-from faithdiff.data.scenes import MIN_SIZE, Scene, render_scene
+from faithdiff.data.scenes.colours import colour_names, pick_palette
+from faithdiff.data.scenes.fields import blurred, canvas_of, cells, edge, fractal, smear, tilted
+from faithdiff.data.scenes.render import MIN_SIZE, Scene, render_scene
+from faithdiff.data.scenes.textured import DETAIL, KINDS, detail
 
 # Measured before there were textured scenes: the test set and the training set of the study are
 # made of the plain ones, so no byte of those may change.

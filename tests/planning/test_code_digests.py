@@ -108,7 +108,7 @@ def test_a_plan_loads_no_library_that_jobs_compute_with() -> None:
     program = "\n".join(
         [
             *(line for line in lines if line.startswith("from faithdiff.")),
-            "from faithdiff.data.scene_words import font_files",
+            "from faithdiff.data.scenes.words import font_files",
             "assert all(file.is_file() for file in font_files().values())",
             "import sys",
             "heavy = {'torch', 'diffusers', 'pyiqa', 'basicsr', 'matplotlib', 'scipy'}",

@@ -218,7 +218,7 @@ def test_no_tracked_file_names_a_package_registry() -> None:
 def test_generated_folders_are_ignored_but_sources_are_not() -> None:
     generated = ["data/mini/x.png", "checkpoints/x", "restored/x", "weights/x", "logs/x", ".venv/x"]
     sources = [
-        "faithdiff/data/scenes.py",
+        "faithdiff/data/scenes/render.py",
         "results/mini/scores.csv",
         "prior/mini/unet/x",
         ".ci/run",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from faithdiff.data.artifacts import ARTIFACTS_FILE, load_artifacts
 from faithdiff.data.images import read_image, write_png
-from faithdiff.data.scenes import render_scene
+from faithdiff.data.scenes.render import render_scene
 from faithdiff.degrade.levels import load_levels
 from faithdiff.degrade.pipeline import apply, draw
 from faithdiff.methods.method import Study

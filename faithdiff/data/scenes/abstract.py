@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from faithdiff.data.scene_colours import Palette, pick, vary
-from faithdiff.data.scene_fills import gradient, mottled, plain, shaded, surface
-from faithdiff.data.scene_parts import SHAPES, Canvas, Floats, Sketch, box, circle
-from faithdiff.data.scene_words import scatter_words
+from faithdiff.data.scenes.colours import Palette, pick, vary
+from faithdiff.data.scenes.fills import gradient, mottled, plain, shaded, surface
+from faithdiff.data.scenes.parts import SHAPES, Canvas, Floats, Sketch, box, circle
+from faithdiff.data.scenes.words import scatter_words
 
 MIN_RADIUS = 6.0
 

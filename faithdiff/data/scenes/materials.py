@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from faithdiff.data.scene_colours import Colour, Palette, blend, pick, vary
-from faithdiff.data.scene_fields import (
+from faithdiff.data.scenes.colours import Colour, Palette, blend, pick, vary
+from faithdiff.data.scenes.fields import (
     blurred,
     canvas_of,
     cells,
@@ -31,7 +31,7 @@ from faithdiff.data.scene_fields import (
     tilted,
     tinted,
 )
-from faithdiff.data.scene_parts import Floats, Sketch
+from faithdiff.data.scenes.parts import Floats, Sketch
 
 Material: TypeAlias = Callable[[np.random.Generator, int, Palette], tuple[Floats, str]]
 

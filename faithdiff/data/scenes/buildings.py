@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from faithdiff.data.scene_colours import Colour, Palette, blend, pick, vary
-from faithdiff.data.scene_fields import (
+from faithdiff.data.scenes.colours import Colour, Palette, blend, pick, vary
+from faithdiff.data.scenes.fields import (
     canvas_of,
     edge,
     fractal,
@@ -17,9 +17,9 @@ from faithdiff.data.scene_fields import (
     single,
     tilted,
 )
-from faithdiff.data.scene_materials import bricks, planks, plaster, roof_tiles, stones
-from faithdiff.data.scene_nature import leaf_layer, sky
-from faithdiff.data.scene_parts import SUPERSAMPLE, Floats, Sketch
+from faithdiff.data.scenes.materials import bricks, planks, plaster, roof_tiles, stones
+from faithdiff.data.scenes.nature import leaf_layer, sky
+from faithdiff.data.scenes.parts import SUPERSAMPLE, Floats, Sketch
 
 
 def _ornament(rng: np.random.Generator, x: Floats, y: Floats, reach: float) -> Floats:

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from faithdiff.data.scene_colours import Colour, Palette, luma, pick
-from faithdiff.data.scene_fills import plain
-from faithdiff.data.scene_parts import SUPERSAMPLE, Bytes, Canvas, box
+from faithdiff.data.scenes.colours import Colour, Palette, luma, pick
+from faithdiff.data.scenes.fills import plain
+from faithdiff.data.scenes.parts import SUPERSAMPLE, Bytes, Canvas, box
 
 MIN_CAPITAL = 14.0
 FONTS = (

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from faithdiff.data.scene_colours import Colour
-from faithdiff.data.scene_fills import plain
-from faithdiff.data.scene_parts import SUPERSAMPLE, Bytes, Canvas, Floats
+from faithdiff.data.scenes.colours import Colour
+from faithdiff.data.scenes.fills import plain
+from faithdiff.data.scenes.parts import SUPERSAMPLE, Bytes, Canvas, Floats
 
 Light: TypeAlias = tuple[float, float, float]
 # Sums with Python numbers and with random ones are double; functions here give single precision.

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from faithdiff.data.scene_colours import Colour, Palette, blend, luma, pick, vary
-from faithdiff.data.scene_fills import gradient, mottled, plain, shaded
-from faithdiff.data.scene_parts import SHAPES, Canvas, Floats, Sketch, box, circle
-from faithdiff.data.scene_words import scatter_words
+from faithdiff.data.scenes.colours import Colour, Palette, blend, luma, pick, vary
+from faithdiff.data.scenes.fills import gradient, mottled, plain, shaded
+from faithdiff.data.scenes.parts import SHAPES, Canvas, Floats, Sketch, box, circle
+from faithdiff.data.scenes.words import scatter_words
 
 _SKIES: tuple[tuple[Colour, Colour], ...] = (
     ((0.33, 0.55, 0.82), (0.80, 0.89, 0.95)),

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from faithdiff.data.scene_abstract import bokeh, geometry, leaves, panels
-from faithdiff.data.scene_colours import Palette, colour_names, pick_palette
-from faithdiff.data.scene_fills import gradient
-from faithdiff.data.scene_landscape import landscape
-from faithdiff.data.scene_parts import Sketch
-from faithdiff.data.scene_textured import textured as draw_textured
-from faithdiff.data.scene_views import facade, signs
+from faithdiff.data.scenes.abstract import bokeh, geometry, leaves, panels
+from faithdiff.data.scenes.colours import Palette, colour_names, pick_palette
+from faithdiff.data.scenes.fills import gradient
+from faithdiff.data.scenes.landscape import landscape
+from faithdiff.data.scenes.parts import Sketch
+from faithdiff.data.scenes.textured import textured as draw_textured
+from faithdiff.data.scenes.views import facade, signs
 
 MIN_SIZE = 32
 _KINDS: tuple[tuple[float, Callable[[np.random.Generator, int, Palette], Sketch]], ...] = (
@@ -48,7 +48,7 @@ def render_scene(rng: np.random.Generator, size: int, textured: float = 0.0) -> 
     Args:
         rng: Source of every choice; equal states give equal bytes on one machine.
         size: Side of the picture in px, at least 32.
-        textured: Probability of a scene with fine texture (scene_textured.py) in place of one of
+        textured: Probability of a scene with fine texture in place of one of
             the plain kinds. They train the prior.
 
     Raises:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faithdiff.data.scene_colours import Colour, Palette, blend, pick, vary
-from faithdiff.data.scene_fields import (
+from faithdiff.data.scenes.colours import Colour, Palette, blend, pick, vary
+from faithdiff.data.scenes.fields import (
     Real,
     blurred,
     canvas_of,
@@ -24,9 +24,9 @@ from faithdiff.data.scene_fields import (
     ramp,
     single,
 )
-from faithdiff.data.scene_materials import MATERIALS, cloth, knit
-from faithdiff.data.scene_parts import SUPERSAMPLE, Floats, Sketch
-from faithdiff.data.scene_strokes import blurred_ground, coat, draw_strokes
+from faithdiff.data.scenes.materials import MATERIALS, cloth, knit
+from faithdiff.data.scenes.parts import SUPERSAMPLE, Floats, Sketch
+from faithdiff.data.scenes.strokes import blurred_ground, coat, draw_strokes
 
 _SKIN: tuple[Colour, ...] = (
     (0.87, 0.69, 0.58), (0.8, 0.6, 0.48), (0.68, 0.48, 0.36), (0.5, 0.33, 0.24), (0.36, 0.23, 0.17),

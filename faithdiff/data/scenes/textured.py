@@ -12,17 +12,17 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from faithdiff.data.scene_buildings import house, temple
-from faithdiff.data.scene_colours import Palette
-from faithdiff.data.scene_fields import blurred, canvas_of, edge, fractal, grid, single
-from faithdiff.data.scene_lens import night, stars, tissue, vessels
-from faithdiff.data.scene_materials import wall
-from faithdiff.data.scene_nature import clouds, foliage, marble, rock, trees, water
-from faithdiff.data.scene_parts import SUPERSAMPLE, Floats, Sketch
-from faithdiff.data.scene_people import portrait
-from faithdiff.data.scene_print import handwriting, lettering, printed_page, table
-from faithdiff.data.scene_strokes import animal, fur, grass, hair
-from faithdiff.data.scene_things import blossom, cup, fruit, metal
+from faithdiff.data.scenes.buildings import house, temple
+from faithdiff.data.scenes.colours import Palette
+from faithdiff.data.scenes.fields import blurred, canvas_of, edge, fractal, grid, single
+from faithdiff.data.scenes.lens import night, stars, tissue, vessels
+from faithdiff.data.scenes.materials import wall
+from faithdiff.data.scenes.nature import clouds, foliage, marble, rock, trees, water
+from faithdiff.data.scenes.parts import SUPERSAMPLE, Floats, Sketch
+from faithdiff.data.scenes.people import portrait
+from faithdiff.data.scenes.printed import handwriting, lettering, printed_page, table
+from faithdiff.data.scenes.strokes import animal, fur, grass, hair
+from faithdiff.data.scenes.things import blossom, cup, fruit, metal
 
 # Mean gradient of the luma, in grey levels a pixel. The first ten test photographs at 128 px have
 # 4.4 to 18.5, half of them between 9 and 15.

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from faithdiff.data.scene_colours import Colour, Palette, blend, pick, vary
-from faithdiff.data.scene_fields import (
+from faithdiff.data.scenes.colours import Colour, Palette, blend, pick, vary
+from faithdiff.data.scenes.fields import (
     Real,
     as_bytes,
     blurred,
@@ -28,7 +28,7 @@ from faithdiff.data.scene_fields import (
     single,
     smear,
 )
-from faithdiff.data.scene_parts import SUPERSAMPLE, Canvas, Floats, Sketch
+from faithdiff.data.scenes.parts import SUPERSAMPLE, Canvas, Floats, Sketch
 
 _BITS = 4
 _COATS: tuple[Colour, ...] = (

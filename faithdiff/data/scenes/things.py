@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faithdiff.data.scene_colours import Colour, Palette, blend, pick, vary
-from faithdiff.data.scene_fields import (
+from faithdiff.data.scenes.colours import Colour, Palette, blend, pick, vary
+from faithdiff.data.scenes.fields import (
     Light,
     canvas_of,
     edge,
@@ -20,10 +20,10 @@ from faithdiff.data.scene_fields import (
     single,
     smear,
 )
-from faithdiff.data.scene_materials import MATERIALS, cloth, planks
-from faithdiff.data.scene_nature import foliage
-from faithdiff.data.scene_parts import SUPERSAMPLE, Floats, Sketch
-from faithdiff.data.scene_strokes import blurred_ground, draw_strokes
+from faithdiff.data.scenes.materials import MATERIALS, cloth, planks
+from faithdiff.data.scenes.nature import foliage
+from faithdiff.data.scenes.parts import SUPERSAMPLE, Floats, Sketch
+from faithdiff.data.scenes.strokes import blurred_ground, draw_strokes
 
 _PETALS: tuple[Colour, ...] = (
     (0.9, 0.5, 0.2), (0.85, 0.25, 0.3), (0.9, 0.6, 0.7), (0.93, 0.8, 0.3), (0.9, 0.88, 0.85),

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from faithdiff.data.scene_colours import Colour, Palette, pick, vary
+from faithdiff.data.scenes.colours import Colour, Palette, pick, vary
 
 Floats: TypeAlias = NDArray[np.float32]
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from faithdiff.data.scene_abstract import backdrop, body, shown
-from faithdiff.data.scene_colours import Colour, Palette, blend, luma, pick, vary
-from faithdiff.data.scene_fills import bricks, gradient, mottled, plain, stripes
-from faithdiff.data.scene_parts import SHAPES, Canvas, Sketch, box
-from faithdiff.data.scene_words import contrasting, draw_word, scatter_words
+from faithdiff.data.scenes.abstract import backdrop, body, shown
+from faithdiff.data.scenes.colours import Colour, Palette, blend, luma, pick, vary
+from faithdiff.data.scenes.fills import bricks, gradient, mottled, plain, stripes
+from faithdiff.data.scenes.parts import SHAPES, Canvas, Sketch, box
+from faithdiff.data.scenes.words import contrasting, draw_word, scatter_words
 
 
 def signs(rng: np.random.Generator, size: int, palette: Palette) -> Sketch:

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from faithdiff.data.scene_colours import Colour, Palette, blend, luma, pick, vary
-from faithdiff.data.scene_fields import (
+from faithdiff.data.scenes.colours import Colour, Palette, blend, luma, pick, vary
+from faithdiff.data.scenes.fields import (
     blurred,
     canvas_of,
     edge,
@@ -25,10 +25,10 @@ from faithdiff.data.scene_fields import (
     single,
     tilted,
 )
-from faithdiff.data.scene_materials import MATERIALS
-from faithdiff.data.scene_parts import SUPERSAMPLE, Floats, Sketch
-from faithdiff.data.scene_strokes import draw_strokes
-from faithdiff.data.scene_words import FONTS, WORDS, contrasting, font_of
+from faithdiff.data.scenes.materials import MATERIALS
+from faithdiff.data.scenes.parts import SUPERSAMPLE, Floats, Sketch
+from faithdiff.data.scenes.strokes import draw_strokes
+from faithdiff.data.scenes.words import FONTS, WORDS, contrasting, font_of
 
 _SYLLABLES = [
     "an",

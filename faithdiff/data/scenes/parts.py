@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from faithdiff.data.scene_fills import Fill, plain
+from faithdiff.data.scenes.fills import Fill, plain
 
 Floats: TypeAlias = NDArray[np.float32]
 Bytes: TypeAlias = NDArray[np.uint8]

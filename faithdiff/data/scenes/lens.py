@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from faithdiff.data.scene_colours import Colour, Palette, blend, pick, vary
-from faithdiff.data.scene_fields import (
+from faithdiff.data.scenes.colours import Colour, Palette, blend, pick, vary
+from faithdiff.data.scenes.fields import (
     Real,
     canvas_of,
     cells,
@@ -18,8 +18,8 @@ from faithdiff.data.scene_fields import (
     ramp,
     single,
 )
-from faithdiff.data.scene_parts import SUPERSAMPLE, Floats, Sketch
-from faithdiff.data.scene_strokes import draw_strokes
+from faithdiff.data.scenes.parts import SUPERSAMPLE, Floats, Sketch
+from faithdiff.data.scenes.strokes import draw_strokes
 
 _STARLIGHT: tuple[Colour, ...] = (
     (1.0, 0.95, 0.85), (0.75, 0.85, 1.0), (1.0, 0.7, 0.45), (1.0, 0.5, 0.4), (0.95, 0.95, 1.0),

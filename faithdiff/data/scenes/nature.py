@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from faithdiff.data.scene_colours import Colour, Palette, blend, pick, vary
-from faithdiff.data.scene_fields import (
+from faithdiff.data.scenes.colours import Colour, Palette, blend, pick, vary
+from faithdiff.data.scenes.fields import (
     Real,
     as_bytes,
     blurred,
@@ -27,8 +27,8 @@ from faithdiff.data.scene_fields import (
     tilted,
     tinted,
 )
-from faithdiff.data.scene_parts import SUPERSAMPLE, Floats, Sketch
-from faithdiff.data.scene_strokes import draw_strokes, sampled
+from faithdiff.data.scenes.parts import SUPERSAMPLE, Floats, Sketch
+from faithdiff.data.scenes.strokes import draw_strokes, sampled
 
 _BITS = 4
 _GREENS: tuple[Colour, ...] = (
