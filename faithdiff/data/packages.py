@@ -21,8 +21,6 @@ from faithdiff.data.photographs import PHOTOGRAPHS, Photograph, lacking
 from faithdiff.errors import RunError, UserError
 from faithdiff.study.progress import ProgressBar
 
-_SNAPSHOT = "https://snapshot.debian.org/binary"
-
 
 def fetch_photographs(
     photos: Iterable[Photograph],
@@ -96,8 +94,8 @@ def _run(
 
 def _by_hand(photo: Photograph, folder: Path) -> str:
     return (
-        f"or download its .deb from {_SNAPSHOT}/{photo.package}/ (old versions stay there), put it "
-        f"into {folder}, and run the same command again"
+        f"or get {photo.package}_{photo.version}'s .deb from Debian's snapshot archive, where old "
+        f"versions stay, put it into {folder}, and run the same command again"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 from typing import Literal
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ def toy_loss(model: nn.Module, step: int, micro: int) -> Tensor:
     return (model(inputs) - inputs.sum(1, keepdim=True)).square().mean()
 
 
+# Two layers of the network are blocks, the last belongs to the rest.
+@patch.object(sharding, "BLOCK", 4000)
 def toy(
     processes: Processes,
     state: Path | None,
@@ -46,7 +49,6 @@ def toy(
         kill: The update that ends it.
         sharded: Its weights too, and not its optimiser alone.
     """
-    sharding.BLOCK = 4000  # two layers of the network are blocks, the last belongs to the rest
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(3, 40), nn.SiLU(), nn.Linear(40, 40), nn.Linear(40, 1))

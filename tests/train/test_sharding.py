@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -40,9 +41,9 @@ def test_in_shards_it_learns_the_same(precision: str) -> None:
     assert frozen and all(torch.equal(sharded[0][n], replicated[0][n]) for n in frozen)
 
 
+@patch.object(sharding, "BLOCK", 2**16)
 def networks(processes: Processes, sharded: bool) -> list[float]:
     """Three updates of FaithDiff with checkpointing, its parts in many blocks."""
-    sharding.BLOCK = 2**16
     prior, model = random_model(ROOT / "prior" / "mini", "cpu")
     model.unet.enable_gradient_checkpointing()
     model.lq_encoder.enable_gradient_checkpointing()
