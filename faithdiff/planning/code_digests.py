@@ -9,7 +9,9 @@ import functools
 import hashlib
 import json
 import platform
+from collections.abc import Iterator
 from contextlib import suppress
+from glob import glob
 from pathlib import Path
 
 from faithdiff.errors import RunError
@@ -33,7 +35,8 @@ def code_digest(*modules: str) -> str:
     kept = _kept(KEPT.absolute(), state)
     if name not in kept:
         kept[name] = provenance.code_digest(*modules)
-        if KEPT.parent.is_dir():
+        # Not if a source was saved meanwhile: of which content the digest is, nobody knows then.
+        if KEPT.parent.is_dir() and _hash_of_sources() == state:
             with suppress(RunError):  # a study that cannot be written is only slower to plan
                 write_text_atomic(json.dumps({"sources": state, "digests": kept}), KEPT)
     return kept[name]
@@ -41,16 +44,29 @@ def code_digest(*modules: str) -> str:
 
 @functools.cache
 def _state() -> str:
+    """The state of the sources when this plan began."""
+    return _hash_of_sources()
+
+
+def _hash_of_sources() -> str:
     """Hash of all sources of the suite, and of the Python that parses them.
 
     All, and their content: of a single closure a new file might change what an import means, and
     times say nothing after a checkout or a copy. To read them takes milliseconds.
     """
     sha = hashlib.sha256(platform.python_version().encode())
-    for file in sorted(file for name in PACKAGES for file in ROOT.glob(f"{name}*/**/*.py")):
-        sha.update(f"\n{file.relative_to(ROOT).as_posix()} ".encode())
-        sha.update(provenance.file_digest(file).encode())
+    for file in sorted(_sources()):
+        sha.update(f"\n{file} {provenance.file_digest(ROOT / file)}".encode())
     return sha.hexdigest()
+
+
+def _sources() -> Iterator[str]:
+    """Paths of all that may be imported as a part of the suite."""
+    for name in PACKAGES:
+        # By `glob`, which follows links to folders, as imports do, and leaves out hidden files:
+        # some editors put a link that leads nowhere beside a file that is being edited.
+        yield from glob(f"{name}*.py", root_dir=ROOT)
+        yield from glob(f"{name}*/**/*.py", root_dir=ROOT, recursive=True)
 
 
 @functools.cache

@@ -62,14 +62,48 @@ def test_the_next_plan_parses_nothing(parsed: list[str]) -> None:
         ("suite/job.py", "from suite import other\n"),
         # What was a name of the package is a module now: no file of the closure has changed.
         ("suite/late.py", "VERSION = 2\n"),
+        # A folder of the suite that is a link to somewhere else.
+        ("elsewhere/linked.py", "VERSION = 2\n"),
     ],
 )
 def test_a_change_of_the_sources_is_seen(parsed: list[str], name: str, text: str) -> None:
+    JOB.write_text("from suite import late\nfrom suite.own import linked\n", encoding="utf-8")
+    Path("elsewhere").mkdir()
+    Path("elsewhere", "linked.py").write_text("VERSION = 1\n", encoding="utf-8")
+    Path("suite", "own").symlink_to(Path("elsewhere").absolute())
     before = code_digest("suite.job")
     Path(name).write_text(text, encoding="utf-8")
     forget()
     assert code_digest("suite.job") != before
     assert code_digest("suite.job") == provenance.code_digest("suite.job")
+
+
+def test_what_is_saved_while_it_is_parsed_is_not_remembered(
+    parsed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_it_was = JOB.read_text(encoding="utf-8")
+    right = code_digest("suite.job")
+    KEPT.unlink()
+    forget()
+    whole = provenance.code_digest
+
+    def edited(*modules: str) -> str:
+        JOB.write_text("from suite import other\n", encoding="utf-8")
+        return whole(*modules)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "code_digest", edited)
+        assert code_digest("suite.job") != right
+    JOB.write_text(as_it_was, encoding="utf-8")  # the edit is taken back before the next plan
+    forget()
+    assert code_digest("suite.job") == right
+
+
+def test_a_link_of_an_editor_is_no_source(parsed: list[str]) -> None:
+    before = code_digest("suite.job")
+    Path("suite/.#job.py").symlink_to("somebody@elsewhere.4711")
+    forget()
+    assert code_digest("suite.job") == before
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"sources": 1}', '{"digests": {}}', "\xff"])
