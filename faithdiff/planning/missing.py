@@ -48,7 +48,10 @@ def absent_from_set(chosen: Dataset, study: Study) -> str:
     for part in parts:
         if isinstance(part, PackageSet) and (gone := lacking(photographs_of(part))):
             way = way_to_get(PHOTOGRAPHS, study.profile)
-            return f"{len(gone)} photographs of {part.files} are not in {PHOTOGRAPHS}; {way}"
+            return (
+                f"{len(gone)} of the photographs of {part.files} are not in {PHOTOGRAPHS}, or "
+                f"corrupted there; {way}"
+            )
     if not isinstance(chosen, FolderSet | MixtureSet):
         return ""
     empty = [p.path for p in parts if isinstance(p, FolderSet) and not _has_files(p.path)]
@@ -96,7 +99,7 @@ def weights_read(profile: Profile) -> dict[str, Path]:
 def way_to_get(path: Path, profile: Profile) -> str:
     """What a person does about a path of a profile where nothing is."""
     if path == PHOTOGRAPHS:
-        return "faithdiff fetch --dataset brings them"
+        return f"faithdiff fetch --profile {profile.profile} brings them"
     roots = {"weights": profile.score.weights, "data": RAW}
     wanted = path.resolve()
     for artifact in _artifacts(ARTIFACTS_FILE.absolute()):

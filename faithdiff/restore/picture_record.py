@@ -56,15 +56,13 @@ def read_record(output: Path) -> Record:
     )
 
 
-def write_record(files: list[Path], made: Result, record: Record, output: Path) -> None:
-    """Add files that were just written, and save the record.
+def write_record(file: Path, made: Result, record: Record, output: Path) -> None:
+    """Add a file that was just written, and save the record.
 
     Args:
-        made: What they have in common; the hash of each is added.
+        made: What made it; its hash is added.
     """
-    for file in files:
-        name = file.relative_to(output).as_posix()
-        record[name] = {**made, "sha256": sha256_file(file)}
+    record[file.relative_to(output).as_posix()] = {**made, "sha256": sha256_file(file)}
     write_text_atomic(json.dumps(record, indent=1) + "\n", output / RECORD)
 
 
@@ -101,6 +99,27 @@ def check_ours(targets: list[Path], done: Record, output: Path) -> None:
         )
 
 
+def check_choice(targets: list[Path], done: Record, output: Path, now: Result) -> None:
+    """Refuse to replace whole results that another checkpoint or other settings made."""
+    others = [
+        (file, entry)
+        for file in targets
+        if _is_whole(file, entry := _entry(file, done, output))
+        and entry.get("choice") != now["choice"]
+    ]
+    if not others:
+        return
+    file, entry = others[0]
+    before = entry.get("made_by", "settings that were not recorded")
+    more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+    # The options do not tell them apart where the checkpoint of a path is another one now.
+    then = ", whose weights or settings were others then" if before == now["made_by"] else ""
+    raise UserError(
+        f"{file}{more}: was made by {before}{then}; this call has {now['made_by']}. Give another "
+        "--output, or --overwrite to replace it. Nothing was restored"
+    )
+
+
 def _entry(file: Path, record: Record, output: Path) -> Result:
     return record.get(file.relative_to(output).as_posix(), {})
 
@@ -116,19 +135,3 @@ def _is_picture(file: Path) -> bool:
     except ImageError:
         return False
     return True
-
-
-def check_choice(targets: list[Path], done: Record, output: Path, now: Result) -> None:
-    """Refuse to replace whole results that another checkpoint or other settings made."""
-    others: list[tuple[Path, str]] = []
-    for file in targets:
-        entry = _entry(file, done, output)
-        if _is_whole(file, entry) and entry.get("choice") != now["choice"]:
-            others.append((file, entry.get("made_by", "settings that were not recorded")))
-    for file, before in others[:1]:
-        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
-        then = ", whose weights or settings were others then" * (before == now["made_by"])
-        raise UserError(
-            f"{file}{more}: was made by {before}{then}; this call has {now['made_by']}. Give "
-            "another --output, or --overwrite to replace it. Nothing was restored"
-        )

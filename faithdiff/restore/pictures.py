@@ -142,17 +142,17 @@ def restore_pictures(checkpoint: Path, inputs: list[Path], output: Path, choices
     with _Bar(todo) as bar:
         for picture in pictures:
             try:
+                # After every file: a run that ends early loses the one that it is at, and the next
+                # one knows all others for its own.
                 if picture in todo and restorer is not None:
                     _restore(restorer, picture, chosen, choices, bar)
+                    write_record(picture.target, {**made, "key": picture.key}, done, output)
                 if picture in beside:
                     _write_beside(picture, chosen)
+                    write_record(picture.beside, {**made, "key": picture.key}, done, output)
             except ONE_FAILS as error:
                 bar.say(f"failed, the others go on: {error}")
                 failures[picture] = error
-                continue
-            if written := _targets(picture, todo, beside):
-                # After every picture: a run that is killed loses the one that it is at, no other.
-                write_record(written, {**made, "key": picture.key}, done, output)
     if failures:
         raise _failed(list(failures.values()), len(sources))
 

@@ -147,6 +147,22 @@ def test_pictures_and_results_side_by_side(study: Study, pictures: Path, tmp_pat
         _restore(study, pictures, other, side_by_side=True)
 
 
+def test_a_result_is_recorded_before_it_is_set_beside_its_picture(
+    study: Study, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RunError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("faithdiff.restore.pictures._write_beside", full)
+        with pytest.raises(RunError, match="No space left"):
+            _restore(study, pictures / "one.png", tmp_path / "out", side_by_side=True)
+    made = (tmp_path / "out/one.png").stat().st_mtime_ns
+    _restore(study, pictures / "one.png", tmp_path / "out", side_by_side=True)
+    assert (tmp_path / "out/one.png").stat().st_mtime_ns == made
+    assert (tmp_path / "out" / BESIDE / "one.png").exists()
+
+
 def test_a_picture_that_does_not_fit_fails_alone(
     study: Study,
     pictures: Path,
