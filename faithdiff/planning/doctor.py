@@ -148,11 +148,11 @@ def _pieces(study: Study) -> Iterator[Diagnosis]:
     weights, gone = weights_read(profile), missing_weights(study)
     yield Diagnosis("weights", f"{len(weights) - len(gone)} of {len(weights)}", problems=(*gone,))
     used, lacking = profile.used_datasets, missing_sets(study)
-    # Of folders that hold files it is asked whether a set can be made of them.
+    # A folder that holds files may still be one of which no set can be made.
     lacking |= {
         name: [f"{name}: {why}"]
-        for name, chosen in used.items()
-        if name not in lacking and (why := absent_from_set(chosen, study))
+        for name in used
+        if name not in lacking and (why := absent_from_set(name, study))
     }
     problems = tuple(why for reasons in lacking.values() for why in reasons)
     yield Diagnosis("sets", f"{len(used) - len(lacking)} of {len(used)}", problems=problems)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from faithdiff.config import Dataset, FolderSet, MixtureSet, PackageSet, Profile, parts_of
+from faithdiff.config import FolderSet, MixtureSet, PackageSet, Profile, parts_of
 from faithdiff.data.artifacts import ARTIFACTS_FILE, Artifact, load_artifacts
 from faithdiff.data.fetch import RAW
 from faithdiff.data.folders import sources
@@ -28,8 +28,8 @@ def absent_from(study: Study) -> Absent:
     data = study.profile.data
     datasets = {
         name: AbsentSet(why=why, levels=data.levels_of(name))
-        for name, chosen in data.test.items()
-        if (why := absent_from_set(chosen, study))
+        for name in data.test
+        if (why := absent_from_set(name, study))
     }
     if not set(data.with_hq) - set(datasets):
         reasons = "; ".join(f"{name}: {absent.why}" for name, absent in datasets.items())
@@ -42,15 +42,15 @@ def absent_from(study: Study) -> Absent:
     return Absent(datasets=datasets, baselines=baselines)
 
 
-def absent_from_set(chosen: Dataset, study: Study) -> str:
+def absent_from_set(name: str, study: Study) -> str:
     """Say why a set has no images; empty where it has some, or needs nothing from outside."""
+    chosen = study.profile.datasets[name]
     parts = parts_of(chosen).values()
     for part in parts:
         if isinstance(part, PackageSet) and (gone := lacking(photographs_of(part))):
-            way = way_to_get(PHOTOGRAPHS, study.profile)
             return (
-                f"{len(gone)} of the photographs of {part.files} are not in {PHOTOGRAPHS}, or "
-                f"corrupted there; {way}"
+                f"{len(gone)} photographs of {part.files} are not in {PHOTOGRAPHS}, or corrupted "
+                f"there; {_way_to_photographs(name, study)}"
             )
     if not isinstance(chosen, FolderSet | MixtureSet):
         return ""
@@ -73,14 +73,16 @@ def not_there(study: Study) -> list[str]:
 
 def missing_sets(study: Study) -> dict[str, list[str]]:
     """Why sets that jobs read have no images, by name: each with field, path and way out."""
-    sets = _set_folders(study.profile)
-    found = {name: [*_lacking(each, study.profile).values()] for name, each in sets.items()}
+    found = {
+        name: _lacking(folders, study, _way_to_photographs(name, study))
+        for name, folders in _set_folders(study.profile).items()
+    }
     return {name: said for name, said in found.items() if said}
 
 
 def missing_weights(study: Study) -> list[str]:
     """Which weights that jobs read are not there: each with its field, its path, the way out."""
-    return [*_lacking(weights_read(study.profile), study.profile).values()]
+    return _lacking(weights_read(study.profile), study)
 
 
 def weights_read(profile: Profile) -> dict[str, Path]:
@@ -98,8 +100,6 @@ def weights_read(profile: Profile) -> dict[str, Path]:
 
 def way_to_get(path: Path, profile: Profile) -> str:
     """What a person does about a path of a profile where nothing is."""
-    if path == PHOTOGRAPHS:
-        return f"faithdiff fetch --profile {profile.profile} brings them"
     roots = {"weights": profile.score.weights, "data": RAW}
     wanted = path.resolve()
     for artifact in _artifacts(ARTIFACTS_FILE.absolute()):
@@ -113,6 +113,11 @@ def way_to_get(path: Path, profile: Profile) -> str:
             name = profile.profile if own else artifact.profiles[0]
             return f"faithdiff fetch --profile {name} brings it or says how"
     return "faithdiff fetch does not bring it: correct the path, or put it there"
+
+
+def _way_to_photographs(dataset: str, study: Study) -> str:
+    # Not by --profile alone, which asks for a profile that config/artifacts.yaml names.
+    return f"faithdiff fetch --dataset {dataset} --config {study.file} brings them"
 
 
 @functools.cache
@@ -139,9 +144,13 @@ def _set_folders(profile: Profile) -> dict[str, dict[str, Path]]:
     return found
 
 
-def _lacking(paths: dict[str, Path], profile: Profile) -> dict[str, str]:
-    """What is wrong with paths of a profile, by field; fields of folders end in ``path``."""
-    found = {}
+def _lacking(paths: dict[str, Path], study: Study, photographs: str = "") -> list[str]:
+    """What is wrong with paths of a profile, by field; fields of folders end in ``path``.
+
+    Args:
+        photographs: The way to get the photographs of packages.
+    """
+    found = []
     for field, path in paths.items():
         if not path.exists():
             said = "is missing"
@@ -151,7 +160,8 @@ def _lacking(paths: dict[str, Path], profile: Profile) -> dict[str, str]:
             said = "is empty"
         else:
             continue
-        found[field] = f"{field}: {path}: {said}; {way_to_get(path, profile)}"
+        way = photographs if path == PHOTOGRAPHS else way_to_get(path, study.profile)
+        found.append(f"{field}: {path}: {said}; {way}")
     return found
 
 

@@ -114,6 +114,11 @@ BY_HAND = "faithdiff fetch does not bring it: correct the path, or put it there"
             "data: {train: {source: mixture, parts: {a: {source: folder, path: own.yaml}}}}",
             f"data.train.parts.a.path: own.yaml: is a file, not a folder; {BY_HAND}",
         ),
+        (
+            "data: {test: {Own: {source: packages, size: 128, crops: 1}}}",
+            "data.test.Own: data/raw/photographs: is missing; faithdiff fetch --dataset Own "
+            "--config own.yaml brings them",
+        ),
         # No file of config/artifacts.yaml is listed for a profile of this name.
         (
             "data: {test: {Own: {source: folder, path: data/raw/DIV2K-Val/DIV2K_valid_HR}}}",
@@ -128,7 +133,7 @@ def test_a_path_where_nothing_is_is_named_before_its_job_starts(
     for part in ("config", "prior"):
         (tmp_path / part).symlink_to(ROOT / part)
     monkeypatch.chdir(tmp_path)
-    file = tmp_path / "own.yaml"
+    file = Path("own.yaml")
     file.write_text(f"extends: {ROOT}/config/mini.yaml\nprofile: own\n{changes}\n")
     study = Study.load(file)
     assert not_there(study) == [said]
