@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +54,7 @@ def fetch(
     read = study.profile
     if dataset is not None:
         chosen = read.datasets[one_of(dataset, list(read.datasets), "--dataset")]
-        if not _fetch_photographs(chosen):
+        if not _fetch_photographs([chosen]):
             print(f"{dataset}: has no photographs of Debian packages, nothing to fetch")
         return
     if baseline is not None:
@@ -70,18 +71,19 @@ def fetch(
         wanted = needed_by(profile, load_artifacts(ARTIFACTS_FILE))
     fetch_all(wanted, read.score.weights)
     if profile is not None:
-        for used in read.used_datasets.values():
-            _fetch_photographs(used)
+        _fetch_photographs(read.used_datasets.values())
 
 
-def _fetch_photographs(dataset: Dataset) -> bool:
-    """Bring the photographs of Debian packages in a dataset; whether there are any in it."""
+def _fetch_photographs(datasets: Iterable[Dataset]) -> bool:
+    """Bring the photographs of Debian packages in datasets; whether there are any in them."""
     from faithdiff.data.packages import fetch_photographs
     from faithdiff.data.photographs import photographs_of
 
-    found = [part for part in parts_of(dataset).values() if isinstance(part, PackageSet)]
-    for part in found:
-        fetch_photographs(photographs_of(part))
+    parts = [part for dataset in datasets for part in parts_of(dataset).values()]
+    found = [photo for p in parts if isinstance(p, PackageSet) for photo in photographs_of(p)]
+    if found:
+        # All at once: photographs for training and for validation lie in the same packages.
+        fetch_photographs(dict.fromkeys(found))
     return bool(found)
 
 

@@ -182,7 +182,9 @@ def prepare_dataset(
         if not made:
             notes.add(unit.without, unit.name)
     if not written:
-        raise UserError(f"dataset {dataset}: every image is smaller than a crop (`crops.size`)")
+        packages = all(isinstance(part, PackageSet) for part in parts_of(config).values())
+        small, soft = "is smaller than a crop (`crops.size`)", "has too little detail (`detail`)"
+        raise UserError(f"dataset {dataset}: every image {soft if packages else small}")
     _check_sizes(written, dataset, least, equal)
     for each in written:
         for what in each.notes:
@@ -391,7 +393,7 @@ def _drawn(
         raise UserError(
             f"dataset {dataset}: {len(gone)} of the {len(photos)} photographs of {config.files} "
             f"are not in {PHOTOGRAPHS}, or corrupted there, as {gone[0].file(PHOTOGRAPHS).name}; "
-            f"faithdiff fetch --dataset {dataset} brings them"
+            f"faithdiff fetch --dataset {dataset}, with the same --config, brings them"
         )
     crops = partial(_crops, config, dataset, master_seed, prefix)
     without = "skipped, no crop with enough detail"

@@ -19,6 +19,7 @@ from typing import IO
 
 from faithdiff.data.photographs import PHOTOGRAPHS, Photograph, lacking
 from faithdiff.errors import RunError, UserError
+from faithdiff.study.files import write_bytes_atomic
 from faithdiff.study.progress import ProgressBar
 
 
@@ -38,7 +39,7 @@ def fetch_photographs(
     Raises:
         UserError: apt-get or dpkg-deb is missing, apt-get does not know this version, or a
             package does not hold what is listed.
-        RunError: apt-get did not reach its registry.
+        RunError: apt-get did not reach its mirror, or a file cannot be written.
     """
     missing = sorted(lacking(photos, folder), key=lambda photo: (photo.package, photo.version))
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ def _download(photo: Photograph, place: Path, folder: Path) -> Path:
             "this system's Debian has another version, or its lists are old (`apt-get update` as "
             "root renews them)"
             if unknown
-            else "run the same command again once its registry is reachable"
+            else "run the same command again once its mirror is reachable"
         )
         raise kind(
             f"{package} {version} (for {photo.path}): apt-get does not bring it: {said}; {why}; "
@@ -112,10 +113,7 @@ def _take(deb: Path, wanted: list[Photograph], folder: Path) -> None:
                     f"{photo.sha256[:12]}...: this is not {photo.package} {photo.version}; delete "
                     f"what you put there, {_by_hand(photo, folder)}"
                 )
-            file = photo.file(folder)
-            part = file.with_name(file.name + ".part")
-            part.write_bytes(data)
-            os.replace(part, file)
+            write_bytes_atomic(data, photo.file(folder))
             del left[photo.name]
     for photo in left.values():
         raise UserError(

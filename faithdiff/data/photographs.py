@@ -109,8 +109,6 @@ def load_list(file: Path) -> tuple[Photograph, ...]:
             raise ConfigError(f"{file}: line {number} ({photo.name}): {wrong}")
         if found.setdefault(photo.name, photo) is not photo:
             raise ConfigError(f"{file}: line {number}: the name {photo.name!r} comes twice")
-    if not any(photo.kind == "photograph" for photo in found.values()):
-        raise ConfigError(f"{file}: lists no photograph")
     return tuple(found.values())
 
 
@@ -170,9 +168,13 @@ def photographs_of(config: PackageSet) -> list[Photograph]:
     """The photographs of the list that a set is made of.
 
     Raises:
-        ConfigError: The list is not well-formed.
+        ConfigError: The list is not well-formed, or has no photograph of this part.
     """
-    return [photo for photo in load_list(config.files) if photo.part == config.part]
+    found = [photo for photo in load_list(config.files) if photo.part == config.part]
+    # Cutouts alone would have no ground to lie on.
+    if not any(photo.kind == "photograph" for photo in found):
+        raise ConfigError(f"{config.files}: lists no photograph whose part is {config.part!r}")
+    return found
 
 
 def crops_of(photo: Photograph, config: PackageSet) -> int:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
+import json
 import tarfile
 from pathlib import Path
 
 import pytest
+from shared import ROOT
 
+from faithdiff import cli
 from faithdiff.data.packages import fetch_photographs
-from faithdiff.data.photographs import Photograph
+from faithdiff.data.photographs import PHOTOGRAPHS, Photograph
 from faithdiff.errors import RunError, UserError
-from tests.data.test_photographs import photograph
+from tests.data.test_photographs import photograph, write_list
 
 OAK, ELM = b"the bytes of an oak", b"of an elm"
 BUNDLE = b"header" + ELM + b"footer"
@@ -30,7 +34,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A PATH whose apt-get gives a package of two files, and counts how often it was asked."""
     bin_ = tmp_path / "bin"
     bin_.mkdir()
-    deb = tmp_path / "registry.deb"
+    deb = tmp_path / "mirror.deb"
     with tarfile.open(deb, "w") as archive:
         for path, content in (("./usr/share/oak.png", OAK), ("./usr/share/all.rcc", BUNDLE)):
             member = tarfile.TarInfo(path)
@@ -72,11 +76,31 @@ def test_files_and_parts_of_files_are_taken_once(machine: Path) -> None:
     assert (out / "oak.png").read_bytes() == OAK
 
 
+def test_parts_of_a_dataset_are_fetched_together(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(machine)
+    oak, elm = listed()
+    photos = [oak, dataclasses.replace(elm, part="validation")]
+    files = str(write_list(machine / "list.csv", photos))
+    of_packages = {"source": "packages", "files": files, "size": 64, "crops": 1}
+    parts = {"seen": of_packages, "apart": {**of_packages, "part": "validation"}}
+    own = {
+        "extends": str(ROOT / "config/mini.yaml"),
+        "profile": "own",
+        "prior": {"training": {"data": {"source": "mixture", "parts": parts}}},
+    }
+    Path("own.yaml").write_text(json.dumps(own))  # which is YAML, too
+    cli.fetch(dataset="prior", config=Path("own.yaml"))
+    assert {file.name for file in PHOTOGRAPHS.iterdir()} == {"elm.webp", "oak.png"}
+    assert (machine / "asked").read_text() == "stamps=1.0-1\n"  # once
+
+
 def test_package_that_a_person_placed_is_taken_without_apt(machine: Path) -> None:
     (machine / "bin" / "apt-get").unlink()
     out = machine / "out"
     out.mkdir()
-    (machine / "registry.deb").rename(out / "stamps_1.0-1_all.deb")
+    (machine / "mirror.deb").rename(out / "stamps_1.0-1_all.deb")
     fetch_photographs(listed(), out, say=lambda _: None)
     assert (out / "oak.png").read_bytes() == OAK
 
@@ -89,13 +113,13 @@ def test_missing_programs_are_named(machine: Path, monkeypatch: pytest.MonkeyPat
     assert "snapshot archive" in text and str(machine / "out") in text
 
 
-def test_other_version_and_unreachable_registry_are_told_apart(machine: Path) -> None:
+def test_other_version_and_unreachable_mirror_are_told_apart(machine: Path) -> None:
     apt = '#!/bin/sh\necho "E: {}" >&2\nexit 100\n'
     program(machine / "bin", "apt-get", apt.format("Version '1.0-1' for 'stamps' was not found"))
     text = said(machine, listed())
     assert "another version" in text and "snapshot archive" in text and "was not found" in text
     program(machine / "bin", "apt-get", apt.format("Failed to fetch http://deb: no route to host"))
-    assert "once its registry is reachable" in said(machine, listed(), RunError)
+    assert "once its mirror is reachable" in said(machine, listed(), RunError)
 
 
 def test_wrong_and_missing_files_are_named(machine: Path) -> None:

@@ -182,6 +182,22 @@ def test_small_and_flat_photographs_give_nothing(here: tuple[PackageSet, Path]) 
         assert cut_photograph(photograph(name), config, folder, "prior", 1) == []
 
 
+def test_a_part_needs_photographs_and_a_set_needs_crops(
+    here: tuple[PackageSet, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = here
+    listed = [photograph("oak"), photograph("stamp", kind="cutout", part="validation")]
+    other = write_list(tmp_path / "other.csv", listed)
+    alone = config.model_copy(update={"files": other, "part": "validation"})
+    with pytest.raises(ConfigError, match=r"other\.csv: lists no photograph whose part is 'valid"):
+        photographs_of(alone)
+    monkeypatch.setattr(datasets, "PHOTOGRAPHS", folder)
+    monkeypatch.setattr(datasets, "lacking", lambda photos: lacking(photos, folder))
+    strict = config.model_copy(update={"detail": (200.0, 201.0)})
+    with pytest.raises(UserError, match=r"dataset prior: every image has too little detail"):
+        prepare_dataset(strict, "prior", 1, tmp_path / "out")
+
+
 def test_mixture_has_scenes_and_photographs(
     here: tuple[PackageSet, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,7 +226,9 @@ def test_photographs_that_were_not_fetched_are_asked_for(
     config, folder = here
     (folder / "half.png").write_bytes(b"corrupted")
     monkeypatch.setattr(datasets, "lacking", lambda photos: lacking(photos, folder))
-    with pytest.raises(UserError, match=r"1 of the 3 .*half\.png; faithdiff fetch --dataset prior"):
+    with pytest.raises(
+        UserError, match=r"1 of the 3 .*half\.png; faithdiff fetch --dataset prior,"
+    ):
         prepare_dataset(config, "prior", 1, tmp_path / "out")
 
 
