@@ -9,11 +9,10 @@ import functools
 import hashlib
 import json
 import platform
-from collections.abc import Iterator
 from contextlib import suppress
-from glob import glob
 from pathlib import Path
 
+from faithdiff.data.outside import files_in
 from faithdiff.errors import RunError
 from faithdiff.study import provenance
 from faithdiff.study.files import write_text_atomic
@@ -55,18 +54,20 @@ def _hash_of_sources() -> str:
     times say nothing after a checkout or a copy. To read them takes milliseconds.
     """
     sha = hashlib.sha256(platform.python_version().encode())
-    for file in sorted(_sources()):
-        sha.update(f"\n{file} {provenance.file_digest(ROOT / file)}".encode())
+    for file in _sources():
+        sha.update(f"\n{file.relative_to(ROOT).as_posix()} ".encode())
+        sha.update(provenance.file_digest(file).encode())
     return sha.hexdigest()
 
 
-def _sources() -> Iterator[str]:
-    """Paths of all that may be imported as a part of the suite."""
-    for name in PACKAGES:
-        # By `glob`, which follows links to folders, as imports do, and leaves out hidden files:
-        # some editors put a link that leads nowhere beside a file that is being edited.
-        yield from glob(f"{name}*.py", root_dir=ROOT)
-        yield from glob(f"{name}*/**/*.py", root_dir=ROOT, recursive=True)
+def _sources() -> list[Path]:
+    """All that may be imported as a part of the suite, also through links to other folders.
+
+    Hidden files are none of it: some editors put a link that leads nowhere beside a file that is
+    being edited.
+    """
+    places = [place for place in ROOT.iterdir() if place.name.startswith(PACKAGES)]
+    return sorted(f for place in places for f in files_in(place) if f.suffix == ".py")
 
 
 @functools.cache
