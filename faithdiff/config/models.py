@@ -95,12 +95,20 @@ class PriorTraining(Section):
     unet: UnetTraining
 
     @model_validator(mode="after")
-    def _something_to_watch(self) -> PriorTraining:
+    def _held_out_is_apart(self) -> PriorTraining:
         parts = parts_of(self.data)
         if unknown := sorted(set(self.held_out) - set(parts)):
             raise ValueError(f"held_out: data has no part {unknown[0]!r}")
         if set(parts) == set(self.held_out):
             raise ValueError("held_out: no part of data is left to train on")
+        # By the names of images, which begin with that of their part.
+        for apart in self.held_out:
+            for part in sorted(set(parts) - set(self.held_out)):
+                if part.startswith(f"{apart}-"):
+                    raise ValueError(
+                        f"held_out: the name of part {part!r} begins with {apart + '-'!r}, as the "
+                        f"images of {apart!r} do; rename one of them"
+                    )
         if self.unet.validation_every and not self.held_out:
             raise ValueError("unet.validation_every: needs parts of data in `held_out`")
         return self

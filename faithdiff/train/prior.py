@@ -151,19 +151,13 @@ def train_prior_job(study: Study, folder: Path, state: Path) -> None:
     compute_repeatably(study.profile)
     data = study.layout.dataset("prior")
     index = read_index(data)
-    # Images of a mixture's part begin with its name.
+    # Images of a mixture's part begin with its name; none begins with one of no parts.
     apart = tuple(f"{part}-" for part in study.profile.prior.training.held_out)
-    watched = index["name"].str.startswith(apart) if apart else index["name"].isna()
-    train_prior(
-        study.profile,
-        _images(data, index[~watched]),
-        list(index["caption"][~watched]),
-        folder,
-        state,
-        HeldOutImages(_images(data, index[watched]), list(index["caption"][watched]))
-        if apart
-        else None,
-    )
+    watched = index["name"].str.startswith(apart)
+    seen, rest = index[~watched], index[watched]
+    held_out = HeldOutImages(_images(data, rest), list(rest["caption"])) if apart else None
+    images, captions = _images(data, seen), list(seen["caption"])
+    train_prior(study.profile, images, captions, folder, state, held_out)
 
 
 def _images(data: Path, index: pd.DataFrame) -> Tensor:

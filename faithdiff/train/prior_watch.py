@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from faithdiff.config import Profile
 from faithdiff.models.objective import prediction_target, time_ids
 from faithdiff.models.prior import Prior
+from faithdiff.models.text import Prompt
 from faithdiff.restore.schedule import make_scheduler, visited
 from faithdiff.study import seeds
 from faithdiff.train.log import LogRow
@@ -77,14 +78,14 @@ def denoising_loss(
         noise = torch.randn(latents.shape, generator=generator)
         noisy = prior.scheduler.add_noise(latents, noise, timesteps)
         target = prediction_target(prior.scheduler, latents, noise, timesteps)
-        prediction = _predict(prior, noisy, timesteps, prompt.hidden, prompt.pooled)
+        prediction = _predict(prior, noisy, timesteps, prompt)
         losses.append(float(F.mse_loss(prediction, target)))
     return sum(losses) / len(losses)
 
 
 @torch.no_grad()
 def sample(profile: Profile, prior: Prior, captions: list[str]) -> Tensor:
-    """Images ``(N, 3, 128, 128)`` in [0, 1] from pure noise and captions, 20 steps."""
+    """Images ``(N, 3, 128, 128)`` in [0, 1], on the CPU, from pure noise and captions, 20 steps."""
     config = profile.restore.model_copy(update={"steps": 20})
     scheduler = make_scheduler(config, prior.scheduler)
     timesteps = visited(scheduler, config.steps)
@@ -96,19 +97,21 @@ def sample(profile: Profile, prior: Prior, captions: list[str]) -> Tensor:
     for timestep in timesteps:
         scaled = scheduler.scale_model_input(latents, timestep)
         steps = timestep.expand(len(latents))
-        prediction = _predict(prior, scaled, steps, prompt.hidden, prompt.pooled)
+        prediction = _predict(prior, scaled, steps, prompt)
         latents = scheduler.step(prediction, timestep, latents).prev_sample
-    return (prior.decode(latents) / 2 + 0.5).clamp(0, 1)
+    return (prior.decode(latents.to(prior.vae.device)).cpu() / 2 + 0.5).clamp(0, 1)
 
 
-def _predict(
-    prior: Prior, noisy: Tensor, timesteps: Tensor, hidden: Tensor, pooled: Tensor
-) -> Tensor:
+def _predict(prior: Prior, noisy: Tensor, timesteps: Tensor, prompt: Prompt) -> Tensor:
+    """The UNet's prediction on the CPU, where noise is drawn and losses are computed."""
+    device = prior.unet.device
     side = noisy.shape[-1] * prior.factor
-    ids = time_ids((side, side), torch.zeros(len(noisy), 2), (side, side))
-    conditioning = {"text_embeds": pooled, "time_ids": ids}
-    prediction: Tensor = prior.unet(noisy, timesteps, hidden, added_cond_kwargs=conditioning).sample
-    return prediction
+    ids = time_ids((side, side), torch.zeros(len(noisy), 2), (side, side)).to(device)
+    conditioning = {"text_embeds": prompt.pooled, "time_ids": ids}
+    prediction: Tensor = prior.unet(
+        noisy.to(device), timesteps.to(device), prompt.hidden, added_cond_kwargs=conditioning
+    ).sample
+    return prediction.cpu()
 
 
 def draw(panels: dict[str, Tensor], picture: Path) -> None:
