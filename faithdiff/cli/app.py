@@ -81,9 +81,9 @@ def _check_profile(command: Any, word: str, after: str) -> None:
     # Its name, of whatever else means a profile: config/lab.yaml, or profile=lab of snakemake.
     name = Path((value if equals else after).removeprefix("profile=")).stem
     name = name if re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) else "mini"
-    ways = {"--config": f"--profile {name}", "-c": f"--profile {name}"}
-    way = {**ways, "--profile": f"--config config/{name}.yaml"}.get(option, "")
-    if option not in flags and way and way.split()[0] in flags:
+    profile, config = f"--profile {name}", f"--config config/{name}.yaml"
+    way = {"--config": profile, "-c": profile, "--profile": config}.get(option)
+    if way and option not in flags and way.split()[0] in flags:
         raise UserError(f"{option}: is no option of faithdiff {command.name}; give {way}")
 
 

@@ -37,18 +37,27 @@ class PerceptualDistance:
     """
 
     def __init__(self, backbone: Backbone, weights: Path, device: str) -> None:
-        name = WEIGHTS[backbone]
-        artifact = load_artifacts(ARTIFACTS_FILE)[name]
-        state, _ = check(artifact, weights)
-        if problem := lacking([(artifact, state)], f"faithdiff fetch --weights {name}"):
-            raise UserError(f"{name}: {problem}")
-        network = _network(backbone, artifact.file(weights))
+        network = _network(backbone, weights_file(backbone, weights))
         self._network = network.eval().requires_grad_(False).to(device)
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
         """Distances ``(B,)`` of images ``(B, 3, H, W)`` in [-1, 1] from their targets."""
         distances: Tensor = self._network(images, targets, normalize=False)
         return distances.float().flatten()
+
+
+def weights_file(backbone: Backbone, weights: Path) -> Path:
+    """The file of a network's weights, once its checksum is right.
+
+    Raises:
+        UserError: It is missing or corrupted.
+    """
+    name = WEIGHTS[backbone]
+    artifact = load_artifacts(ARTIFACTS_FILE)[name]
+    state, _ = check(artifact, weights)
+    if problem := lacking([(artifact, state)], f"faithdiff fetch --weights {name}"):
+        raise UserError(f"{name}: {problem}")
+    return artifact.file(weights)
 
 
 def _network(backbone: Backbone, file: Path) -> STLPIPS:

@@ -67,8 +67,8 @@ def write_card(study: Study, picture: Path, earlier: Path | None = None) -> str:
 @torch.no_grad()
 def _reconstruct(prior: Prior, images: Tensor) -> tuple[Tensor, float]:
     """Reconstructions ``(N, 3, H, W)`` in [0, 1], and their mean PSNR over RGB."""
-    signed = to_signed(images)
-    latents = prior.sample_latents(moments := prior.encode_moments(signed), 0 * moments[:, ::2])
+    moments = prior.encode_moments(to_signed(images))
+    latents = prior.sample_latents(moments, torch.zeros_like(moments[:, ::2]))
     rebuilt = (prior.decode(latents) / 2 + 0.5).clamp(0, 1)
     error = (rebuilt - images / 255).square().mean((1, 2, 3))
     return rebuilt, float((-10 * error.log10()).mean())

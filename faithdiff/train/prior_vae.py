@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faithdiff.config import Profile, VaeTraining, digest
-from faithdiff.models.perceptual import PerceptualDistance
+from faithdiff.models.perceptual import PerceptualDistance, weights_file
 from faithdiff.models.prior import Prior
 from faithdiff.study import seeds
 from faithdiff.train.cache import to_signed
@@ -37,6 +37,9 @@ def train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> li
         UserError: The weights of the perceptual distance are missing or corrupted.
     """
     recipe, vae = profile.prior.training.vae, prior.vae
+    if recipe.perceptual:
+        # Before the first phase, which may take hours, and not when the second one needs them.
+        weights_file("vgg", profile.score.weights)
 
     def job(
         phase: str, reconstruction: Reconstruction, steps: int, size: int, learning_rate: float

@@ -65,7 +65,7 @@ def test_the_perceptual_phase_follows_the_first_and_resumes(
     prior = _untrained(profile)
     start = {k: v.clone() for k, v in prior.vae.refine.state_dict().items()}
     log = train_vae(profile, prior, images, tmp_path)
-    assert [row["phase"] for row in log] == ["prior vae"] * 1 + ["prior vae-perceptual"] * 1
+    assert [row["phase"] for row in log] == ["prior vae", "prior vae-perceptual"]
     assert any(not torch.equal(v, start[k]) for k, v in prior.vae.refine.state_dict().items())
     # From the states that lie there nothing is left to do, and the weights are the same.
     again = _untrained(profile)
@@ -74,12 +74,15 @@ def test_the_perceptual_phase_follows_the_first_and_resumes(
         assert torch.equal(again.vae.state_dict()[name], weight), name
 
 
-def test_wrong_weights_of_the_distance_are_named_with_the_way_out(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_wrong_weights_of_the_distance_are_named_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: torch.Tensor
 ) -> None:
+    profile = _profile(Perceptual(steps=2, batch_size=1, learning_rate=1e-3, weight=0.3))
+    prior = _untrained(profile)
     found = load_artifacts(ARTIFACTS_FILE)
     wrong = found["st-lpips-vgg"].model_copy(update={"sha256": "0" * 64})
     changed: dict[str, Artifact] = {**found, "st-lpips-vgg": wrong}
     monkeypatch.setattr(perceptual, "load_artifacts", lambda _: changed)
     with pytest.raises(UserError, match=r"st-lpips-vgg: needs vgg_shift_tolerant.*pip install"):
-        perceptual.PerceptualDistance("vgg", tmp_path, "cpu")
+        train_vae(profile, prior, images, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -30,55 +30,11 @@ from faithdiff.data.scenes.parts import SUPERSAMPLE, Floats, Sketch
 from faithdiff.data.scenes.strokes import draw_strokes
 from faithdiff.data.scenes.words import FONTS, WORDS, contrasting, font_of
 
-_SYLLABLES = [
-    "an",
-    "be",
-    "con",
-    "de",
-    "er",
-    "fi",
-    "go",
-    "ha",
-    "in",
-    "jo",
-    "ka",
-    "le",
-    "ma",
-    "no",
-    "or",
-    "per",
-    "qui",
-    "ra",
-    "sen",
-    "ta",
-    "un",
-    "ver",
-    "wo",
-    "xi",
-    "you",
-    "za",
-    "ther",
-    "ing",
-    "tion",
-    "str",
-    "sh",
-    "ch",
-    "th",
-    "ous",
-    "ble",
-    "ment",
-    "al",
-    "ic",
-    "ed",
-    "ly",
-    "es",
-    "of",
-    "the",
-    "and",
-    "to",
-    "a",
-    "I",
-]
+_SYLLABLE_LIST = (
+    "an be con de er fi go ha in jo ka le ma no or per qui ra sen ta un ver wo xi you za ther ing "
+    "tion str sh ch th ous ble ment al ic ed ly es of the and to a I"
+)
+_SYLLABLES = tuple(_SYLLABLE_LIST.split())
 
 
 def paper(rng: np.random.Generator, size: int) -> Floats:

@@ -86,7 +86,11 @@ def textured(rng: np.random.Generator, size: int, palette: Palette) -> Sketch:
 
 
 def detail(picture: Floats) -> float:
-    """Mean gradient of the luma of an RGB picture in ``[0, 1]``, in grey levels a pixel."""
+    """Mean gradient of the luma of an RGB picture in ``[0, 1]``, in grey levels a pixel.
+
+    :func:`faithdiff.data.detail.detail` is the same of bytes. Its rounding is another, and would
+    change the scenes.
+    """
     down, across = np.gradient(255 * (picture @ _LUMA))
     return float(np.hypot(down, across).mean())
 

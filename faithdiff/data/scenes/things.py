@@ -105,12 +105,12 @@ def blossom(rng: np.random.Generator, size: int, palette: Palette) -> Sketch:
     picture = np.ascontiguousarray(picture, np.float32)
     outer = vary(rng, pick(rng, _PETALS), 0.06)
     inner = blend(vary(rng, outer, 0.08), pick(rng, _PETALS), float(rng.uniform(0, 0.5)))
-    single = float(rng.uniform(0.25, 0.52)) * size
-    count = 1 if single > 0.36 * size else int(rng.integers(2, 6))
+    broadest = float(rng.uniform(0.25, 0.52)) * size
+    count = 1 if broadest > 0.36 * size else int(rng.integers(2, 6))
     double = rng.random() < 0.65
     for _ in range(count):
         middle = rng.uniform(0.1, 0.9, 2) * size if count > 1 else rng.uniform(0.4, 0.6, 2) * size
-        reach = single * float(rng.uniform(0.6, 1.0)) if count > 1 else single
+        reach = broadest * float(rng.uniform(0.6, 1.0)) if count > 1 else broadest
         rings = int(rng.integers(5, 10 if count == 1 else 7)) if double else 2
         number = int(rng.integers(9, 22))
         for ring in range(rings):
