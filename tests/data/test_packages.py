@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from shared import ROOT
+from shared.photographs import photograph, write_list
 
 from faithdiff import cli
 from faithdiff.data.packages import fetch_photographs
 from faithdiff.data.photographs import PHOTOGRAPHS, Photograph
 from faithdiff.errors import RunError, UserError
-from tests.data.test_photographs import photograph, write_list
 
 OAK, ELM = b"the bytes of an oak", b"of an elm"
 BUNDLE = b"header" + ELM + b"footer"

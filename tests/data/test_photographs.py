@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
+from shared.photographs import photograph, write_list
 
 from faithdiff.config import MixtureSet, PackageSet, SceneSet
 from faithdiff.data import datasets
@@ -17,7 +16,6 @@ from faithdiff.data.datasets import prepare_dataset, source_hashes
 from faithdiff.data.detail import detail, sharpness
 from faithdiff.data.photographs import (
     LICENCES,
-    Photograph,
     cut_photograph,
     lacking,
     load_list,
@@ -28,32 +26,6 @@ from faithdiff.errors import ConfigError, UserError
 
 LIST = Path("config/prior_photographs.csv")
 SIZE = 32
-
-
-def photograph(name: str, **changes: str) -> Photograph:
-    whole = Photograph(
-        name=name,
-        package="stamps",
-        version="1.0-1",
-        path=f"usr/share/{name}.png",
-        span="",
-        sha256="0" * 64,
-        kind="photograph",
-        part="training",
-        licence="CC0-1.0",
-        author="A. Photographer",
-        origin="",
-        caption=f"a picture of {name}",
-    )
-    return dataclasses.replace(whole, **changes)  # type: ignore[arg-type]
-
-
-def write_list(file: Path, photos: list[Photograph]) -> Path:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, [field.name for field in dataclasses.fields(Photograph)])
-        writer.writeheader()
-        writer.writerows(map(dataclasses.asdict, photos))
-    return file
 
 
 @pytest.fixture

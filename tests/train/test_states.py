@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import pickle
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch
 from shared.gloo import together
 from shared.toy_training import Killed, Outcome, close, same, toy, uninterrupted
 from torch.distributed.checkpoint import filesystem
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
 
 from faithdiff.errors import CorruptedError, RunError
 from faithdiff.study.provenance import file_digest
@@ -118,24 +120,60 @@ def test_a_damaged_part_is_named_with_the_way_out(tmp_path: Path, damage: str, c
 
 
 class Evil:
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
-        return open, ("evil", "w")
+    """Is pickled as a call."""
+
+    def __init__(self, call: Callable[..., object], *arguments: object) -> None:
+        self._call = call, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self._call
 
 
+def rewritten(state: Path, change: Callable[[bytes], bytes]) -> None:
+    """Replace the index of a state by another one, with a checksum that fits."""
+    saved = torch.load(state, weights_only=True)
+    index = state.parent / saved["parts"]["folder"] / INDEX
+    index.write_bytes(change(index.read_bytes()))
+    saved["parts"]["sums"][INDEX] = file_digest(index)
+    torch.save(saved, state)
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (Evil(open, "evil", "w"), r"io\.open"),
+        (Evil(getattr, Metadata, "__init__"), r"Metadata'>\.__init__"),
+    ],
+)
 def test_an_index_that_would_run_code_is_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Evil, named: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     state = tmp_path / "toy.pt"
     killed(state)
-    saved = torch.load(state, weights_only=True)
-    index = tmp_path / saved["parts"]["folder"] / INDEX
-    index.write_bytes(pickle.dumps(Evil()))
-    saved["parts"]["sums"][INDEX] = file_digest(index)
-    torch.save(saved, state)
-    with pytest.raises(CorruptedError, match=r"io\.open has no place in the index"):
+    rewritten(state, lambda _: pickle.dumps(call))
+    with pytest.raises(CorruptedError, match=rf"{named} has no place in the index"):
         together(1, toy, state)
     assert not Path("evil").exists()
+
+
+def test_an_index_of_an_older_python_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before 3.11.4, members of enumerations were pickled as attributes of their class."""
+    state = tmp_path / "toy.pt"
+    killed(state)
+
+    def as_attribute(member: enum.Enum, _: int) -> object:
+        return getattr, (type(member), member.name)
+
+    def older(index: bytes) -> bytes:
+        found = pickle.loads(index)  # noqa: S301  # this test wrote it
+        monkeypatch.setattr(_MEM_FORMAT_ENCODING, "__reduce_ex__", as_attribute)
+        return pickle.dumps(found)
+
+    rewritten(state, older)
+    assert together(1, toy, state)[0][3][0] > 0
 
 
 def cannot_write(processes: Processes, state: Path) -> Outcome:
