@@ -8,15 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from faithdiff.config.data import Dataset, parts_of
-from faithdiff.config.section import (
-    Name,
-    Natural,
-    Positive,
-    Precision,
-    Probability,
-    Rate,
-    Section,
-)
+from faithdiff.config.section import Name, Natural, Positive, Precision, Probability, Rate, Section
 from faithdiff.study.plain import JsonObject
 
 

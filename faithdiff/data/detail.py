@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from faithdiff.data.photos import PHOTOS, load_photo
+from faithdiff.data.scenes.colours import LUMA
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMA = np.array(LUMA, np.float32)
 
 
 def detail(pixels: NDArray[np.uint8]) -> float:

@@ -1,7 +1,7 @@
 """The perceptual distance ST-LPIPS by pyiqa: with VGG it trains the small prior's VAE.
 
 Scores and the prior's card are measured with AlexNet, another network with weights of its own. The
-two are related all the same, and the card says so.
+two are related all the same, as docs/prior.md says.
 """
 
 from __future__ import annotations

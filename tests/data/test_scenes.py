@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared.scenes import cubic_psnr
 
 from faithdiff.data.scenes.colours import colour_names, pick_palette
 from faithdiff.data.scenes.fills import plain
@@ -81,12 +81,7 @@ def test_scenes_are_neither_flat_nor_noise(gallery: list[Scene]) -> None:
 
 def test_detail_survives_a_reduction_of_four(gallery: list[Scene]) -> None:
     """The lesson of the first prototype: finer scenes lie at 20 dB and teach nothing."""
-    errors = []
-    for scene in gallery:
-        small = cv2.resize(scene.image, (32, 32), interpolation=cv2.INTER_AREA)
-        back = cv2.resize(small, (128, 128), interpolation=cv2.INTER_CUBIC)
-        errors.append(np.mean((back.astype(float) - scene.image) ** 2))
-    assert 20 < np.median(10 * np.log10(255**2 / np.array(errors))) < 32
+    assert 20 < cubic_psnr(gallery) < 32
 
 
 @pytest.mark.parametrize("shape", sorted(SHAPES))

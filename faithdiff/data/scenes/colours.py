@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 Colour: TypeAlias = tuple[float, float, float]
 Palette: TypeAlias = tuple[Colour, ...]
 
+LUMA: Colour = (0.299, 0.587, 0.114)  # weights of red, green and blue (Rec. 601)
+
 _PALETTES = (
     "264653 2a9d8f e9c46a f4a261 e76f51",  # coast
     "3a3226 6b5b3e a68a56 d9c79a 8a9a5b",  # field
@@ -78,8 +80,8 @@ def pick(rng: np.random.Generator, palette: Palette) -> Colour:
 
 
 def luma(colour: Colour | NDArray[np.float32]) -> float:
-    """Return the Rec. 601 luma of an RGB colour."""
-    return float(np.asarray(colour) @ (0.299, 0.587, 0.114))
+    """Return the luma of an RGB colour."""
+    return float(np.asarray(colour) @ LUMA)
 
 
 def colour_names(image: NDArray[np.uint8], count: int = 2) -> list[str]:

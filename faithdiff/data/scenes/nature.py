@@ -27,10 +27,9 @@ from faithdiff.data.scenes.fields import (
     tilted,
     tinted,
 )
-from faithdiff.data.scenes.parts import SUPERSAMPLE, Floats, Sketch
+from faithdiff.data.scenes.parts import SUBPIXEL_BITS, SUPERSAMPLE, Floats, Sketch
 from faithdiff.data.scenes.strokes import draw_strokes, sampled
 
-_BITS = 4
 _GREENS: tuple[Colour, ...] = (
     (0.3, 0.42, 0.15), (0.2, 0.34, 0.16), (0.45, 0.5, 0.2), (0.36, 0.44, 0.3), (0.16, 0.26, 0.14),
 )  # fmt: skip
@@ -46,9 +45,9 @@ _ROCK: tuple[Colour, ...] = (
 def draw_polygons(picture: Real, outlines: Real, colours: Real) -> Floats:
     """Fill convex outlines ``(N, K, 2)`` in final px, the first below the others."""
     bytes_ = as_bytes(picture)
-    fixed = np.rint((outlines * SUPERSAMPLE - 0.5) * 2**_BITS).astype(np.int32)
+    fixed = np.rint((outlines * SUPERSAMPLE - 0.5) * 2**SUBPIXEL_BITS).astype(np.int32)
     for points, ink in zip(fixed, (np.clip(colours, 0, 1) * 255).tolist(), strict=True):
-        cv2.fillConvexPoly(bytes_, points, ink, cv2.LINE_AA, _BITS)
+        cv2.fillConvexPoly(bytes_, points, ink, cv2.LINE_AA, SUBPIXEL_BITS)
     return single(bytes_ / 255)
 
 

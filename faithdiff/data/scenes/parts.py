@@ -22,7 +22,7 @@ Bytes: TypeAlias = NDArray[np.uint8]
 Shape: TypeAlias = Callable[[np.random.Generator, float], Floats]
 
 SUPERSAMPLE = 2
-_SUBPIXEL_BITS = 4
+SUBPIXEL_BITS = 4  # of coordinates in OpenCV, behind the point
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,12 @@ class Canvas:
             return
         mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
         # OpenCV counts from pixel centres, the grid of fills from pixel corners.
-        fixed = np.rint((scaled - (x0 + 0.5, y0 + 0.5)) * 2**_SUBPIXEL_BITS).astype(np.int32)[None]
+        fixed = np.rint((scaled - (x0 + 0.5, y0 + 0.5)) * 2**SUBPIXEL_BITS).astype(np.int32)[None]
         if width is None:
-            cv2.fillPoly(mask, fixed, 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+            cv2.fillPoly(mask, fixed, 255, cv2.LINE_AA, SUBPIXEL_BITS)
         else:
             thickness = max(1, round(SUPERSAMPLE * width))
-            cv2.polylines(mask, fixed, False, 255, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+            cv2.polylines(mask, fixed, False, 255, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
         if soft > 0:
             mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), SUPERSAMPLE * soft), np.uint8)
         self._paint(mask, x0, y0, fill, alpha)

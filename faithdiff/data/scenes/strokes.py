@@ -28,9 +28,8 @@ from faithdiff.data.scenes.fields import (
     single,
     smear,
 )
-from faithdiff.data.scenes.parts import SUPERSAMPLE, Canvas, Floats, Sketch
+from faithdiff.data.scenes.parts import SUBPIXEL_BITS, SUPERSAMPLE, Canvas, Floats, Sketch
 
-_BITS = 4
 _COATS: tuple[Colour, ...] = (
     (0.62, 0.46, 0.3), (0.42, 0.31, 0.22), (0.72, 0.62, 0.5), (0.25, 0.22, 0.2),
     (0.5, 0.48, 0.46), (0.68, 0.42, 0.22), (0.85, 0.8, 0.74), (0.35, 0.3, 0.27),
@@ -57,7 +56,7 @@ def draw_strokes(
         A new picture.
     """
     bytes_ = as_bytes(picture)
-    scale, half = SUPERSAMPLE * 2**_BITS, 2 ** (_BITS - 1)
+    scale, half = SUPERSAMPLE * 2**SUBPIXEL_BITS, 2 ** (SUBPIXEL_BITS - 1)
     if isinstance(paths, np.ndarray):
         fixed = list(np.rint(paths * scale - half).astype(np.int32))
     else:
@@ -65,7 +64,7 @@ def draw_strokes(
     thickness = np.maximum(1, np.rint(np.full(len(fixed), width) * SUPERSAMPLE))
     inks = (np.clip(colours, 0, 1) * 255).tolist()
     for points, ink, thick in zip(fixed, inks, thickness.astype(int).tolist(), strict=True):
-        cv2.polylines(bytes_, [points], False, ink, thick, cv2.LINE_AA, _BITS)
+        cv2.polylines(bytes_, [points], False, ink, thick, cv2.LINE_AA, SUBPIXEL_BITS)
     return over(picture, single(bytes_ / 255), np.full((1, 1), opacity))
 
 

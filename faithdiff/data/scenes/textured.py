@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from faithdiff.data.scenes.buildings import house, temple
-from faithdiff.data.scenes.colours import Palette
+from faithdiff.data.scenes.colours import LUMA, Palette
 from faithdiff.data.scenes.fields import blurred, canvas_of, edge, fractal, grid, single
 from faithdiff.data.scenes.lens import night, stars, tissue, vessels
 from faithdiff.data.scenes.materials import wall
@@ -27,7 +27,7 @@ from faithdiff.data.scenes.things import blossom, cup, fruit, metal
 # Mean gradient of the luma, in grey levels a pixel. The first ten test photographs at 128 px have
 # 4.4 to 18.5, half of them between 9 and 15.
 DETAIL = (4.0, 19.0)
-_LUMA = single([0.299, 0.587, 0.114])
+_LUMA = single(LUMA)
 
 KINDS: tuple[tuple[float, Callable[[np.random.Generator, int, Palette], Sketch]], ...] = (
     (0.11, wall),

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from faithdiff.data.scenes.colours import Colour, Palette, luma, pick
+from faithdiff.data.scenes.colours import LUMA, Colour, Palette, luma, pick
 from faithdiff.data.scenes.fills import plain
 from faithdiff.data.scenes.parts import SUPERSAMPLE, Bytes, Canvas, box
 
@@ -113,7 +113,7 @@ def _lettering(
     palette: Palette,
     area: tuple[float, float, float, float],
 ) -> str | None:
-    ground = canvas.patch(*area) @ np.asarray([0.299, 0.587, 0.114], np.float32)
+    ground = canvas.patch(*area) @ np.asarray(LUMA, np.float32)
     level = float(ground.mean())
     if float(ground.std()) > 0.09:
         plate = pick(rng, palette)
