@@ -25,7 +25,7 @@ from faithdiff.page.embedded import embedded
 from faithdiff.report.figures import ablation_figure
 from faithdiff.report.heldout import heldout_figure
 from faithdiff.report.printed import print_table
-from faithdiff.report.style import RC
+from faithdiff.report.style import RC, save
 from faithdiff.report.tables import ablation_table, main_table, write_tables
 from faithdiff.report.tradeoff import tradeoff_figure
 from faithdiff.score.costs import COST_COLUMNS
@@ -86,7 +86,7 @@ def shown(profile: Profile, scores: pd.DataFrame) -> Results:
             tradeoff_figure(profile, main_table(scores, profile)),
         ):
             if figure is not None:
-                figure.draw_without_rendering()
+                save(figure, Path("figure"))
     # Each format once, and each table with and without published rows: all pairs take seconds.
     forms = (("latex", False), ("markdown", True), ("csv", False), ("html", True))
     for name in ("main", "ablation", "cost"):

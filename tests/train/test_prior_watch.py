@@ -29,10 +29,15 @@ def _profile(data: object, held_out: list[str], every: int) -> Profile:
     return Profile.model_validate(given)
 
 
+def _images(count: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (count, 3, 64, 64), dtype=torch.uint8, generator=generator)
+
+
 def test_held_out_losses_and_samples_are_kept_on_the_way(tmp_path: Path) -> None:
     parts = {"seen": SCENES, "apart": SCENES}
     profile = _profile({"source": "mixture", "parts": parts}, ["apart"], 2)
-    images = torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8)
+    images = _images(3)
     held_out = HeldOutImages(images[2:], ["a held-out picture"])
     train_prior(profile, images[:2], ["one", "two"], tmp_path / "out", tmp_path / "state", held_out)
     rows = (tmp_path / "out" / "training.csv").read_text().splitlines()
@@ -89,7 +94,7 @@ def test_parts_that_are_held_out_are_told_by_the_names_of_images(
 
 def test_a_prior_is_watched_on_the_device_that_it_is_trained_on() -> None:
     profile = _profile({"source": "mixture", "parts": {"seen": SCENES}}, [], 0)
-    images = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)
+    images = _images(2)
     here = untrained_prior(Study(profile, Path("own.yaml"), Layout("own")), images, ["a", "b"])
 
     class Elsewhere(torch.nn.Module):
