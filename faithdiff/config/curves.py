@@ -14,6 +14,7 @@ LABELS = {
     "rates": "{value:g} x learning rates",
     "start_timestep": "start at {value:g}",
     "guidance_scale": "guidance {value:g}",
+    "steps": "{value:g} steps",
     "restoration_guidance": "restoration guidance {value:g}",
     "captions": "{value} captions",
 }

@@ -175,6 +175,7 @@ class Sampling(Section):
     """Where the sampling of a method departs from ``restore``; what is left out does not."""
 
     scheduler: Literal["ddim", "euler"] | None = None
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     guidance_scale: Annotated[float, Field(ge=1)] | None = None
     negative_prompt: str | None = None
     start_point: Literal["noise", "lq", "restored"] | None = None
@@ -201,7 +202,8 @@ class Sampling(Section):
 
 Setting = Literal[
     "budget", "rates",  # of the training: a training of its own
-    "start_timestep", "guidance_scale", "restoration_guidance", "captions",  # of the sampling
+    # of the sampling
+    "start_timestep", "guidance_scale", "steps", "restoration_guidance", "captions",
 ]  # fmt: skip
 
 

@@ -33,6 +33,7 @@ AXES = {  # what stands below a figure's abscissa
     "rates": "learning rates, times the profile's",
     "start_timestep": "start timestep",
     "guidance_scale": "guidance scale",
+    "steps": "steps of the whole schedule",
     "restoration_guidance": "restoration guidance",
     "captions": "captions",
 }
@@ -42,7 +43,7 @@ def own_value(profile: Profile, method: str, setting: Setting) -> Value | None:
     """The value of a setting at which a method itself stands on a curve; None if at none."""
     if setting == "budget" or setting == "rates":
         return profile.factor_of(method, setting)
-    if setting in ("start_timestep", "guidance_scale"):
+    if setting in ("start_timestep", "guidance_scale", "steps"):
         return float(getattr(settings_of_sampler(profile, method), setting))
     return None
 
@@ -135,7 +136,7 @@ def curve_figure(
         The figure; None where nothing of it was measured.
     """
     curve = profile.curves[name]
-    if curve.setting in ("start_timestep", "guidance_scale", "restoration_guidance"):
+    if curve.setting in ("start_timestep", "guidance_scale", "steps", "restoration_guidance"):
         return _tradeoffs(profile, table, curve)
     return _metrics(profile, table, curve, compute)
 

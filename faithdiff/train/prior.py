@@ -30,7 +30,13 @@ from faithdiff.train.engine import Trained
 from faithdiff.train.log import LogRow, write_log
 from faithdiff.train.loop import Job, train
 from faithdiff.train.pairs import pick, read_stack
-from faithdiff.train.prior_vae import encode_all, random_crops, set_scale, train_vae
+from faithdiff.train.prior_vae import (
+    encode_all,
+    images_digest,
+    random_crops,
+    set_scale,
+    train_vae,
+)
 from faithdiff.train.prior_watch import HeldOutImages, watch_unet
 
 
@@ -54,7 +60,13 @@ def train_prior(
     prior = _start(profile, images, captions).to(profile.device)
     log = train_vae(profile, prior, images, state)
     moments = encode_all(prior, images)
-    log += _train_unet(profile, prior, moments, captions, state / "unet.pt", held_out)
+    made_from = digest(
+        profile.prior.model_dump(mode="json", exclude={"path", "source"}),
+        profile.seed,
+        images_digest(images),
+        captions,
+    )
+    log += _train_unet(profile, prior, moments, captions, state / "unet.pt", made_from, held_out)
     prior.save(folder)
     write_log(log, folder / "training.csv")
 
@@ -83,6 +95,7 @@ def _train_unet(
     moments: Tensor,
     captions: list[str],
     state: Path,
+    identity: str,
     held_out: HeldOutImages | None,
 ) -> list[LogRow]:
     recipe = profile.prior.training.unet
@@ -126,7 +139,7 @@ def _train_unet(
         precision=profile.prior.training.precision,
         ema_decay=recipe.ema_decay,
         state=state,
-        identity=digest(profile.prior, profile.seed),
+        identity=identity,
         checkpoint_every=250,
     )
     if held_out and recipe.validation_every:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,27 +38,49 @@ def train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> li
         UserError: The weights of the perceptual distance are missing or corrupted.
     """
     recipe, vae = profile.prior.training.vae, prior.vae
+    shown = images_digest(images)
     if recipe.perceptual:
         # Before the first phase, which may take hours, and not when the second one needs them.
         weights_file("vgg", profile.score.weights)
 
     def job(
-        phase: str, reconstruction: Reconstruction, steps: int, size: int, learning_rate: float
+        phase: str,
+        settings: VaeTraining,
+        reconstruction: Reconstruction,
+        steps: int,
+        size: int,
+        learning_rate: float,
     ) -> Job:
+        training = profile.prior.training
         return Job(
             name=f"prior {phase}",
             model=vae,
             groups=[Trained.whole(vae, learning_rate)],
             loss=_loss(profile, prior, images, phase, size, reconstruction),
             steps=steps,
-            optimiser=profile.prior.training.optimiser,
-            precision=profile.prior.training.precision,
+            optimiser=training.optimiser,
+            precision=training.precision,
             state=state / f"{phase}.pt",
-            identity=digest(profile.prior, profile.seed),
+            # Only what decides this phase: another UNet does not cost the VAE its hours.
+            identity=digest(
+                profile.seed,
+                profile.prior.vae,
+                settings,
+                training.optimiser,
+                training.precision,
+                shown,
+            ),
         )
 
     # Without averaged weights: the codec starts next to its optimum and ends at a rate of zero.
-    first = job("vae", F.l1_loss, recipe.steps, recipe.batch_size, recipe.learning_rate)
+    first = job(
+        "vae",
+        recipe.model_copy(update={"perceptual": None}),
+        F.l1_loss,
+        recipe.steps,
+        recipe.batch_size,
+        recipe.learning_rate,
+    )
     train(first)
     log = first.log
     if second := recipe.perceptual:
@@ -66,6 +89,7 @@ def train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> li
         # colours and edges as well.
         perceptual = job(
             "vae-perceptual",
+            recipe,
             lambda decoded, target: (
                 F.l1_loss(decoded, target) + second.weight * distance(decoded, target).mean()
             ),
@@ -116,6 +140,11 @@ def _extra_noise(recipe: VaeTraining, mean: Tensor, generator: torch.Generator) 
     amount = recipe.latent_noise * torch.rand((len(mean), 1, 1, 1), generator=generator)
     spread = torch.randn(mean.shape, generator=generator)
     return amount.to(mean.device) * mean.detach().std() * spread.to(mean.device)
+
+
+def images_digest(images: Tensor) -> str:
+    """Hash of uint8 images: a training of other images does not resume from these."""
+    return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
 
 
 def random_crops(images: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -89,6 +89,7 @@ def test_a_profile_that_was_written_out_is_the_same_again(profile: Profile) -> N
         ({**START, "methods": ["faithdif"]}, r"curves\.c\.methods: 'faithdif' is not one of"),
         ({**START, "methods": ["bicubic"]}, r"curves\.c\.methods: 'bicubic' is not one of"),
         ({**START, "values": [-3]}, "start_timestep"),
+        ({**START, "setting": "steps", "values": [4]}, "4 steps are too few"),
         ({**START, "values": ["early"]}, "of start_timestep must be a number, not 'early'"),
         ({**START, "setting": "captions", "values": [2]}, "must be none, given or a method"),
         ({**BUDGET, "values": [2, 2.0]}, "one occurs twice"),
@@ -125,6 +126,7 @@ def test_a_sampled_variant_has_the_weights_of_the_variant(study: Study) -> None:
         study,
         captions={"setting": "captions", "methods": ["faithdiff"], "values": ["none", "given"]},
         start={**START, "values": [300, 600]},
+        steps={"setting": "steps", "methods": ["faithdiff"], "values": [4, 8]},
     )
     words, row = ["a red house"], "faithdiff-captions-"
     plain = restored(wider, "faithdiff", words)
@@ -133,6 +135,9 @@ def test_a_sampled_variant_has_the_weights_of_the_variant(study: Study) -> None:
     # 600 is the start of the profile.
     assert torch.equal(restored(wider, "faithdiff-start_timestep-600", words), plain)
     assert not torch.equal(restored(wider, "faithdiff-start_timestep-300", words), plain)
+    # It has four steps.
+    assert torch.equal(restored(wider, "faithdiff-steps-4", words), plain)
+    assert not torch.equal(restored(wider, "faithdiff-steps-8", words), plain)
     folder = study.layout.checkpoint("faithdiff", 0)
     method = find_method(wider, f"{row}none")
     assert describe(wider, method, f"{row}none", folder)["weights"] is not None
@@ -192,6 +197,7 @@ def test_each_value_is_compared_with_the_first_method_at_that_value(profile: Pro
         BUDGET,
         {**BUDGET, "setting": "rates"},
         {**START, "methods": ["faithdiff", "frozen"]},
+        {**START, "setting": "steps", "values": [40]},
         {**START, "setting": "captions", "values": ["none", "given"]},
     ],
 )

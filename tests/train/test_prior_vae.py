@@ -14,6 +14,8 @@ from faithdiff.models import perceptual
 from faithdiff.models.prior import Prior, build_prior
 from faithdiff.models.text import build_tokenizer
 from faithdiff.models.vae import PatchAutoencoderKL
+from faithdiff.train import prior_vae
+from faithdiff.train.loop import Job
 from faithdiff.train.prior_vae import train_vae
 
 
@@ -72,6 +74,26 @@ def test_the_perceptual_phase_follows_the_first_and_resumes(
     train_vae(profile, again, images, tmp_path)
     for name, weight in prior.vae.state_dict().items():
         assert torch.equal(again.vae.state_dict()[name], weight), name
+
+
+def test_a_phase_goes_on_only_from_what_it_would_do_again(
+    monkeypatch: pytest.MonkeyPatch, images: torch.Tensor, tmp_path: Path
+) -> None:
+    def identities(profile: Profile, shown: torch.Tensor) -> list[str]:
+        jobs: list[Job] = []
+        monkeypatch.setattr(prior_vae, "train", jobs.append)
+        train_vae(profile, _untrained(profile), shown, tmp_path)
+        return [job.identity for job in jobs]
+
+    phase = Perceptual(steps=2, batch_size=1, learning_rate=1e-3, weight=0.3)
+    profile = _profile(phase)
+    first, second = identities(profile, images)
+    given = profile.model_dump(mode="json")
+    given["prior"]["training"]["unet"]["learning_rate"] = 0.5
+    assert identities(Profile.model_validate(given), images) == [first, second]
+    longer = identities(_profile(phase.model_copy(update={"steps": 3})), images)
+    assert longer[0] == first and longer[1] != second
+    assert not {first, second} & set(identities(profile, images.flip(0)))
 
 
 def test_wrong_weights_of_the_distance_are_named_before_anything_is_trained(
