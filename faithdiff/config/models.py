@@ -90,7 +90,9 @@ class PriorTraining(Section):
     def _held_out_is_apart(self) -> PriorTraining:
         parts = parts_of(self.data)
         if unknown := sorted(set(self.held_out) - set(parts)):
-            raise ValueError(f"held_out: data has no part {unknown[0]!r}")
+            raise ValueError(
+                f"held_out: data has no part {unknown[0]!r}; held_out: [] holds none out"
+            )
         if set(parts) == set(self.held_out):
             raise ValueError("held_out: no part of data is left to train on")
         # By the names of images, which begin with that of their part.
@@ -102,7 +104,9 @@ class PriorTraining(Section):
                         f"images of {apart!r} do; rename one of them"
                     )
         if self.unet.validation_every and not self.held_out:
-            raise ValueError("unet.validation_every: needs parts of data in `held_out`")
+            raise ValueError(
+                "unet.validation_every: needs parts of data in `held_out`; 0 watches none"
+            )
         return self
 
 

@@ -38,7 +38,7 @@ class ReportSettings(Section):
     ablation: Annotated[list[Name], Field(min_length=1)]  # first row is the reference
     reference: Name | None = None  # that each row of `main` is tested against; default: that one
     bootstrap: Positive  # resamples
-    panel_images: Positive  # rows of the qualitative figure per test set
+    panel_images: Natural  # rows of the qualitative figure per test set; 0: no figure shows images
 
 
 class Profile(Section):

@@ -7,6 +7,7 @@ unpacked, so that a second run does nothing.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import lzma
@@ -63,11 +64,17 @@ def unpack(archive: Path, folder: Path, sha256: str, limit_mb: float) -> None:
             shutil.rmtree(folder)
         os.replace(partial, folder)
     except _CORRUPTED as error:
-        raise RunError(f"{archive}: is corrupted ({error}); delete it and fetch it again") from None
+        raise _corrupted(archive, error) from None
     except OSError as error:
+        if error.errno == errno.EINVAL:  # the directory of a zip sends the reader before its start
+            raise _corrupted(archive, error) from None
         raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _corrupted(archive: Path, error: BaseException) -> RunError:
+    return RunError(f"{archive}: is corrupted ({error}); delete it and fetch it again")
 
 
 class Unpacked(TypedDict, total=False):

@@ -6,6 +6,7 @@ without its reason, or a reason without its setting, is an error, so the page ca
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -37,6 +38,8 @@ OURS = (
     "restore.compile",
 )
 
+FIGURE = re.compile(r"results/[\w/-]+\.png")  # that a reason names: it stands below the table
+
 PAGE = """# Where `{profile}` differs from the published settings
 
 Written by `faithdiff deviations --config {file}`.
@@ -50,7 +53,9 @@ they are all smaller.
 
 
 def deviation_table(profile_file: Path, paper_file: Path) -> str:
-    """A Markdown page with one row for each setting that is not the published one.
+    """A Markdown page of ``docs/`` with one row for each setting that is not the published one.
+
+    Figures that a reason names by their path (``results/...png``) are shown below the table.
 
     Raises:
         ConfigError: A deviation has no reason, or a reason has no deviation; lists all of them.
@@ -65,7 +70,9 @@ def deviation_table(profile_file: Path, paper_file: Path) -> str:
         for path in different
     ]
     files = {"file": profile_file.as_posix(), "paper": paper_file.as_posix()}
-    return PAGE.format(profile=profile.profile, **files) + "".join(rows)
+    named = dict.fromkeys(f for path in different for f in FIGURE.findall(profile.deviations[path]))
+    figures = [f"\n![{figure}](../{figure})\n" for figure in named]
+    return PAGE.format(profile=profile.profile, **files) + "".join(rows + figures)
 
 
 def _check(file: Path, paper: Path, different: list[str], reasons: Mapping[str, str]) -> None:

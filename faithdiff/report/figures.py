@@ -61,8 +61,9 @@ def write_figures(study: Study) -> list[Path]:
 
 def _figures(study: Study, scores: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
     profile, layout = study.profile, study.layout
-    yield "levels", levels_figure(profile, layout)
-    for dataset in profile.data.test:
+    if profile.report.panel_images:
+        yield "levels", levels_figure(profile, layout)
+    for dataset in profile.data.test if profile.report.panel_images else ():
         level = panel_level(profile, dataset)
         yield f"panels-{dataset}-{level}", panels_figure(profile, layout, scores, dataset, level)
     yield "ablation", ablation_figure(profile, ablation_table(scores, profile))

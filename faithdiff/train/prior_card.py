@@ -35,7 +35,7 @@ def write_card(study: Study, picture: Path, earlier: Path | None = None) -> str:
     torch.set_num_threads(1)
     trained = {"after training": load_prior(study.prior_folder)}
     if earlier:
-        trained = {f"earlier ({earlier})": load_prior(earlier), **trained}
+        trained = {"earlier": load_prior(earlier), **trained}
     distance = PerceptualDistance("alex", study.profile.score.weights, "cpu")
     lines = [
         "| test set | prior | VAE: PSNR dB | VAE: ST-LPIPS | held-out loss |",

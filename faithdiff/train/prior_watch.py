@@ -119,7 +119,8 @@ def draw(panels: dict[str, Tensor], picture: Path) -> None:
     figure = Figure(figsize=(1.3 * SHOWN, 1.45 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), SHOWN, squeeze=False)
     for row, (title, images) in zip(axes, panels.items(), strict=True):
-        row[0].set_title(title, fontsize=7, loc="left")
+        # It may be wider than an image; the space above each row is there without it.
+        row[0].set_title(title, fontsize=7, loc="left").set_in_layout(False)
         for cell, image in zip(row, images, strict=False):
             cell.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
         for cell in row:

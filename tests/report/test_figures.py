@@ -54,6 +54,15 @@ def test_every_figure_is_written(profile: Profile, made_up: Layout) -> None:
             assert np.asarray(picture.convert("L")).std() > 10
 
 
+def test_a_study_of_images_that_are_not_to_be_passed_on_shows_none(
+    profile: Profile, made_up: Layout
+) -> None:
+    profile = with_report(profile, panel_images=0)
+    found = write_figures(Study(profile, Path("config/mini.yaml"), made_up))
+    names = {path.stem for path in found}
+    assert "ablation" in names and not [n for n in names if n.startswith(("levels", "panels"))]
+
+
 def test_equal_figures_give_equal_bytes(profile: Profile, made_up: Layout) -> None:
     def draw(name: str) -> list[bytes]:
         with matplotlib.rc_context(RC):
