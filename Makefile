@@ -83,7 +83,7 @@ gpu-check: ## Measure parity, speed and memory on this GPU in ten minutes (SMALL
 pull: .venv ## Fetch the data of the committed results from a DVC remote
 	@$(WITH_VENV) faithdiff pull $(ARGS)
 
-prior: .venv ## Train the shipped prior again and write it to prior/mini (more than an hour)
+prior: .venv ## Train the shipped prior again and write it to prior/mini (about two hours)
 	@$(WITH_VENV) faithdiff fetch --dataset prior
 	@$(WITH_VENV) $(ONE_THREAD) faithdiff prepare --dataset prior
 	@$(WITH_VENV) $(ONE_THREAD) faithdiff train-prior

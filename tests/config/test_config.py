@@ -221,10 +221,12 @@ prior:
       parts:
         scenes: {{source: scenes, count: 3000, size: 256}}
         photographs: {{source: packages, size: 256, crops: 12}}
+    held_out: []
+    unet: {{validation_every: 0}}
 """
     data = load_profile(write(tmp_path, "own.yaml", text)).prior.training.data
     assert [part.source for part in parts_of(data).values()] == ["scenes", "packages"]
-    scenes = load_profile(CONFIG / "mini.yaml").prior.training.data
+    scenes = load_profile(CONFIG / "lab.yaml").prior.training.data
     assert isinstance(scenes, SceneSet) and parts_of(scenes) == {"": scenes}
     small = text.replace("packages, size: 256", "packages, size: 48")
     with pytest.raises(ConfigError, match="64 px do not fit the images, which have 48 px"):

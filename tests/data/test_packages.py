@@ -88,7 +88,9 @@ def test_parts_of_a_dataset_are_fetched_together(
     own = {
         "extends": str(ROOT / "config/mini.yaml"),
         "profile": "own",
-        "prior": {"training": {"data": {"source": "mixture", "parts": parts}}},
+        "prior": {
+            "training": {"data": {"source": "mixture", "parts": parts}, "held_out": ["apart"]}
+        },
     }
     Path("own.yaml").write_text(json.dumps(own))  # which is YAML, too
     cli.fetch(dataset="prior", config=Path("own.yaml"))

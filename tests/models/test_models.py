@@ -244,7 +244,7 @@ def test_captions_beyond_the_tokens_are_said_once_and_not_without_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     prior = load_prior(ROOT / "prior/mini")
-    start = "a red car and a blue car and a green car and a red car and a blue car and a green car"
+    start = " and ".join(f"a {colour} car" for colour in ("red", "blue", "green") * 3)
     one, other = f"{start} by the sea {start}", f"{start} by the sea and another"
     cut = prior.encode_text([one, one, "a red car"])
     said = capsys.readouterr().out

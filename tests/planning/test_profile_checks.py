@@ -97,7 +97,7 @@ def own(folder: Path, text: str) -> Path:
         ),
         # contradictions
         (
-            "restore: {steps: 2}",
+            "restore: {steps: 2, start_timestep: 200}",
             "restore.steps: 2 steps are too few: the lowest timestep that they visit is 499, and "
             "the LQ image enters at 200 (start_timestep); 5 or more reach it",
         ),

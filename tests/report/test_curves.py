@@ -89,7 +89,7 @@ def test_a_profile_that_was_written_out_is_the_same_again(profile: Profile) -> N
         ({**START, "methods": ["faithdif"]}, r"curves\.c\.methods: 'faithdif' is not one of"),
         ({**START, "methods": ["bicubic"]}, r"curves\.c\.methods: 'bicubic' is not one of"),
         ({**START, "values": [-3]}, "start_timestep"),
-        ({**START, "setting": "steps", "values": [4]}, "4 steps are too few"),
+        ({**START, "setting": "steps", "values": [3]}, "3 steps are too few"),
         ({**START, "values": ["early"]}, "of start_timestep must be a number, not 'early'"),
         ({**START, "setting": "captions", "values": [2]}, "must be none, given or a method"),
         ({**BUDGET, "values": [2, 2.0]}, "one occurs twice"),

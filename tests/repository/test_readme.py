@@ -58,7 +58,7 @@ def test_conclusions_are_the_verdicts_of_their_claims() -> None:
 
 def test_numbers_of_the_guide_are_those_of_the_claims() -> None:
     curves, rest = GUIDE.partition("## Beyond one point")[2].partition("## What differs")[::2]
-    profile, _ = part("conclusions")
+    profile, _ = part("gains", GUIDE)
     known = {m["text"] for claim in claims_of(profile).values() for m in claim["measured"]}
     of_claims = differences(GUIDE.replace(curves, ""))
     assert rest and of_claims and of_claims <= known
