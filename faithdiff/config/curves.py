@@ -20,6 +20,7 @@ LABELS = {
 }
 CAPTIONS = {"none": "no", "given": "given"}  # in labels; others are "seesr's"
 TRAINED = ("budget", "rates")
+OF_RESTORE = ("start_timestep", "guidance_scale", "steps")  # keys of `restore`
 SAMPLED_VARIANT = "faithdiff.train.sampled_variant:SampledVariant"
 
 

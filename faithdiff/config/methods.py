@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from faithdiff.config.curves import row_name
+from faithdiff.config.curves import TRAINED, row_name
 from faithdiff.config.section import (
     Label,
     Name,
@@ -234,7 +234,7 @@ class Curve(Section):
     @property
     def trains(self) -> bool:
         """Whether each value is a training of its own."""
-        return self.setting in ("budget", "rates")
+        return self.setting in TRAINED
 
     @property
     def rows(self) -> dict[str, dict[str, float | str]]:

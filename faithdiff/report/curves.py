@@ -19,6 +19,7 @@ from matplotlib.transforms import Transform, offset_copy
 
 from faithdiff.config import Curve, Profile
 from faithdiff.config.checks import settings_of_sampler
+from faithdiff.config.curves import OF_RESTORE
 from faithdiff.config.methods import Setting
 from faithdiff.report.cells import HELD_OUT, Block, Cell, Column, Table, header
 from faithdiff.report.draft import Draft
@@ -43,7 +44,7 @@ def own_value(profile: Profile, method: str, setting: Setting) -> Value | None:
     """The value of a setting at which a method itself stands on a curve; None if at none."""
     if setting == "budget" or setting == "rates":
         return profile.factor_of(method, setting)
-    if setting in ("start_timestep", "guidance_scale", "steps"):
+    if setting in OF_RESTORE:
         return float(getattr(settings_of_sampler(profile, method), setting))
     return None
 
@@ -136,7 +137,7 @@ def curve_figure(
         The figure; None where nothing of it was measured.
     """
     curve = profile.curves[name]
-    if curve.setting in ("start_timestep", "guidance_scale", "steps", "restoration_guidance"):
+    if curve.setting in (*OF_RESTORE, "restoration_guidance"):
         return _tradeoffs(profile, table, curve)
     return _metrics(profile, table, curve, compute)
 

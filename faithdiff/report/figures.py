@@ -63,9 +63,10 @@ def _figures(study: Study, scores: pd.DataFrame) -> Iterator[tuple[str, Figure |
     profile, layout = study.profile, study.layout
     if profile.report.panel_images:
         yield "levels", levels_figure(profile, layout)
-    for dataset in profile.data.test if profile.report.panel_images else ():
-        level = panel_level(profile, dataset)
-        yield f"panels-{dataset}-{level}", panels_figure(profile, layout, scores, dataset, level)
+        for dataset in profile.data.test:
+            level = panel_level(profile, dataset)
+            figure = panels_figure(profile, layout, scores, dataset, level)
+            yield f"panels-{dataset}-{level}", figure
     yield "ablation", ablation_figure(profile, ablation_table(scores, profile))
     yield "heldout", heldout_figure(profile, scores)
     yield "training", training_figure(profile, layout)

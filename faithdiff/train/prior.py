@@ -23,6 +23,7 @@ from faithdiff.models.prior import Prior, build_prior, load_prior
 from faithdiff.models.repeatable import compute_repeatably
 from faithdiff.models.text import Prompt, build_tokenizer
 from faithdiff.models.vae import start_from_patches
+from faithdiff.models.weights import module_digest
 from faithdiff.study import seeds
 from faithdiff.study.provenance import folder_digest
 from faithdiff.train.cache import to_signed
@@ -30,13 +31,7 @@ from faithdiff.train.engine import Trained
 from faithdiff.train.log import LogRow, write_log
 from faithdiff.train.loop import Job, train
 from faithdiff.train.pairs import pick, read_stack
-from faithdiff.train.prior_vae import (
-    encode_all,
-    images_digest,
-    random_crops,
-    set_scale,
-    train_vae,
-)
+from faithdiff.train.prior_vae import encode_all, random_crops, set_scale, train_vae
 from faithdiff.train.prior_watch import HeldOutImages, watch_unet
 
 
@@ -60,13 +55,7 @@ def train_prior(
     prior = _start(profile, images, captions).to(profile.device)
     log = train_vae(profile, prior, images, state)
     moments = encode_all(prior, images)
-    made_from = digest(
-        profile.prior.model_dump(mode="json", exclude={"path", "source"}),
-        profile.seed,
-        images_digest(images),
-        captions,
-    )
-    log += _train_unet(profile, prior, moments, captions, state / "unet.pt", made_from, held_out)
+    log += _train_unet(profile, prior, moments, captions, state / "unet.pt", held_out)
     prior.save(folder)
     write_log(log, folder / "training.csv")
 
@@ -95,7 +84,6 @@ def _train_unet(
     moments: Tensor,
     captions: list[str],
     state: Path,
-    identity: str,
     held_out: HeldOutImages | None,
 ) -> list[LogRow]:
     recipe = profile.prior.training.unet
@@ -139,7 +127,8 @@ def _train_unet(
         precision=profile.prior.training.precision,
         ema_decay=recipe.ema_decay,
         state=state,
-        identity=identity,
+        # The VAE's bits stand for the images, too, which it was trained from.
+        identity=digest(profile.prior, profile.seed, module_digest(prior.vae), captions),
         checkpoint_every=250,
     )
     if held_out and recipe.validation_every:

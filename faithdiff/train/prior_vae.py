@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faithdiff.config import Profile, VaeTraining, digest
+from faithdiff.config import Perceptual, Profile, VaeTraining, digest
 from faithdiff.models.perceptual import PerceptualDistance, weights_file
 from faithdiff.models.prior import Prior
 from faithdiff.study import seeds
@@ -37,65 +37,44 @@ def train_vae(profile: Profile, prior: Prior, images: Tensor, state: Path) -> li
     Raises:
         UserError: The weights of the perceptual distance are missing or corrupted.
     """
-    recipe, vae = profile.prior.training.vae, prior.vae
-    shown = images_digest(images)
-    if recipe.perceptual:
+    training, vae = profile.prior.training, prior.vae
+    alone, second = training.vae.model_copy(update={"perceptual": None}), training.vae.perceptual
+    shown = hashlib.sha256(images.contiguous().numpy().data).hexdigest()
+    if second:
         # Before the first phase, which may take hours, and not when the second one needs them.
         weights_file("vgg", profile.score.weights)
 
-    def job(
-        phase: str,
-        settings: VaeTraining,
-        reconstruction: Reconstruction,
-        steps: int,
-        size: int,
-        learning_rate: float,
-    ) -> Job:
-        training = profile.prior.training
+    def job(phase: str, part: VaeTraining | Perceptual, reconstruction: Reconstruction) -> Job:
         return Job(
             name=f"prior {phase}",
             model=vae,
-            groups=[Trained.whole(vae, learning_rate)],
-            loss=_loss(profile, prior, images, phase, size, reconstruction),
-            steps=steps,
+            groups=[Trained.whole(vae, part.learning_rate)],
+            loss=_loss(profile, prior, images, phase, part.batch_size, reconstruction),
+            steps=part.steps,
             optimiser=training.optimiser,
             precision=training.precision,
             state=state / f"{phase}.pt",
             # Only what decides this phase: another UNet does not cost the VAE its hours.
             identity=digest(
-                profile.seed,
-                profile.prior.vae,
-                settings,
-                training.optimiser,
-                training.precision,
-                shown,
+                *(profile.seed, profile.prior.vae, alone, part),
+                *(training.optimiser, training.precision, shown),
             ),
         )
 
     # Without averaged weights: the codec starts next to its optimum and ends at a rate of zero.
-    first = job(
-        "vae",
-        recipe.model_copy(update={"perceptual": None}),
-        F.l1_loss,
-        recipe.steps,
-        recipe.batch_size,
-        recipe.learning_rate,
-    )
+    first = job("vae", alone, F.l1_loss)
     train(first)
     log = first.log
-    if second := recipe.perceptual:
+    if second:
         distance = PerceptualDistance("vgg", profile.score.weights, profile.device)
         # Not from the start: the distance takes most of an update's time, and L1 alone finds the
         # colours and edges as well.
         perceptual = job(
             "vae-perceptual",
-            recipe,
+            second,
             lambda decoded, target: (
                 F.l1_loss(decoded, target) + second.weight * distance(decoded, target).mean()
             ),
-            second.steps,
-            second.batch_size,
-            second.learning_rate,
         )
         train(perceptual)
         log = log + perceptual.log
@@ -140,11 +119,6 @@ def _extra_noise(recipe: VaeTraining, mean: Tensor, generator: torch.Generator) 
     amount = recipe.latent_noise * torch.rand((len(mean), 1, 1, 1), generator=generator)
     spread = torch.randn(mean.shape, generator=generator)
     return amount.to(mean.device) * mean.detach().std() * spread.to(mean.device)
-
-
-def images_digest(images: Tensor) -> str:
-    """Hash of uint8 images: a training of other images does not resume from these."""
-    return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
 
 
 def random_crops(images: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -27,10 +27,8 @@ from faithdiff.config import (
 from faithdiff.errors import ConfigError
 from faithdiff.planning.overrides import HEADER
 
-PROFILES = (
-    *("mini", "mini-seeds", "mini-curves", "mini-rates", "mini-sampler"),
-    *("test", "lab", "released", "paper"),
-)
+MINIS = ("mini", "mini-seeds", "mini-curves", "mini-rates", "mini-sampler")
+PROFILES = (*MINIS, "test", "lab", "released", "paper")
 MINI = yaml.safe_load((CONFIG / "mini.yaml").read_text(encoding="utf-8"))
 BATCH = MINI["training"]["batch_size"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 import stat
 import tarfile
@@ -292,6 +293,18 @@ def test_a_bomb_is_refused_by_what_it_states_and_by_what_it_holds(tmp_path: Path
     with pytest.raises(FaithDiffError):  # larger than it states, or a wrong checksum
         unpack(bomb, tmp_path / "Images", "0" * 64, 2)
     assert [file.name for file in tmp_path.iterdir()] == ["bomb.zip"]
+
+
+def test_a_zip_whose_entries_lie_before_its_start_is_named_as_corrupted(tmp_path: Path) -> None:
+    archive = tmp_path / "images.zip"
+    zipped(archive)
+    data = bytearray(archive.read_bytes())
+    end = data.rindex(b"PK\5\6") + 16  # where the offset of the directory stands
+    offset = int.from_bytes(data[end : end + 4], "little")
+    data[end : end + 4] = (offset + 90).to_bytes(4, "little")
+    archive.write_bytes(data)
+    with pytest.raises(RunError, match=rf"^{re.escape(str(archive))}: is corrupted"):
+        unpack(archive, tmp_path / "Images", "0" * 64, 1)
 
 
 @pytest.mark.parametrize("pack", [pack for _, pack in PACKS])
