@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from shared import ROOT
+from shared.committed import committed
 
 from faithdiff.claims.schema import load_claims
 from faithdiff.methods.method import Study
@@ -19,14 +19,6 @@ from faithdiff.train.cost import last_stage
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "reading-the-results.md").read_text(encoding="utf-8")
 Claims = dict[str, dict[str, Any]]
-
-
-def committed(path: str) -> str:
-    """A file of the last commit: a study that somebody runs here has costs of its own."""
-    done = subprocess.run(
-        ["git", "show", f"HEAD:{path}"], cwd=ROOT, capture_output=True, encoding="utf-8"
-    )
-    return done.stdout if done.returncode == 0 else (ROOT / path).read_text(encoding="utf-8")
 
 
 def part(name: str, page: str = README) -> tuple[str, str]:
