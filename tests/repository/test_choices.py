@@ -46,8 +46,17 @@ def test_learning_rates_are_those_of_the_search(method: str) -> None:
     assert rate(mini, method) == pytest.approx(factor * rate(search, method))
 
 
-@pytest.mark.parametrize("method", DESIGNS)
-def test_the_sampler_starts_where_the_search_says(method: str) -> None:
+@pytest.mark.parametrize(
+    ("setting", "methods"),
+    [
+        ("start_timestep", DESIGNS),
+        # SeeSR would take guidance 8 and 40 steps; all designs share one sampler.
+        ("guidance_scale", DESIGNS[:3]),
+        ("steps", DESIGNS[:3]),
+    ],
+)
+def test_the_sampler_is_that_of_the_search(setting: str, methods: tuple[str, ...]) -> None:
     mini, search = (load_profile(CONFIG / f"{name}.yaml") for name in ("mini", "mini-sampler"))
-    start = search.restore.start_timestep
-    assert mini.restore.start_timestep == start == chosen(search, "start_timestep", method, start)
+    own = getattr(search.restore, setting)
+    choices = {method: chosen(search, setting, method, own) for method in methods}
+    assert choices == dict.fromkeys(methods, getattr(mini.restore, setting))
